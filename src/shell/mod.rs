@@ -1,0 +1,13 @@
+//! The only floor that makes system calls. It decides nothing but "which error is it".
+
+pub mod clock;
+pub mod demo;
+pub mod disk;
+pub mod log;
+pub mod net;
+pub mod peer;
+pub mod process;
+pub mod reactor;
+pub mod shim;
+pub mod signals;
+pub mod sys;

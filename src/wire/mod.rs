@@ -1,0 +1,12 @@
+//! Bytes and their meaning, both ways: no state machine of the product, no I/O. All of it is
+//! fed by strangers, so nothing here may panic on any input.
+
+pub mod body;
+pub mod claude;
+pub mod demo;
+pub mod head;
+pub mod json;
+pub mod operations;
+pub mod reply;
+pub mod sse;
+pub mod target;

@@ -5,4 +5,5 @@ pub mod arena;
 pub mod lines;
 pub mod list;
 pub mod ring;
+pub mod text;
 pub mod wheel;

@@ -3,9 +3,12 @@
 //! No system call is made here, no clock is read, no randomness is drawn: what these machines do
 //! is a function of what they were told, which is what the simulation relies on.
 
+pub mod agent;
+pub mod approvals;
 pub mod effect;
 pub mod event;
 pub mod large;
 pub mod log;
+pub mod prompts;
 pub mod publisher;
 pub mod random;

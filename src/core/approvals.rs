@@ -1,0 +1,376 @@
+//! The approvals of one session: several may be open, each is answered exactly once.
+//!
+//! The first answer wins; a later one is told what was decided. An approval belongs to the exact
+//! input that was shown: an answer may name that input's hash, and a wrong hash is refused.
+
+use crate::wire::json::Object;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+
+/// How many decisions are remembered, to tell late answers.
+const DECIDED_MAX: usize = 256;
+
+/// What a human is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApprovalKind {
+    /// May this tool run?
+    Tool,
+    /// Questions with options.
+    Question,
+    /// Shall this plan be carried out?
+    Plan,
+}
+
+impl ApprovalKind {
+    /// What a tool's request asks of the human.
+    pub fn of(tool: &str) -> ApprovalKind {
+        match tool {
+            "AskUserQuestion" => ApprovalKind::Question,
+            "ExitPlanMode" => ApprovalKind::Plan,
+            _ => ApprovalKind::Tool,
+        }
+    }
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ApprovalKind::Tool => "tool",
+            ApprovalKind::Question => "question",
+            ApprovalKind::Plan => "plan",
+        }
+    }
+}
+
+/// A request of the agent that waits for a human.
+#[derive(Debug)]
+pub struct Approval {
+    /// Our name for it.
+    pub id: String,
+    /// The agent's name for it.
+    pub request_id: String,
+    /// What is asked.
+    pub kind: ApprovalKind,
+    /// The tool that wants to run.
+    pub tool: String,
+    /// Our words for it.
+    pub title: String,
+    /// The input as it will run: JSON on one line.
+    pub input: String,
+    /// SHA-256 of `input`, in hexadecimal.
+    pub input_hash: String,
+    /// The model's words for it.
+    pub description: Option<String>,
+    /// Rules that the agent suggests: a JSON list.
+    pub suggestions: Option<String>,
+    /// The tool call it belongs to.
+    pub tool_use_id: Option<String>,
+    /// The subagent that asks.
+    pub agent_id: Option<String>,
+}
+
+impl Approval {
+    /// Writes what a client needs to show it and to answer it.
+    pub fn write(&self, object: &mut Object<'_>) {
+        object.string("approvalId", &self.id);
+        object.string("kind", self.kind.as_str());
+        object.string("tool", &self.tool);
+        object.string("title", &self.title);
+        object.raw("input", &self.input);
+        object.string("inputHash", &self.input_hash);
+        object.string_or_null("description", self.description.as_deref());
+        object.raw("suggestions", self.suggestions.as_deref().unwrap_or("[]"));
+        object.string_or_null("toolUseId", self.tool_use_id.as_deref());
+        object.optional("agentId", self.agent_id.as_deref());
+    }
+}
+
+/// The hash by which an answer names the input it was given.
+pub fn input_hash(input: &str) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(input.as_bytes()) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+/// How an approval ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// The approval.
+    pub id: String,
+    /// `allow`, `deny` or `withdrawn`.
+    pub decision: &'static str,
+    /// Who decided.
+    pub by: String,
+}
+
+/// A human's answer, as it came in.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// Allow, or deny.
+    pub allow: bool,
+    /// Why not.
+    pub message: Option<String>,
+    /// Stop the turn as well.
+    pub interrupt: bool,
+    /// The input to run instead.
+    pub updated_input: Option<Value>,
+    /// Answers to questions, by question.
+    pub answers: Option<Value>,
+    /// Suggestions that are accepted with it.
+    pub updated_permissions: Option<Value>,
+}
+
+/// An answer that does not fit its approval.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// The machine's word.
+    pub code: &'static str,
+    /// The human's.
+    pub sentence: String,
+}
+
+fn unfit(code: &'static str, sentence: impl Into<String>) -> Unfit {
+    Unfit { code, sentence: sentence.into() }
+}
+
+impl Answer {
+    /// The input that will run, and the rules that go with it, both JSON on one line.
+    ///
+    /// # Errors
+    /// [`Unfit`] if the answer does not fit what was asked; nothing is decided then.
+    pub fn settle(
+        &self,
+        approval: &Approval,
+        persistent: bool,
+    ) -> Result<(String, Option<String>), Unfit> {
+        let input = match (&self.updated_input, &self.answers) {
+            (Some(Value::Object(input)), None) => Value::Object(input.clone()).to_string(),
+            (Some(_), None) => {
+                return Err(unfit("invalid_input", "\"updatedInput\" must be an object"));
+            }
+            (_, Some(answers)) => self.answered(approval, answers)?,
+            (None, None) if approval.kind == ApprovalKind::Question && self.allow => {
+                return Err(unfit("answers_required", "a question is allowed with \"answers\""));
+            }
+            (None, None) => approval.input.clone(),
+        };
+        let rules = match &self.updated_permissions {
+            Some(rules) => Some(echoed(approval, rules, persistent)?),
+            None => None,
+        };
+        Ok((input, rules))
+    }
+
+    /// The questions with their answers put in.
+    fn answered(&self, approval: &Approval, answers: &Value) -> Result<String, Unfit> {
+        let misfit = |sentence: &str| unfit("answers_do_not_fit", sentence);
+        if approval.kind != ApprovalKind::Question {
+            return Err(misfit("this approval asks no questions"));
+        }
+        let Value::Object(answers) = answers else {
+            return Err(misfit("\"answers\" must be an object of answers by question"));
+        };
+        let mut input: Value = serde_json::from_str(&approval.input).unwrap_or_default();
+        let questions: Vec<&str> = input["questions"]
+            .as_array()
+            .map(|list| list.iter().filter_map(|one| one["question"].as_str()).collect())
+            .unwrap_or_default();
+        if let Some(stray) = answers.keys().find(|key| !questions.contains(&key.as_str())) {
+            return Err(misfit(&format!("there is no question \"{stray}\"")));
+        }
+        if let Some(open) = questions.iter().find(|question| !answers.contains_key(**question)) {
+            return Err(misfit(&format!("the question \"{open}\" has no answer")));
+        }
+        let is_text = |value: &Value| match value {
+            Value::String(_) => true,
+            Value::Array(list) => list.iter().all(Value::is_string),
+            _ => false,
+        };
+        if !answers.values().all(is_text) {
+            return Err(misfit("an answer is a string, or a list of strings"));
+        }
+        let joined = answers.iter().map(|(question, answer)| {
+            let text = match answer {
+                Value::Array(list) => {
+                    let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+                    Value::String(texts.join(", "))
+                }
+                text => text.clone(),
+            };
+            (question.clone(), text)
+        });
+        input["answers"] = Value::Object(joined.collect());
+        Ok(input.to_string())
+    }
+}
+
+/// Checks that every rule is one of the suggestions, for this session only, and not a free pass.
+fn echoed(approval: &Approval, rules: &Value, persistent: bool) -> Result<String, Unfit> {
+    let Value::Array(list) = rules else {
+        return Err(unfit("invalid_permissions", "\"updatedPermissions\" must be a list"));
+    };
+    let suggestions: Vec<Value> = approval
+        .suggestions
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    for rule in list {
+        if !suggestions.contains(rule) {
+            return Err(unfit("permission_not_suggested", "a rule is not among the suggestions"));
+        }
+        if rule["destination"] != "session" && !persistent {
+            let sentence = "a rule would outlive the session; --allow-persistent-rules permits it";
+            return Err(unfit("permission_not_session", sentence));
+        }
+        if rule["mode"] == "bypassPermissions" || is_free_pass(rule) {
+            let sentence = "a rule without content would allow everything the tool can do";
+            return Err(unfit("permission_too_wide", sentence));
+        }
+    }
+    Ok(rules.to_string())
+}
+
+/// Whether a rule allows a powerful tool whatever its input is.
+fn is_free_pass(rule: &Value) -> bool {
+    let rules = rule["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
+    rules.iter().any(|rule| {
+        let tool = rule["toolName"].as_str().unwrap_or_default();
+        let powerful = matches!(tool, "Bash" | "Write" | "Edit" | "WebFetch");
+        powerful && rule["ruleContent"].as_str().unwrap_or_default().is_empty()
+    })
+}
+
+/// Those that are open, and how the latest ended.
+#[derive(Debug, Default)]
+pub struct Approvals {
+    /// Waiting for a human, oldest first.
+    pub open: Vec<Approval>,
+    decided: VecDeque<Decided>,
+}
+
+impl Approvals {
+    /// The open one of this name.
+    pub fn find(&self, id: &str) -> Option<&Approval> {
+        self.open.iter().find(|approval| approval.id == id)
+    }
+
+    /// How one ended, if that is still known.
+    pub fn decided(&self, id: &str) -> Option<&Decided> {
+        self.decided.iter().find(|decided| decided.id == id)
+    }
+
+    /// Ends an open one.
+    pub fn decide(&mut self, id: &str, decision: &'static str, by: &str) -> Option<Approval> {
+        let at = self.open.iter().position(|approval| approval.id == id)?;
+        if self.decided.len() == DECIDED_MAX {
+            self.decided.pop_front();
+        }
+        let (id, by) = (id.to_owned(), by.to_owned());
+        self.decided.push_back(Decided { id, decision, by });
+        Some(self.open.remove(at))
+    }
+
+    /// Our name for the agent's request.
+    pub fn by_request(&self, request_id: &str) -> Option<&Approval> {
+        self.open.iter().find(|approval| approval.request_id == request_id)
+    }
+}
+
+/// JSON from an agent's line, on one line: what stands in an event and goes into a hash.
+pub fn one_line(raw: &RawValue) -> String {
+    raw.get().replace(['\r', '\n'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn approval(tool: &str, input: Value, suggestions: Value) -> Approval {
+        let input = input.to_string();
+        Approval {
+            id: "approval-1".into(),
+            request_id: "r".into(),
+            kind: ApprovalKind::of(tool),
+            tool: tool.into(),
+            title: String::new(),
+            input_hash: input_hash(&input),
+            input,
+            description: None,
+            suggestions: Some(suggestions.to_string()),
+            tool_use_id: None,
+            agent_id: None,
+        }
+    }
+
+    #[test]
+    fn the_first_answer_wins_and_later_ones_learn_of_it() {
+        let mut approvals = Approvals::default();
+        approvals.open.push(approval("Bash", json!({"command": "ls"}), json!([])));
+        assert!(approvals.decide("approval-1", "deny", "ann").is_some());
+        assert!(approvals.decide("approval-1", "allow", "bob").is_none());
+        assert_eq!(approvals.decided("approval-1").unwrap().by, "ann");
+    }
+
+    #[test]
+    fn questions_take_exactly_their_answers() {
+        let ask = json!({"questions": [{"question": "Which?", "options": []}]});
+        let asked = approval("AskUserQuestion", ask, json!([]));
+        let settle = |answers: Value| {
+            Answer { allow: true, answers: Some(answers), ..Answer::default() }
+                .settle(&asked, false)
+        };
+        let (input, _) = settle(json!({"Which?": "Blue"})).unwrap();
+        let input: Value = serde_json::from_str(&input).unwrap();
+        assert_eq!(input["answers"], json!({"Which?": "Blue"}));
+        assert_eq!(input["questions"][0]["question"], "Which?");
+        let (input, _) = settle(json!({"Which?": ["a", "b"]})).unwrap();
+        assert!(input.contains("\"a, b\""));
+        for bad in [json!({}), json!({"Who?": "x"}), json!({"Which?": 1}), json!("Blue")] {
+            assert_eq!(settle(bad).unwrap_err().code, "answers_do_not_fit");
+        }
+        let bare = Answer { allow: true, ..Answer::default() };
+        assert_eq!(bare.settle(&asked, false).unwrap_err().code, "answers_required");
+    }
+
+    #[test]
+    fn only_suggested_session_rules_of_limited_reach_are_taken() {
+        let rule = |content: &str, to: &str| {
+            json!({"type": "addRules", "behavior": "allow", "destination": to,
+                "rules": [{"toolName": "Bash", "ruleContent": content}]})
+        };
+        let suggestions = json!([rule("ls", "session"), rule("ls", "localSettings"), rule("", "session"),
+            {"type": "setMode", "mode": "bypassPermissions", "destination": "session"}]);
+        let asked = approval("Bash", json!({"command": "ls"}), suggestions.clone());
+        let settle = |rule: &Value, persistent| {
+            let updated_permissions = Some(json!([rule]));
+            Answer { allow: true, updated_permissions, ..Answer::default() }
+                .settle(&asked, persistent)
+                .map_err(|unfit| unfit.code)
+        };
+        assert!(settle(&suggestions[0], false).is_ok());
+        assert_eq!(settle(&suggestions[1], false), Err("permission_not_session"));
+        assert!(settle(&suggestions[1], true).is_ok());
+        assert_eq!(settle(&suggestions[2], false), Err("permission_too_wide"));
+        assert_eq!(settle(&suggestions[3], false), Err("permission_too_wide"));
+        assert_eq!(settle(&rule("rm", "session"), false), Err("permission_not_suggested"));
+    }
+
+    #[test]
+    fn a_changed_input_runs_instead_and_must_be_an_object() {
+        let asked = approval("Bash", json!({"command": "ls"}), json!([]));
+        let changed = |value| {
+            Answer { allow: true, updated_input: Some(value), ..Answer::default() }
+                .settle(&asked, false)
+                .map(|(input, _)| input)
+        };
+        assert_eq!(changed(json!({"command": "pwd"})).unwrap(), "{\"command\":\"pwd\"}");
+        assert_eq!(changed(json!("pwd")).unwrap_err().code, "invalid_input");
+        let plain = Answer { allow: true, ..Answer::default() };
+        assert_eq!(plain.settle(&asked, false).unwrap().0, asked.input);
+    }
+}

@@ -1,0 +1,119 @@
+//! The prompts of one session: those that wait, and which ids were taken lately.
+//!
+//! A prompt has exactly one fate: completed, failed or cancelled. The same id with the same
+//! command gives the first answer again and runs once; with another command it is refused.
+
+use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
+
+/// How many prompt ids a session remembers.
+const RECENT_MAX: usize = 256;
+
+/// A prompt that waits or runs.
+#[derive(Debug)]
+pub struct Prompt {
+    /// The client's id, or one made up.
+    pub id: String,
+    /// What the agent is told.
+    pub command: String,
+    /// Images that go with it: media type and base64 data.
+    pub images: Vec<(String, String)>,
+    /// Who sent it.
+    pub by: String,
+    /// The client's name for itself.
+    pub client_id: Option<String>,
+    /// When it was queued, in milliseconds of the monotonic clock.
+    pub queued_at: u64,
+}
+
+impl Prompt {
+    /// The bytes it holds.
+    pub fn size(&self) -> usize {
+        let images: usize = self.images.iter().map(|(kind, data)| kind.len() + data.len()).sum();
+        self.command.len() + images
+    }
+}
+
+/// The first answer to a prompt id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    id: String,
+    digest: [u8; 32],
+    /// The cursor before its `prompt-queued`.
+    pub cursor: u64,
+    /// Its place in the queue when it was taken.
+    pub position: u32,
+}
+
+/// What a prompt id means to this session.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Known<'a> {
+    /// Never seen, or long ago.
+    New,
+    /// The same command was taken under it.
+    Same(&'a Taken),
+    /// Another command was taken under it.
+    Other,
+}
+
+/// The queue and the memory of ids.
+#[derive(Debug, Default)]
+pub struct Prompts {
+    /// Those that wait, next first.
+    pub queue: VecDeque<Prompt>,
+    recent: VecDeque<Taken>,
+}
+
+impl Prompts {
+    /// What `id` means, if it is to say `command`.
+    pub fn known(&self, id: &str, command: &str) -> Known<'_> {
+        match self.recent.iter().find(|taken| taken.id == id) {
+            None => Known::New,
+            Some(taken) if taken.digest == digest(command) => Known::Same(taken),
+            Some(_) => Known::Other,
+        }
+    }
+
+    /// Remembers the first answer to a prompt.
+    pub fn remember(&mut self, id: &str, command: &str, cursor: u64, position: u32) {
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        let digest = digest(command);
+        self.recent.push_back(Taken { id: id.to_owned(), digest, cursor, position });
+    }
+
+    /// Takes a waiting prompt out.
+    pub fn take(&mut self, id: &str) -> Option<Prompt> {
+        let at = self.queue.iter().position(|prompt| prompt.id == id)?;
+        self.queue.remove(at)
+    }
+
+    /// The bytes that wait.
+    pub fn size(&self) -> usize {
+        self.queue.iter().map(Prompt::size).sum()
+    }
+}
+
+fn digest(command: &str) -> [u8; 32] {
+    Sha256::digest(command.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_stands_for_one_command_until_it_is_forgotten() {
+        let mut prompts = Prompts::default();
+        assert_eq!(prompts.known("a", "ls"), Known::New);
+        prompts.remember("a", "ls", 7, 1);
+        assert!(matches!(prompts.known("a", "ls"), Known::Same(taken) if taken.cursor == 7));
+        assert_eq!(prompts.known("a", "rm"), Known::Other);
+        for number in 0..RECENT_MAX {
+            prompts.remember(&number.to_string(), "x", 0, 0);
+        }
+        assert_eq!(prompts.known("a", "rm"), Known::New);
+        assert_eq!(prompts.recent.len(), RECENT_MAX);
+    }
+}

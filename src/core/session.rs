@@ -1,0 +1,192 @@
+//! One session: a directory, a conversation with an agent, and the log of what happened.
+//!
+//! Its status is derived, never stored: what is told is compared with what is, after every input.
+//! How its agent is kept alive, and who may ask for what, it does not know.
+
+use crate::base::arena::Key;
+use crate::core::approvals::Approvals;
+use crate::core::prompts::Prompts;
+use crate::core::publisher::Feed;
+use crate::core::turn::Turn;
+use std::path::PathBuf;
+
+/// What a session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing, and it never had an agent, or its agent waits for a prompt.
+    Idle,
+    /// Its agent is being started.
+    Starting,
+    /// A turn is under way.
+    Running,
+    /// A turn is under way and a human is asked.
+    Waiting,
+    /// It is being deleted.
+    Stopping,
+    /// It has no process; the next prompt starts one.
+    Suspended,
+    /// Its last agent failed; the next prompt starts another.
+    Failed,
+    /// It is over.
+    Closed,
+}
+
+impl Status {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Idle => "idle",
+            Status::Starting => "starting",
+            Status::Running => "running",
+            Status::Waiting => "waiting",
+            Status::Stopping => "stopping",
+            Status::Suspended => "suspended",
+            Status::Failed => "failed",
+            Status::Closed => "closed",
+        }
+    }
+}
+
+/// What a session knows of its conversation, to go on with it in another process.
+#[derive(Debug)]
+pub struct Conversation {
+    /// The agent's name for it: a UUID that we chose, until the agent says another.
+    pub id: String,
+    /// A turn has begun in it, so that it can be resumed.
+    pub begun: bool,
+    /// The other of `--session-id` and `--resume` was tried after a refusal.
+    pub retried: bool,
+}
+
+/// How the process of a session is doing, as far as its status is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// There never was one.
+    Never,
+    /// It is being started.
+    Starting,
+    /// It takes prompts.
+    Ready,
+    /// It is leaving, or has left.
+    Leaving,
+    /// There is none any more.
+    Gone,
+}
+
+/// A subagent that has not ended.
+#[derive(Debug)]
+pub struct Subagent {
+    /// The agent's name for it.
+    pub agent_id: String,
+    /// The tool call that started it.
+    pub tool_use_id: Option<String>,
+    /// It outlives its turn.
+    pub background: bool,
+}
+
+/// An entry of the agent's list of things to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TodoItem {
+    /// Unique within the list.
+    pub id: String,
+    /// What is to be done.
+    pub text: String,
+    /// `pending`, `in_progress` or `completed`.
+    pub status: String,
+}
+
+/// A session's slot.
+pub struct Session {
+    /// Its own key.
+    pub key: Key,
+    /// Its log and what its events have in common, its id among it.
+    pub feed: Feed,
+    /// The human's name for it.
+    pub name: Option<String>,
+    /// Where its agent works: canonical.
+    pub working_dir: PathBuf,
+    /// Its agent among the configured ones.
+    pub agent: usize,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// The permission mode that was asked for.
+    pub mode: Option<String>,
+    /// When it was created, in milliseconds since 1970.
+    pub created_at: u64,
+    /// When anything last happened, in milliseconds since 1970.
+    pub active_at: u64,
+    /// The beginning of the last prompt.
+    pub last_prompt: Option<String>,
+    /// Prompts that wait.
+    pub prompts: Prompts,
+    /// Approvals that are open.
+    pub approvals: Approvals,
+    /// The turn under way.
+    pub turn: Option<Turn>,
+    /// Turns begun so far.
+    pub turns: u64,
+    /// Its agent's process.
+    pub process: Option<Key>,
+    /// How that process is doing.
+    pub process_state: Process,
+    /// What it would resume.
+    pub conversation: Conversation,
+    /// The status that was last told.
+    pub told: Status,
+    /// Its last agent failed.
+    pub failed: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// When it was closed, in milliseconds of the monotonic clock.
+    pub closed_at: Option<u64>,
+    /// What the conversation cost, in US dollars.
+    pub total_cost_usd: f64,
+    /// Tokens of the last turn: JSON.
+    pub usage: Option<String>,
+    /// Subagents that have not ended.
+    pub subagents: Vec<Subagent>,
+    /// The agent's list of things to do.
+    pub todos: Vec<TodoItem>,
+    /// It waits for a process to become free.
+    pub waits_for_agent: bool,
+    /// When its agent last became idle, in milliseconds of the monotonic clock.
+    pub idle_at: u64,
+}
+
+impl Session {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.feed.scope.session_id
+    }
+
+    /// What it is doing.
+    pub fn status(&self) -> Status {
+        if self.closed_at.is_some() {
+            return Status::Closed;
+        }
+        if self.deleting {
+            return Status::Stopping;
+        }
+        if self.turn.is_some() {
+            return match self.approvals.open.is_empty() {
+                true => Status::Running,
+                false => Status::Waiting,
+            };
+        }
+        match self.process_state {
+            Process::Starting => Status::Starting,
+            Process::Ready => Status::Idle,
+            _ if self.failed => Status::Failed,
+            Process::Never => Status::Idle,
+            Process::Leaving | Process::Gone => Status::Suspended,
+        }
+    }
+
+    /// Whether its agent could be stopped now without a loss.
+    pub fn is_dispensable(&self) -> bool {
+        self.turn.is_none()
+            && self.prompts.queue.is_empty()
+            && self.approvals.open.is_empty()
+            && self.process_state == Process::Ready
+    }
+}

@@ -1,0 +1,447 @@
+//! One turn of an agent, told so that it can be drawn: text, thoughts, tool calls.
+//!
+//! Everything that starts ends once. What the agent leaves open when its turn ends, or when it
+//! dies, is ended here: blocks as aborted, tool calls as aborted or unknown. How a turn begins
+//! and what its end means for the queue, it does not know.
+
+use crate::core::event::EventKind;
+use crate::core::prompts::Prompt;
+use crate::core::publisher::{Feed, Output, Place, Publisher, utf16_length};
+use crate::wire::claude::{self, Block, DeltaKind, ToolKind, ToolResult};
+use crate::wire::json::Object;
+use crate::wire::operations::{self, Operation};
+use serde_json::value::RawValue;
+
+/// Tool calls that may be open at once; further ones are passed on as they come.
+const TOOLS_MAX: usize = 256;
+/// Text of an open block that is kept for the case that its agent dies.
+const BLOCK_SIZE_MAX: usize = 1 << 20;
+/// A tool's structured result is told up to this size; its text always is.
+const STRUCTURED_SIZE_MAX: usize = 64 * 1024;
+/// Characters of a message that `operations-detected` shows.
+const RESPONSE_SIZE: usize = 500;
+/// Messages whose number of blocks is remembered: their blocks come one line each.
+const MESSAGES_MAX: usize = 16;
+
+/// A turn under way.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// Our name for it.
+    pub id: String,
+    /// The prompt that it answers.
+    pub prompt: Option<Prompt>,
+    /// When it began, in milliseconds of the monotonic clock.
+    pub started_at: u64,
+    /// A human asked for its end.
+    pub interrupted: bool,
+    /// When it must have ended after that.
+    pub interrupt_due: Option<u64>,
+    /// Why it failed, where we know better than the agent.
+    pub failure: Option<Failure>,
+    /// The API's error, as the agent told it.
+    pub api_error: Option<ApiError>,
+    /// The last text of the main conversation.
+    pub last_text: String,
+    streaming: Option<Streaming>,
+    /// How many blocks of which message were told.
+    messages: Vec<(String, u32)>,
+    tools: Vec<OpenTool>,
+    operations: Operations,
+}
+
+/// Why a turn failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The machine's word.
+    pub code: &'static str,
+    /// The human's.
+    pub sentence: String,
+}
+
+/// The API's error, as the agent told it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiError {
+    /// The HTTP status, if there was an answer at all.
+    pub status: Option<u16>,
+    /// The agent's word for it.
+    pub error: String,
+}
+
+/// The message that is being streamed.
+#[derive(Debug)]
+struct Streaming {
+    message_id: String,
+    blocks: Vec<OpenBlock>,
+}
+
+/// A block whose deltas were told and whose end was not.
+#[derive(Debug)]
+struct OpenBlock {
+    block: u32,
+    output: Output,
+    /// UTF-16 units told.
+    offset: u64,
+    text: String,
+}
+
+/// A tool call whose end was not told.
+#[derive(Debug)]
+struct OpenTool {
+    tool_use_id: String,
+    started_at: u64,
+    tool: String,
+    /// Only of the tools that keep a list: the list is known when they end.
+    input: Option<String>,
+}
+
+/// What one message sets out to do, collected until the message is whole.
+#[derive(Debug, Default)]
+struct Operations {
+    message_id: String,
+    /// Members of a JSON array.
+    list: Vec<u8>,
+    response: String,
+}
+
+/// How a tool call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Ok,
+    Error,
+    Denied,
+    Aborted,
+    Unknown,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Error => "error",
+            Outcome::Denied => "denied",
+            Outcome::Aborted => "aborted",
+            Outcome::Unknown => "unknown",
+        }
+    }
+}
+
+/// One whole message of the agent, as its line told it.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// The tool call of the subagent that speaks; none: the main conversation.
+    pub parent: Option<&'a str>,
+    /// Its blocks.
+    pub blocks: &'a [Block<'a>],
+    /// It was cut short.
+    pub aborted: bool,
+}
+
+/// A tool call that ended and may have changed the list of things to do.
+#[derive(Debug)]
+pub struct EndedTool {
+    /// The tool.
+    pub tool: String,
+    /// Its input: JSON.
+    pub input: String,
+}
+
+impl Turn {
+    /// A message begins to stream.
+    pub fn message_started(&mut self, message_id: &str) {
+        // Blocks of the last one that never ended may be replaced by this one's.
+        if let Some(streaming) = &mut self.streaming
+            && !streaming.blocks.is_empty()
+        {
+            return;
+        }
+        self.streaming =
+            Some(Streaming { message_id: message_id.to_owned(), blocks: Vec::new() });
+    }
+
+    /// Text arrives.
+    pub fn delta(
+        &mut self,
+        publisher: &mut Publisher,
+        feed: &mut Feed,
+        block: u32,
+        kind: DeltaKind,
+        (message_id, text): (Option<&str>, &str),
+    ) {
+        let output = match kind {
+            DeltaKind::Text => Output::Stdout,
+            DeltaKind::Thinking => Output::Thinking,
+        };
+        let streaming = match &mut self.streaming {
+            Some(streaming) if message_id.is_none_or(|id| id == streaming.message_id) => streaming,
+            slot => slot.insert(Streaming {
+                message_id: message_id.unwrap_or("message").to_owned(),
+                blocks: Vec::new(),
+            }),
+        };
+        let at = match streaming.blocks.iter().position(|open| open.block == block) {
+            Some(at) => at,
+            None => {
+                streaming.blocks.push(OpenBlock { block, output, offset: 0, text: String::new() });
+                streaming.blocks.len() - 1
+            }
+        };
+        let open = &mut streaming.blocks[at];
+        let place = Place { output, message_id: &streaming.message_id, block };
+        publisher.output(feed, place, open.offset, text);
+        open.offset += utf16_length(text);
+        if open.text.len() + text.len() <= BLOCK_SIZE_MAX {
+            open.text.push_str(text);
+        }
+    }
+
+    /// A message's blocks are whole. Returns how many tool calls could not be kept open.
+    pub fn message(
+        &mut self,
+        publisher: &mut Publisher,
+        feed: &mut Feed,
+        message: &Message<'_>,
+        now_ms: u64,
+    ) -> usize {
+        if self.operations.message_id != message.id {
+            self.message_ended(publisher, feed);
+            self.operations.message_id = message.id.to_owned();
+        }
+        let replaces = self.replaced_by(message);
+        let mut left_out = 0;
+        for (at, block) in message.blocks.iter().enumerate() {
+            let number = self.next_block(message.id);
+            let replaces = replaces.as_deref().filter(|_| at == 0);
+            match block {
+                Block::Text { text } => {
+                    self.text_block(publisher, feed, message, (number, "text", text), replaces);
+                    self.note_text(message, text);
+                }
+                Block::Thinking { text } => {
+                    let block = (number, "thinking", &**text);
+                    self.text_block(publisher, feed, message, block, replaces);
+                }
+                Block::ToolUse { id, name, input } if self.tools.len() < TOOLS_MAX => {
+                    self.tool_started(publisher, feed, message, (id, name, input), now_ms);
+                }
+                Block::ToolUse { .. } => left_out += 1,
+                Block::Other => {}
+            }
+        }
+        left_out
+    }
+
+    /// The id of the streamed message whose open blocks this one replaces, after an API stream
+    /// that fell back to a whole answer.
+    fn replaced_by(&mut self, message: &Message<'_>) -> Option<String> {
+        let streaming = self.streaming.as_mut()?;
+        if message.parent.is_some()
+            || streaming.message_id == message.id
+            || streaming.blocks.is_empty()
+        {
+            return None;
+        }
+        streaming.blocks.clear();
+        Some(std::mem::replace(&mut streaming.message_id, message.id.to_owned()))
+    }
+
+    /// The number of a message's next block: they come in order, one or more a line.
+    fn next_block(&mut self, message_id: &str) -> u32 {
+        if let Some((_, count)) = self.messages.iter_mut().find(|(id, _)| id == message_id) {
+            *count += 1;
+            return *count - 1;
+        }
+        if self.messages.len() == MESSAGES_MAX {
+            self.messages.remove(0);
+        }
+        self.messages.push((message_id.to_owned(), 1));
+        0
+    }
+
+    fn text_block(
+        &mut self,
+        publisher: &mut Publisher,
+        feed: &mut Feed,
+        message: &Message<'_>,
+        (block, kind, text): (u32, &'static str, &str),
+        replaces: Option<&str>,
+    ) {
+        if let Some(streaming) = &mut self.streaming
+            && streaming.message_id == message.id
+        {
+            streaming.blocks.retain(|open| open.block != block);
+        }
+        publisher.publish(feed, EventKind::MessageBlock, |object| {
+            object.string("messageId", message.id);
+            object.number("block", block.into());
+            object.string("kind", kind);
+            object.string("role", "assistant");
+            object.string("text", text);
+            object.optional("parentToolUseId", message.parent);
+            if let Some(replaced) = replaces {
+                object.array("replaces", |array| array.string(replaced));
+            }
+            if message.aborted {
+                object.bool("aborted", true);
+            }
+        });
+    }
+
+    /// Keeps what `prompt-completed` and `operations-detected` will say of this text.
+    fn note_text(&mut self, message: &Message<'_>, text: &str) {
+        if message.parent.is_none() {
+            self.last_text.clear();
+            self.last_text.push_str(text);
+        }
+        let room = RESPONSE_SIZE.saturating_sub(self.operations.response.chars().count());
+        self.operations.response.extend(text.chars().take(room));
+        let list = &mut self.operations.list;
+        operations::detect(text, |operation| push_operation(list, &operation, None));
+    }
+
+    fn tool_started(
+        &mut self,
+        publisher: &mut Publisher,
+        feed: &mut Feed,
+        message: &Message<'_>,
+        (id, tool, input): (&str, &str, &RawValue),
+        now_ms: u64,
+    ) {
+        if self.tools.iter().any(|open| open.tool_use_id == id) {
+            return;
+        }
+        let kind = claude::tool_kind(tool);
+        let mut title = String::new();
+        claude::title(&mut title, tool, input);
+        publisher.publish(feed, EventKind::ToolStarted, |object| {
+            object.string("toolUseId", id);
+            object.string("messageId", message.id);
+            object.optional("parentToolUseId", message.parent);
+            object.string("tool", tool);
+            object.string("kind", kind.as_str());
+            object.raw("input", input.get());
+            object.string("title", &title);
+        });
+        let keeps_list = kind == ToolKind::Todo;
+        self.tools.push(OpenTool {
+            tool_use_id: id.to_owned(),
+            started_at: now_ms,
+            tool: tool.to_owned(),
+            input: keeps_list.then(|| input.get().to_owned()),
+        });
+        if let Some(operation) = operations::for_tool(kind, tool, input) {
+            push_operation(&mut self.operations.list, &operation, Some(id));
+        }
+    }
+
+    /// A tool still runs.
+    pub fn tool_progress(
+        &self,
+        publisher: &mut Publisher,
+        feed: &mut Feed,
+        tool_use_id: &str,
+        elapsed_ms: u64,
+    ) {
+        if self.tools.iter().any(|open| open.tool_use_id == tool_use_id) {
+            publisher.publish(feed, EventKind::ToolProgress, |object| {
+                object.string("toolUseId", tool_use_id);
+                object.number("elapsedMs", elapsed_ms);
+            });
+        }
+    }
+
+    /// A tool call ended. Returns it if it may have changed the list of things to do; `None` also
+    /// if no such call is open.
+    pub fn tool_ended(
+        &mut self,
+        publisher: &mut Publisher,
+        feed: &mut Feed,
+        result: &ToolResult<'_>,
+        structured: Option<&RawValue>,
+        now_ms: u64,
+    ) -> Option<EndedTool> {
+        self.message_ended(publisher, feed);
+        let id = &*result.tool_use_id;
+        let at = self.tools.iter().position(|open| open.tool_use_id == id)?;
+        let open = self.tools.remove(at);
+        let outcome = match (result.denied, result.is_error) {
+            (true, _) => Outcome::Denied,
+            (false, true) if self.interrupted => Outcome::Aborted,
+            (false, true) => Outcome::Error,
+            (false, false) => Outcome::Ok,
+        };
+        publisher.publish(feed, EventKind::ToolCompleted, |object| {
+            object.string("toolUseId", id);
+            object.string("outcome", outcome.as_str());
+            object.raw("content", result.content.map_or("null", RawValue::get));
+            let small = |raw: &&RawValue| raw.get().len() <= STRUCTURED_SIZE_MAX;
+            if let Some(structured) = structured.filter(small) {
+                object.raw("structured", structured.get());
+            }
+            object.number("durationMs", now_ms.saturating_sub(open.started_at));
+        });
+        Some(EndedTool { tool: open.tool, input: open.input? })
+    }
+
+    /// Whether this call is open.
+    pub fn has_tool(&self, tool_use_id: &str) -> bool {
+        self.tools.iter().any(|open| open.tool_use_id == tool_use_id)
+    }
+
+    /// A message is whole: what it sets out to do is told.
+    pub fn message_ended(&mut self, publisher: &mut Publisher, feed: &mut Feed) {
+        let operations = std::mem::take(&mut self.operations);
+        if operations.list.is_empty() {
+            return;
+        }
+        let list = String::from_utf8(operations.list).unwrap_or_default();
+        publisher.publish(feed, EventKind::OperationsDetected, |object: &mut Object<'_>| {
+            object.raw("operations", &format!("[{list}]"));
+            object.display("response", format_args!("{}...", operations.response));
+        });
+    }
+
+    /// Ends whatever is still open. `known` says whether the agent lived to tell.
+    pub fn close(&mut self, publisher: &mut Publisher, feed: &mut Feed, now_ms: u64) {
+        self.message_ended(publisher, feed);
+        if let Some(streaming) = self.streaming.take() {
+            for open in streaming.blocks {
+                publisher.publish(feed, EventKind::MessageBlock, |object| {
+                    object.string("messageId", &streaming.message_id);
+                    object.number("block", open.block.into());
+                    let thinking = open.output == Output::Thinking;
+                    object.string("kind", if thinking { "thinking" } else { "text" });
+                    object.string("role", "assistant");
+                    object.string("text", &open.text);
+                    object.bool("aborted", true);
+                });
+            }
+        }
+        let outcome = if self.interrupted { Outcome::Aborted } else { Outcome::Unknown };
+        for open in std::mem::take(&mut self.tools) {
+            publisher.publish(feed, EventKind::ToolCompleted, |object| {
+                object.string("toolUseId", &open.tool_use_id);
+                object.string("outcome", outcome.as_str());
+                object.null("content");
+                object.number("durationMs", now_ms.saturating_sub(open.started_at));
+            });
+        }
+    }
+}
+
+/// Appends one operation to the members of a JSON array.
+fn push_operation(list: &mut Vec<u8>, operation: &Operation<'_>, tool_use_id: Option<&str>) {
+    // A message of nothing but tags must not outgrow its frame.
+    const LIST_SIZE_MAX: usize = 32 * 1024;
+    if list.len() > LIST_SIZE_MAX {
+        return;
+    }
+    if !list.is_empty() {
+        list.push(b',');
+    }
+    crate::wire::json::object(list, |object| {
+        operation.write(object);
+        object.string_or_null("toolUseId", tool_use_id);
+    });
+}

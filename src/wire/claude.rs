@@ -15,7 +15,6 @@ use serde_json::value::RawValue;
 
 /// What one line of the agent is.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "lives on the stack for the time of one line")]
 pub enum Parsed<'a> {
     /// A line with a meaning of ours.
     Message(Message<'a>),
@@ -27,7 +26,6 @@ pub enum Parsed<'a> {
 
 /// The meaning of a line.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "lives on the stack for the time of one line")]
 #[expect(missing_docs, reason = "the fields carry the names of DESIGN.md, section 4")]
 pub enum Message<'a> {
     /// The head of every turn; the conversation may have changed.

@@ -5,5 +5,7 @@
 //! `shell` is pure: bytes, ticks and facts in, bytes and effects out.
 
 pub mod base;
+pub mod core;
+pub mod limits;
 pub mod shell;
 pub mod wire;

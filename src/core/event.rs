@@ -1,0 +1,142 @@
+//! The events that a log holds: their names, and the filter by which a stream chooses among them.
+
+/// What an event is about. The discriminant is the ring's tag and the filter's bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)] // The names are the documentation: `docs/api.md` has one row each.
+pub enum EventKind {
+    SessionOutput,
+    MessageBlock,
+    ToolStarted,
+    ToolProgress,
+    ToolCompleted,
+    TodosUpdated,
+    SubagentStarted,
+    SubagentCompleted,
+    OperationsDetected,
+    AgentEvent,
+    SessionCreated,
+    SessionStatus,
+    SessionClosed,
+    PromptQueued,
+    PromptStarted,
+    PromptCompleted,
+    PromptFailed,
+    PromptCancelled,
+    ApprovalRequired,
+    ApprovalResolved,
+    ApprovalWithdrawn,
+    SessionError,
+    SessionStalled,
+    AgentRetry,
+    EventsLost,
+}
+
+/// How many kinds there are.
+pub const KINDS: usize = 25;
+
+/// The names on the wire, by discriminant.
+pub const NAMES: [&str; KINDS] = [
+    "session-output",
+    "message-block",
+    "tool-started",
+    "tool-progress",
+    "tool-completed",
+    "todos-updated",
+    "subagent-started",
+    "subagent-completed",
+    "operations-detected",
+    "agent-event",
+    "session-created",
+    "session-status",
+    "session-closed",
+    "prompt-queued",
+    "prompt-started",
+    "prompt-completed",
+    "prompt-failed",
+    "prompt-cancelled",
+    "approval-required",
+    "approval-resolved",
+    "approval-withdrawn",
+    "session-error",
+    "session-stalled",
+    "agent-retry",
+    "events-lost",
+];
+
+impl EventKind {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+}
+
+/// Which events a stream wants: a bit per kind, and whether superseded deltas are passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    kinds: u32,
+    compact: bool,
+}
+
+impl Filter {
+    /// Everything.
+    pub const ALL: Filter = Filter { kinds: u32::MAX, compact: false };
+
+    /// Reads `types=a,b` (only these) or `types=-a,-b` (all but these; mixed: these, less those).
+    ///
+    /// # Errors
+    /// The name that no event has.
+    pub fn parse(types: &str) -> Result<Filter, &str> {
+        let (mut wanted, mut unwanted) = (0, 0);
+        for name in types.split(',').filter(|name| !name.is_empty()) {
+            let (name, set) = match name.strip_prefix('-') {
+                Some(name) => (name, &mut unwanted),
+                None => (name, &mut wanted),
+            };
+            let kind = NAMES.iter().position(|known| *known == name).ok_or(name)?;
+            *set |= 1 << kind;
+        }
+        let kinds = if wanted == 0 { u32::MAX } else { wanted };
+        Ok(Filter { kinds: kinds & !unwanted, compact: false })
+    }
+
+    /// The same, passing over the deltas of blocks that have ended.
+    pub fn compact(self) -> Filter {
+        Filter { compact: true, ..self }
+    }
+
+    /// Whether it takes every frame.
+    pub fn is_all(self) -> bool {
+        self == Filter::ALL
+    }
+
+    /// Whether it takes this frame.
+    pub fn takes(self, tag: u8, superseded: bool) -> bool {
+        self.kinds >> tag & 1 == 1 && !(self.compact && superseded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_takes_what_its_text_says() {
+        let takes = |types, kind: EventKind| Filter::parse(types).unwrap().takes(kind as u8, false);
+        for (types, kind, want) in [
+            ("session-output", EventKind::SessionOutput, true),
+            ("session-output", EventKind::SessionError, false),
+            ("-session-output", EventKind::SessionOutput, false),
+            ("-session-output", EventKind::EventsLost, true),
+            ("session-output,events-lost", EventKind::EventsLost, true),
+            ("session-output,session-error,-session-error", EventKind::SessionError, false),
+            ("", EventKind::SessionError, true),
+        ] {
+            assert_eq!(takes(types, kind), want, "{types} {kind:?}");
+        }
+        assert_eq!(Filter::parse("session-output,nonsense"), Err("nonsense"));
+        assert!(Filter::ALL.takes(0, true) && !Filter::ALL.compact().takes(0, true));
+        assert_eq!(EventKind::EventsLost as usize, KINDS - 1);
+        assert_eq!(EventKind::EventsLost.name(), "events-lost");
+    }
+}

@@ -1,0 +1,11 @@
+//! Pure state machines: bytes, ticks and facts in, bytes and effects out.
+//!
+//! No system call is made here, no clock is read, no randomness is drawn: what these machines do
+//! is a function of what they were told, which is what the simulation relies on.
+
+pub mod effect;
+pub mod event;
+pub mod large;
+pub mod log;
+pub mod publisher;
+pub mod random;

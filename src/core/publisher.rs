@@ -1,0 +1,461 @@
+//! Encodes events, once each, as the frames that go on the wire, and gives them their numbers.
+//!
+//! One server-wide counter numbers all events, so one cursor serves every stream. A frame is
+//! appended to its session's log and to the log of all sessions, and stays invisible until
+//! [`Publisher::show`]: that is the seam where a disk thread makes it durable first. Who reads,
+//! and what a session is, it does not know.
+
+use crate::base::arena::Key;
+use crate::base::ring::TooLarge;
+use crate::core::event::{EventKind, KINDS};
+use crate::core::large::LargeFields;
+use crate::core::log::Log;
+use crate::wire::json::Object;
+use crate::wire::sse::{self, Epoch, EventId};
+use std::ops::Range;
+
+/// The most text in one `session-output` event, in bytes. Half of it where a ring is small: text
+/// of control characters grows sixfold when it is encoded.
+const CONTENT_SIZE_MAX: usize = 64 * 1024;
+/// Bytes of a large field that stay in its frame.
+const PREVIEW_SIZE: usize = 1024;
+
+/// What every event of a session says about where it belongs.
+#[derive(Debug)]
+pub struct Scope {
+    /// The session's id.
+    pub session_id: String,
+    /// The turn under way.
+    pub turn_id: Option<String>,
+    /// The prompt that the turn answers; a turn that nobody asked for has none.
+    pub prompt_id: Option<String>,
+}
+
+/// A session's voice: its log, what its events say in common, and text that waits to be joined.
+pub struct Feed {
+    /// The session's slot, by which the publisher names logs with news.
+    pub key: Key,
+    /// The log.
+    pub log: Log,
+    /// What the events say in common.
+    pub scope: Scope,
+    held: Held,
+}
+
+/// Deltas of one block that are being joined.
+#[derive(Debug, Default)]
+struct Held {
+    text: String,
+    kind: Option<Output>,
+    message_id: String,
+    block: u32,
+    /// UTF-16 units of this block before `text`.
+    offset: u64,
+    /// When text of this session was last published.
+    published_at: u64,
+}
+
+/// What a `session-output` event carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The agent's words.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+    /// Its thoughts.
+    Thinking,
+}
+
+impl Output {
+    /// The `type` on the wire.
+    fn name(self) -> &'static str {
+        match self {
+            Output::Stdout => "stdout",
+            Output::Stderr => "stderr",
+            Output::Thinking => "thinking",
+        }
+    }
+}
+
+impl Feed {
+    /// A feed for a new session.
+    pub fn new(key: Key, session_id: String, ring_size: usize) -> Feed {
+        let scope = Scope { session_id, turn_id: None, prompt_id: None };
+        Feed { key, log: Log::new(ring_size), scope, held: Held::default() }
+    }
+
+    /// When text that waits to be joined must be published at the latest.
+    pub fn held_due(&self, hold_ms: u64) -> Option<u64> {
+        (!self.held.text.is_empty()).then(|| self.held.published_at + hold_ms)
+    }
+}
+
+/// Where a delta belongs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Words, thoughts or standard error.
+    pub output: Output,
+    /// The message.
+    pub message_id: &'a str,
+    /// The block within the message, from 0.
+    pub block: u32,
+}
+
+/// The encoder and the counter.
+pub struct Publisher {
+    epoch: Epoch,
+    /// The number of the newest event.
+    seq: u64,
+    /// The number up to which readers may read.
+    visible: u64,
+    /// Every session's frames in the order of their numbers.
+    pub all: Log,
+    /// Where a frame is encoded. Reused, so its capacity is that of the longest frame so far.
+    frame: Vec<u8>,
+    /// Sessions with frames that are not visible.
+    dirty: Vec<Key>,
+    /// Large fields that were cut from their frames.
+    pub large: LargeFields,
+    /// Events published, by kind.
+    pub published: [u64; KINDS],
+    /// Text deltas are joined for so long.
+    hold_ms: u64,
+    now_ms: u64,
+    wall_ms: u64,
+}
+
+impl Publisher {
+    /// A publisher whose first event will be number `first_seq`.
+    pub fn new(epoch: Epoch, first_seq: u64, all: Log, large: LargeFields, hold_ms: u64) -> Self {
+        Publisher {
+            epoch,
+            seq: first_seq - 1,
+            visible: first_seq - 1,
+            all,
+            frame: Vec::new(),
+            dirty: Vec::new(),
+            large,
+            published: [0; KINDS],
+            hold_ms,
+            now_ms: 0,
+            wall_ms: 0,
+        }
+    }
+
+    /// The time that events are stamped with from here on.
+    pub fn set_time(&mut self, now_ms: u64, wall_ms: u64) {
+        (self.now_ms, self.wall_ms) = (now_ms, wall_ms);
+    }
+
+    /// The epoch of this server start.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The number of the newest event.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The number up to which readers may read.
+    pub fn visible(&self) -> u64 {
+        self.visible
+    }
+
+    /// The id of event `seq`.
+    pub fn id(&self, seq: u64) -> EventId {
+        EventId { epoch: self.epoch, seq }
+    }
+
+    /// Appends an event inside the scope of its turn. Returns its number.
+    pub fn publish(
+        &mut self,
+        feed: &mut Feed,
+        kind: EventKind,
+        members: impl FnOnce(&mut Object<'_>),
+    ) -> u64 {
+        self.flush(feed);
+        self.encode(&feed.scope, kind, |object, scope| {
+            if let Some(turn_id) = &scope.turn_id {
+                object.string("turnId", turn_id);
+                object.string_or_null("promptId", scope.prompt_id.as_deref());
+            }
+            members(object);
+        });
+        self.append(feed, kind)
+    }
+
+    /// Appends an event that says for itself which prompt it is about.
+    pub fn publish_apart(
+        &mut self,
+        feed: &mut Feed,
+        kind: EventKind,
+        members: impl FnOnce(&mut Object<'_>),
+    ) -> u64 {
+        self.flush(feed);
+        self.encode(&feed.scope, kind, |object, _| members(object));
+        self.append(feed, kind)
+    }
+
+    /// Publishes text as it arrives, joined with what came before it within the hold time.
+    ///
+    /// `offset` counts the UTF-16 units of the block before this text.
+    pub fn output(&mut self, feed: &mut Feed, place: Place<'_>, offset: u64, text: &str) {
+        let held = &feed.held;
+        let same = held.kind == Some(place.output)
+            && held.block == place.block
+            && held.message_id == place.message_id;
+        if !same || held.text.len() + text.len() > self.content_size_max(feed) {
+            self.flush(feed);
+        }
+        let held = &mut feed.held;
+        if held.text.is_empty() {
+            held.kind = Some(place.output);
+            held.block = place.block;
+            held.offset = offset;
+            held.message_id.clear();
+            held.message_id.push_str(place.message_id);
+        }
+        held.text.push_str(text);
+        let waited = self.now_ms.saturating_sub(held.published_at);
+        if waited >= self.hold_ms || held.text.len() > self.content_size_max(feed) / 2 {
+            self.flush(feed);
+        }
+    }
+
+    /// The most text that one event of this feed carries, in bytes.
+    pub fn content_size_max(&self, feed: &Feed) -> usize {
+        CONTENT_SIZE_MAX.min(feed.log.ring.frame_size_max().saturating_sub(512) / 6)
+    }
+
+    /// Publishes the text that waits to be joined.
+    pub fn flush(&mut self, feed: &mut Feed) {
+        if feed.held.text.is_empty() {
+            return;
+        }
+        let mut held = std::mem::take(&mut feed.held);
+        let size_max = self.content_size_max(feed);
+        let mut rest = held.text.as_str();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(size_max));
+            self.encode(&feed.scope, EventKind::SessionOutput, |object, scope| {
+                if let Some(turn_id) = &scope.turn_id {
+                    object.string("turnId", turn_id);
+                    object.string_or_null("promptId", scope.prompt_id.as_deref());
+                }
+                object.string("type", held.kind.unwrap_or(Output::Stdout).name());
+                object.string("content", piece);
+                object.string("messageId", &held.message_id);
+                object.number("block", held.block.into());
+                object.number("offset", held.offset);
+            });
+            self.append(feed, EventKind::SessionOutput);
+            held.offset += utf16_length(piece);
+            rest = after;
+        }
+        held.text.clear();
+        held.published_at = self.now_ms;
+        feed.held = held;
+    }
+
+    /// Encodes an event into `self.frame`, its large field cut if it needs to be.
+    fn encode(
+        &mut self,
+        scope: &Scope,
+        kind: EventKind,
+        members: impl FnOnce(&mut Object<'_>, &Scope),
+    ) {
+        self.seq += 1;
+        self.frame.clear();
+        sse::id(&mut self.frame, EventId { epoch: self.epoch, seq: self.seq });
+        sse::event(&mut self.frame, kind.name());
+        let mut object = Object::begin(&mut self.frame);
+        object.string("_eventType", kind.name());
+        object.string("sessionId", &scope.session_id);
+        object.number("timestamp", self.wall_ms);
+        members(&mut object, scope);
+        let largest = object.end();
+        sse::end(&mut self.frame);
+        // Both rings take the same frame; a session's is never the larger one.
+        if self.frame.len() > self.all.ring.frame_size_max().min(self.large.frame_size_max()) {
+            self.cut(scope, largest);
+        }
+    }
+
+    /// Moves the largest member out of the frame and leaves word of where it is.
+    fn cut(&mut self, scope: &Scope, (name, value): (&'static str, Range<usize>)) {
+        let json = std::str::from_utf8(&self.frame[value.clone()]).unwrap_or("null");
+        let decoded = serde_json::from_str::<String>(json);
+        let is_text = decoded.is_ok();
+        let bytes = decoded.unwrap_or_else(|_| json.to_owned());
+        let tail = self.frame.split_off(value.end);
+        self.frame.truncate(value.start - name.len() - 3);
+        self.frame.extend_from_slice(b"\"large\":");
+        let id = self.id(self.seq);
+        let mut object = Object::begin(&mut self.frame);
+        object.string("field", name);
+        object.number("bytes", bytes.len() as u64);
+        object.display("href", format_args!("/api/session/{}/events/{id}", scope.session_id));
+        object.string("preview", &bytes[..bytes.floor_char_boundary(PREVIEW_SIZE)]);
+        object.end();
+        self.frame.extend_from_slice(&tail);
+        self.large.keep(self.seq, bytes.into_bytes(), is_text);
+        // A frame of that size must not keep its memory for all the small ones to come.
+        self.frame.shrink_to(self.large.frame_size_max());
+    }
+
+    /// Appends the encoded frame to both logs.
+    fn append(&mut self, feed: &mut Feed, kind: EventKind) -> u64 {
+        if let Err(TooLarge) = self.append_frame(feed, kind) {
+            // Several large members at once: the event is told without them, never dropped.
+            self.encode_without_members(&feed.scope, kind);
+            let fits = self.append_frame(feed, kind);
+            assert_eq!(fits, Ok(()), "a frame without members fits into any ring");
+        }
+        self.published[kind as usize] += 1;
+        self.seq
+    }
+
+    fn append_frame(&mut self, feed: &mut Feed, kind: EventKind) -> Result<(), TooLarge> {
+        if feed.log.append(&self.frame, self.seq, kind)? {
+            self.dirty.push(feed.key);
+        }
+        self.all.append(&self.frame, self.seq, kind).map(|_| ())
+    }
+
+    fn encode_without_members(&mut self, scope: &Scope, kind: EventKind) {
+        self.seq -= 1;
+        self.encode(scope, kind, |object, _| object.bool("truncated", true));
+    }
+
+    /// Shows everything published so far. Returns the sessions with news; the log of all sessions
+    /// has news whenever one of them has.
+    pub fn show(&mut self) -> std::vec::Drain<'_, Key> {
+        self.visible = self.seq;
+        self.all.show(self.visible);
+        self.dirty.drain(..)
+    }
+
+    /// Whether anything is published and not visible.
+    pub fn has_hidden(&self) -> bool {
+        self.visible != self.seq
+    }
+}
+
+/// How many UTF-16 units a text has: what offsets count, because browsers do.
+pub fn utf16_length(text: &str) -> u64 {
+    if text.is_ascii() {
+        return text.len() as u64;
+    }
+    text.chars().map(|character| character.len_utf16() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ring::Found;
+
+    fn world(hold_ms: u64) -> (Publisher, Feed) {
+        let epoch = Epoch::new(0xabc);
+        let large = LargeFields::new(1 << 20, 1 << 10);
+        let publisher = Publisher::new(epoch, 100, Log::new(1 << 16), large, hold_ms);
+        let key = Key { kind: 1, generation: 0, index: 0 };
+        (publisher, Feed::new(key, "session-1-a".into(), 1 << 14))
+    }
+
+    /// The data of every frame in a log, parsed.
+    fn events(log: &Log) -> Vec<serde_json::Value> {
+        let Found::Bytes(a, b) = log.ring.at(log.ring.base(), log.ring.head()) else {
+            return Vec::new();
+        };
+        let text = String::from_utf8([a, b].concat()).unwrap();
+        text.split_inclusive("\n\n")
+            .map(|frame| {
+                let (_, _, data) = sse::parse_frame(frame.as_bytes()).expect("a whole frame");
+                serde_json::from_str(data).unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_frame_is_encoded_once_and_stands_in_both_logs() {
+        let (mut publisher, mut feed) = world(0);
+        publisher.set_time(5, 1_700_000_000_000);
+        let seq = publisher.publish(&mut feed, EventKind::SessionStatus, |object| {
+            object.string("status", "idle");
+        });
+        let frame = "id: 000000000abc-100\nevent: session-status\ndata: {\"_eventType\":\
+            \"session-status\",\"sessionId\":\"session-1-a\",\"timestamp\":1700000000000,\
+            \"status\":\"idle\"}\n\n";
+        assert_eq!(seq, 100);
+        for log in [&feed.log, &publisher.all] {
+            assert_eq!(log.ring.at(0, log.ring.head()), Found::Bytes(frame.as_bytes(), b""));
+            assert_eq!(log.visible(), 0);
+        }
+        assert_eq!(publisher.show().collect::<Vec<_>>(), [feed.key]);
+        assert_eq!((publisher.visible(), publisher.all.visible()), (100, frame.len() as u64));
+    }
+
+    #[test]
+    fn deltas_of_one_block_are_joined_and_never_cross_another_event() {
+        let (mut publisher, mut feed) = world(50);
+        publisher.set_time(1000, 0);
+        let place = Place { output: Output::Stdout, message_id: "m", block: 0 };
+        publisher.output(&mut feed, place, 0, "a");
+        publisher.output(&mut feed, place, 1, "\u{1F600}");
+        publisher.output(&mut feed, place, 3, "c");
+        assert_eq!(feed.held_due(50), Some(1050));
+        publisher.publish(&mut feed, EventKind::SessionStatus, |_| ());
+        publisher.output(&mut feed, Place { block: 1, ..place }, 0, "d");
+        publisher.output(&mut feed, Place { block: 2, ..place }, 0, "e");
+        publisher.flush(&mut feed);
+        let told: Vec<_> = events(&feed.log)
+            .iter()
+            .map(|event| (event["content"].as_str().map(str::to_owned), event["offset"].as_u64()))
+            .collect();
+        let text = |text: &str, offset| (Some(text.to_owned()), Some(offset));
+        assert_eq!(
+            told,
+            [text("a", 0), text("\u{1F600}c", 1), (None, None), text("d", 0), text("e", 0)],
+            "the first delta goes at once, later ones together"
+        );
+    }
+
+    #[test]
+    fn a_large_field_leaves_its_frame_and_is_kept_beside_it() {
+        let (mut publisher, mut feed) = world(0);
+        let text = "\u{e9}\n".repeat(2000);
+        let seq = publisher.publish(&mut feed, EventKind::MessageBlock, |object| {
+            object.string("messageId", "m");
+            object.string("text", &text);
+            object.bool("aborted", false);
+        });
+        let event = &events(&feed.log)[0];
+        assert_eq!(event["large"]["field"], "text");
+        assert_eq!(event["large"]["bytes"], text.len());
+        assert_eq!(event["large"]["href"], "/api/session/session-1-a/events/000000000abc-100");
+        assert!(text.starts_with(event["large"]["preview"].as_str().unwrap()));
+        assert_eq!((&event["messageId"], &event["aborted"]), (&"m".into(), &false.into()));
+        assert_eq!(publisher.large.get(seq), Some((text.as_bytes(), true)));
+    }
+
+    #[test]
+    fn long_output_is_cut_at_characters_into_events_with_rising_offsets() {
+        let (mut publisher, mut feed) = world(0);
+        let text = "\u{1F600}".repeat(600);
+        let place = Place { output: Output::Thinking, message_id: "m", block: 3 };
+        publisher.output(&mut feed, place, 10, &text);
+        let events = events(&feed.log);
+        assert!(events.len() > 2);
+        let mut offset = 10;
+        let mut joined = String::new();
+        for event in &events {
+            assert_eq!((event["type"].as_str(), event["block"].as_u64()), (Some("thinking"), Some(3)));
+            assert_eq!(event["offset"].as_u64(), Some(offset));
+            let content = event["content"].as_str().unwrap();
+            offset += content.encode_utf16().count() as u64;
+            joined.push_str(content);
+        }
+        assert_eq!(joined, text);
+    }
+}

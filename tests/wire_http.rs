@@ -48,6 +48,7 @@ fn in_pieces(input: &[u8], cuts: impl Iterator<Item = usize>) -> Result<Option<H
         if !matches!(result, Ok(None)) {
             return result;
         }
+        assert!(scanned + 2 >= cut, "what was searched is not searched again");
     }
     Ok(None)
 }

@@ -193,7 +193,7 @@ pub fn host_name(authority: &str) -> &str {
 /// What may stand in brackets: an IPv6 address without a zone, or IPvFuture (RFC 3986 §3.2.2).
 fn is_ip_literal(literal: &str) -> bool {
     let Some(future) = literal.strip_prefix(['v', 'V']) else {
-        return literal.parse::<core::net::Ipv6Addr>().is_ok();
+        return literal.parse::<::core::net::Ipv6Addr>().is_ok();
     };
     let Some((version, address)) = future.split_once('.') else { return false };
     let is_address_byte = |byte| is_name_byte(byte) || byte == b':';

@@ -4,6 +4,7 @@
 //! Four floors, dependencies strictly downwards: `shell → core → wire → base`. Everything below
 //! `shell` is pure: bytes, ticks and facts in, bytes and effects out.
 
+pub mod arguments;
 pub mod base;
 pub mod core;
 pub mod limits;

@@ -379,3 +379,109 @@ fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_environment_is_the_allow_list_and_what_the_operator_adds() {
+        let kept = [
+            "PATH",
+            "LC_ALL",
+            "XDG_RUNTIME_DIR",
+            "HTTPS_PROXY",
+            "no_proxy",
+            "NODE_EXTRA_CA_CERTS",
+            "ANTHROPIC_API_KEY",
+            "CLAUDE_CONFIG_DIR",
+            "CLAUDE_CODE_MAX_RETRIES",
+            "DISABLE_TELEMETRY",
+            "MY_OWN",
+        ];
+        let dropped = [
+            "CLAUDECODE",
+            "CLAUDE_PID",
+            "CLAUDE_CODE_SESSION_ID",
+            "CLAUDE_CODE_MESSAGING_TOKEN",
+            "CLAUDE_CODE_ENTRYPOINT",
+            "SIDESTREAM_TOKEN_FILE",
+            "LD_PRELOAD",
+            "NODE_OPTIONS",
+            "AWS_SECRET_ACCESS_KEY",
+            "Http_Proxy",
+            "LC",
+            "path",
+            "MY_OWNER",
+            MARKER,
+        ];
+        let all = kept.iter().chain(&dropped).map(|name| (name.into(), "1".into()));
+        let extra = ["MY_OWN".to_string(), MARKER.to_string()];
+        let names: Vec<OsString> =
+            environment(all, &extra).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, kept);
+    }
+
+    #[test]
+    fn a_marker_matches_its_own_session_and_data_directory_only() {
+        for (marker, session, expected) in [
+            ("d/s-1", None, true),
+            ("d/s-1", Some("s-1"), true),
+            ("d/s-10", Some("s-1"), false),
+            ("d/s-1", Some("s-10"), false),
+            ("d", None, false),
+            ("dd/s-1", None, false),
+            ("x/d/s-1", None, false),
+            ("", None, false),
+        ] {
+            assert_eq!(matches(marker.as_bytes(), "d", session), expected, "{marker} {session:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_found_on_the_path_and_then_at_home() {
+        let name = format!("sidestream-find-{}", std::process::id());
+        let home = std::env::temp_dir().join(name);
+        let file = |path: &str, mode| {
+            let path = home.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        file("path-1/claude", 0o644); // There, but no program.
+        file("path-2/claude/of", 0o755); // A directory.
+        let path = std::env::join_paths([home.join("path-1"), home.join("path-2"), ".".into()]);
+        let path = path.unwrap();
+        let find = || find_program("claude", Some(&path), Some(&home));
+        assert_eq!(find(), None);
+        // Each place hides the ones before it in this list.
+        for place in [
+            ".nvm/versions/node/v9.1.0/bin/claude",
+            ".nvm/versions/node/v22.9.0/bin/claude",
+            ".nvm/versions/node/v22.10.0/bin/claude",
+            ".claude/local/claude",
+            ".local/bin/claude",
+            "path-3/claude",
+        ] {
+            let made = file(place, 0o755);
+            let path = std::env::join_paths([home.join("path-1"), home.join("path-3")]).unwrap();
+            let found = find_program("claude", Some(&path), Some(&home));
+            assert_eq!(found.as_ref(), Some(&made));
+            assert_eq!(find_program(made.to_str().unwrap(), None, None), Some(made));
+        }
+        assert_eq!(find_program("", Some(&path), Some(&home)), None);
+        assert_eq!(find_program("claude", None, None), None);
+        assert_eq!(find_program("/none/claude", None, None), None);
+        fs::remove_dir_all(&home).unwrap();
+    }
+
+    #[test]
+    fn a_process_name_cannot_forge_its_parent() {
+        assert!(proc_available());
+        let own = std::process::id();
+        assert_eq!(parent_of(own), Some(sys::parent()));
+        assert_eq!(parent_of(u32::MAX), None);
+    }
+}

@@ -326,13 +326,21 @@ pub fn default_signal(signal: i32) -> io::Result<()> {
     set_action(signal, libc::SIG_DFL)
 }
 
-/// Gives every signal its default meaning and unblocks all.
+/// Gives every signal its default meaning and unblocks all. Only for a process that is about
+/// to exec: it takes libc's own signals from it too.
 ///
 /// # Errors
 /// None that Linux would return.
 pub fn default_signals() -> io::Result<()> {
+    // What the kernel calls sigaction on both architectures: handler, flags, restorer, mask;
+    // all zero means default. Asked of the kernel itself, since libc keeps two signals from
+    // sight, and glibc's posix_spawn leaves just these ignored in the child.
+    let default = [0u64; 4];
+    let nothing = std::ptr::null_mut::<c_void>();
     for signal in 1..=64 {
-        let _ = default_signal(signal); // KILL, STOP and libc's own two refuse; they need none.
+        // SAFETY: `default` outlives the call and is as long as the kernel reads; a sigset is
+        // 8 bytes. KILL and STOP refuse, and need nothing.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nothing, 8usize) };
     }
     // SAFETY: sigset_t is plain integers; sigemptyset makes it a set, and it outlives the call.
     check(unsafe {

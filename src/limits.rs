@@ -44,6 +44,8 @@ pub struct Limits {
     pub readers_per_session_max: u32,
     /// Sessions that are not closed.
     pub sessions_max: u32,
+    /// Closed sessions whose end is still served to readers that come back for it.
+    pub closed_sessions_max: u32,
     /// Session creations in any one second.
     pub session_creations_per_s: u32,
     /// Agent processes.
@@ -58,6 +60,8 @@ pub struct Limits {
     pub approvals_max: usize,
     /// The longest line of an agent; longer ones are dropped to their newline and told.
     pub line_size_max: usize,
+    /// All large fields that are kept beside their events.
+    pub large_size_max: usize,
     /// Quiet time after which a stream gets a heartbeat.
     pub heartbeat_ms: u64,
     /// A reader whose socket takes nothing for so long is cut.
@@ -100,6 +104,7 @@ impl Default for Limits {
             connections_per_address_max: 256,
             readers_per_session_max: 10_000,
             sessions_max: 1_000,
+            closed_sessions_max: 16,
             session_creations_per_s: 10,
             agents_max: 8,
             agents_starting_max: 2,
@@ -107,6 +112,7 @@ impl Default for Limits {
             queue_size_max: 32 * MIB,
             approvals_max: 64,
             line_size_max: 32 * MIB,
+            large_size_max: 32 * MIB,
             heartbeat_ms: 15_000,
             write_stall_ms: 30_000,
             replay_size: 256 * KIB,

@@ -168,6 +168,8 @@ pub struct Exchange {
     pub request_id: String,
     /// When the stage's time is up.
     pub due: u64,
+    /// When the body must be whole: fixed when it begins, so that a dripped one gains nothing.
+    pub body_due: Option<u64>,
 }
 
 impl Default for Exchange {
@@ -186,6 +188,7 @@ impl Default for Exchange {
             ended: false,
             request_id: String::new(),
             due: 0,
+            body_due: None,
         }
     }
 }
@@ -328,6 +331,7 @@ impl Exchange {
             self.input.drain(..head.length);
         }
         self.decoder = None;
+        self.body_due = None;
         self.body.clear();
         self.body.shrink_to(KEPT_BUFFER_SIZE);
         self.scanned = 0;

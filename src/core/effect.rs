@@ -20,6 +20,8 @@ pub enum Effect {
     Disk(DiskRequest),
     /// Close the connection; its key is stale already.
     Close(Key),
+    /// Everything is sent: half-close the connection, and read on until its client does too.
+    EndOutput(Key),
     /// Close the listening sockets: the server drains.
     CloseListeners,
     /// A line for the operator.

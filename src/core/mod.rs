@@ -3,12 +3,19 @@
 //! No system call is made here, no clock is read, no randomness is drawn: what these machines do
 //! is a function of what they were told, which is what the simulation relies on.
 
+pub mod access;
 pub mod agent;
 pub mod approvals;
+pub mod connection;
 pub mod effect;
 pub mod event;
 pub mod large;
 pub mod log;
+pub mod metrics;
+pub mod pages;
 pub mod prompts;
 pub mod publisher;
 pub mod random;
+pub mod server;
+pub mod session;
+pub mod turn;

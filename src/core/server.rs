@@ -1,0 +1,992 @@
+//! The whole server as one state machine: connections, sessions, agents, and the turn of the loop.
+//!
+//! The shell tells it facts and bytes, one at a time, and drains the effects after each. Then, once
+//! a turn, it commits: what was published becomes visible, readers with news move to the pending
+//! list, and answers that waited for their event go. What endpoints exist is `api.rs`'s business,
+//! what an agent's lines mean `dialect.rs`'s, and no system call is made anywhere.
+
+use crate::base::arena::{Arena, Key};
+use crate::base::list::{Links, List};
+use crate::base::wheel::Wheel;
+use crate::core::access::Access;
+use crate::core::agent::Agent;
+use crate::core::connection::{Connection, Exchange, Output, Own, Peer, Phase, Place, Stage, Step};
+use crate::core::effect::{DiskReply, Effect, Level, LogLine, Program};
+use crate::core::large::LargeFields;
+use crate::core::log::Log;
+use crate::core::metrics::Counters;
+use crate::core::publisher::Publisher;
+use crate::core::random::Random;
+use crate::core::session::Session;
+use crate::limits::Limits;
+use crate::wire::reply::{self, HttpDate};
+use crate::wire::sse::Epoch;
+use std::collections::{BTreeMap, VecDeque};
+
+/// [`Key::kind`] of a client connection.
+pub const KIND_CONNECTION: u8 = 1;
+/// [`Key::kind`] of a session.
+pub const KIND_SESSION: u8 = 2;
+/// [`Key::kind`] of an agent.
+pub const KIND_AGENT: u8 = 3;
+
+/// Deadlines worked off in one turn, so that a burst of them does not hold up the rest.
+const DEADLINES_PER_TURN: usize = 4096;
+/// How long a closed session still serves the end of its log.
+const CLOSED_KEPT_MS: u64 = 60_000;
+/// What a client that was refused or cut may still send before we hang up on it.
+const LINGER_MS: u64 = 2_000;
+/// Exchanges and own buffers that are kept for the next connection.
+const POOL_MAX: usize = 64;
+
+/// An agent that sessions may be created with.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// The name by which clients choose it.
+    pub name: String,
+    /// How it speaks.
+    pub dialect: Dialect,
+    /// What to run, or why it cannot be run.
+    pub program: Result<Program, String>,
+}
+
+/// How an agent speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Claude Code's stream-json, one process for many turns.
+    Claude,
+    /// Any command: the prompt in, text out, one process a prompt.
+    Lines,
+    /// The built-in demonstration, which speaks as `Claude` does.
+    Demo,
+}
+
+impl Dialect {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dialect::Claude => "claude",
+            Dialect::Lines => "lines",
+            Dialect::Demo => "demo",
+        }
+    }
+}
+
+/// What the operator decided, beside the limits.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The agents; the first is the default.
+    pub agents: Vec<AgentConfig>,
+    /// The command of each `lines` agent, by index.
+    pub commands: Vec<String>,
+    /// Who is let in.
+    pub access: Access,
+    /// A path under which everything stands as well.
+    pub base_path: String,
+    /// The mode `bypassPermissions` may be chosen.
+    pub allow_bypass: bool,
+    /// Rules that outlive a session may be granted.
+    pub allow_persistent_rules: bool,
+    /// Every line of an agent is told as it is.
+    pub raw_events: bool,
+    /// The program's version.
+    pub version: &'static str,
+}
+
+/// What only the shell can know, told once.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    /// From the system's random numbers.
+    pub seed: u64,
+    /// The epoch of this start.
+    pub epoch: Epoch,
+    /// The number of the first event.
+    pub first_seq: u64,
+    /// Monotonic milliseconds.
+    pub now_ms: u64,
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// Whether the server still takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// It does.
+    Serving,
+    /// It says that it is not ready, and serves until this time.
+    Delayed(u64),
+    /// It ends what it has, until this time at most.
+    Draining(u64),
+}
+
+/// How the server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything was brought to its end.
+    Clean,
+    /// The time was up before that.
+    Cut,
+}
+
+/// An answer that waits for the disk thread.
+#[derive(Debug)]
+pub struct PendingDirectory {
+    /// Who asked.
+    pub connection: Key,
+    /// What is to be created there.
+    pub request: crate::core::api::NewSession,
+}
+
+/// What an agent said of itself when it was last started.
+#[derive(Clone, Debug, Default)]
+pub struct AgentFacts {
+    /// Its version.
+    pub version: Option<String>,
+    /// Its models: JSON.
+    pub models: Option<String>,
+    /// Its commands: JSON.
+    pub commands: Option<String>,
+    /// Whether it has credentials.
+    pub logged_in: Option<bool>,
+}
+
+/// The server.
+pub struct Server {
+    /// The bounds.
+    pub limits: Limits,
+    /// The operator's decisions.
+    pub config: Config,
+    /// The time of this turn, monotonic.
+    pub now_ms: u64,
+    /// The time of this turn, since 1970.
+    pub wall_ms: u64,
+    pub(super) random: Random,
+    pub(super) publisher: Publisher,
+    pub(super) connections: Arena<Connection>,
+    pub(super) links: Links,
+    /// Connections with something to send.
+    pub(super) pending: List,
+    pub(super) sessions: Arena<Session>,
+    pub(super) by_id: BTreeMap<String, Key>,
+    pub(super) agents: Arena<Agent>,
+    /// Sweeps done per agent slot since its exit.
+    pub(super) sweeps: Vec<u32>,
+    pub(super) facts: Vec<AgentFacts>,
+    pub(super) wheel: Wheel,
+    fired: Vec<u32>,
+    pub(super) effects: VecDeque<Effect>,
+    exchanges: Vec<Box<Exchange>>,
+    owns: Vec<Box<Own>>,
+    /// Answers that wait for their event, in its order.
+    held: VecDeque<(u64, Key)>,
+    pub(super) tickets: BTreeMap<u64, PendingDirectory>,
+    pub(super) next_ticket: u64,
+    /// The agent that has the long-line buffer, and those that wait for it.
+    pub(super) long_line: VecDeque<Key>,
+    /// Sessions that wait for a process, oldest first.
+    pub(super) start_queue: VecDeque<Key>,
+    /// Agents whose output waits for the next commit.
+    pub(super) paused: Vec<Key>,
+    /// The second in which sessions were last created, and how many.
+    pub(super) creations: (u64, u32),
+    pub(super) bodies_size: usize,
+    pub(super) queue_size: usize,
+    pub(super) drain: Drain,
+    /// What is counted.
+    pub counters: Counters,
+    pub(super) date: (u64, HttpDate),
+    /// Closed sessions whose logs are still served, oldest first.
+    pub(super) closed: VecDeque<Key>,
+    /// Where answers are written before their length is known.
+    pub(super) json: Vec<u8>,
+}
+
+impl Server {
+    /// A server with nobody connected and no session.
+    pub fn new(limits: Limits, config: Config, birth: Birth) -> Server {
+        let frame_size_max = limits.ring_size.min(limits.all_ring_size) / 4;
+        let large = LargeFields::new(limits.large_size_max, frame_size_max);
+        let all = Log::new(limits.all_ring_size);
+        let hold_ms = limits.delta_hold_ms;
+        let sessions_max = limits.sessions_max + limits.closed_sessions_max;
+        let indices = limits.connections_max + sessions_max + limits.agents_max + 1;
+        let mut server = Server {
+            random: Random::new(birth.seed),
+            publisher: Publisher::new(birth.epoch, birth.first_seq, all, large, hold_ms),
+            connections: Arena::new(KIND_CONNECTION, limits.connections_max),
+            links: Links::new(limits.connections_max),
+            pending: List::default(),
+            sessions: Arena::new(KIND_SESSION, sessions_max),
+            by_id: BTreeMap::new(),
+            agents: Arena::new(KIND_AGENT, limits.agents_max),
+            sweeps: vec![0; limits.agents_max as usize],
+            facts: vec![AgentFacts::default(); config.agents.len()],
+            wheel: Wheel::new(indices),
+            fired: Vec::with_capacity(DEADLINES_PER_TURN),
+            effects: VecDeque::new(),
+            exchanges: Vec::with_capacity(POOL_MAX),
+            owns: Vec::with_capacity(POOL_MAX),
+            held: VecDeque::new(),
+            tickets: BTreeMap::new(),
+            next_ticket: 1,
+            long_line: VecDeque::new(),
+            start_queue: VecDeque::new(),
+            paused: Vec::new(),
+            creations: (0, 0),
+            bodies_size: 0,
+            queue_size: 0,
+            drain: Drain::Serving,
+            counters: Counters::default(),
+            date: (u64::MAX, reply::http_date(0)),
+            closed: VecDeque::new(),
+            json: Vec::new(),
+            now_ms: 0,
+            wall_ms: 0,
+            limits,
+            config,
+        };
+        server.set_time(birth.now_ms, birth.wall_ms);
+        server
+    }
+
+    /// The one clock read of a turn.
+    pub fn set_time(&mut self, now_ms: u64, wall_ms: u64) {
+        debug_assert!(now_ms >= self.now_ms, "the monotonic clock went back");
+        (self.now_ms, self.wall_ms) = (now_ms, wall_ms);
+        self.publisher.set_time(now_ms, wall_ms);
+        let second = wall_ms / 1000;
+        if self.date.0 != second {
+            self.date = (second, reply::http_date(wall_ms));
+        }
+    }
+
+    /// The next effect. Drain them all after every input.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When the shell must come back at the latest, if nothing happens before.
+    pub fn next_due(&self) -> Option<u64> {
+        self.wheel.next_due()
+    }
+
+    /// Whether there is work that waits for nothing but the next turn.
+    pub fn has_work(&self) -> bool {
+        !self.pending.is_empty() || !self.paused.is_empty() || self.publisher.has_hidden()
+    }
+
+    pub(super) fn log(
+        &mut self,
+        level: Level,
+        area: &'static str,
+        message: &'static str,
+        fields: Vec<(&'static str, String)>,
+    ) {
+        self.effects.push_back(Effect::Log(LogLine { level, area, message, fields }));
+    }
+
+    // Connections.
+
+    /// A client has connected. `None`: there is no room, hang up.
+    pub fn accepted(&mut self, peer: Peer) -> Option<Key> {
+        let mut exchange = self.exchanges.pop().unwrap_or_default();
+        exchange.due = self.now_ms + self.limits.head_timeout_ms;
+        let connection = Connection {
+            phase: Phase::Http(exchange),
+            place: Place::Nowhere,
+            blocked: false,
+            peer,
+            progress_at: self.now_ms,
+        };
+        let Ok(key) = self.connections.insert(connection) else {
+            self.counters.connections_refused += 1;
+            return None;
+        };
+        self.counters.connections_accepted += 1;
+        self.arm_connection(key);
+        Some(key)
+    }
+
+    /// How many bytes may be read from a client now. 0: leave them in the kernel.
+    pub fn read_allowance(&self, key: Key) -> usize {
+        match self.connections.get(key).map(|connection| &connection.phase) {
+            Some(Phase::Http(exchange)) => exchange.read_allowance(&self.limits),
+            // Whatever a reader sends ends its stream: a little is enough to notice.
+            Some(Phase::Stream(_)) => 512,
+            Some(Phase::Taken) | None => 0,
+        }
+    }
+
+    /// A client sent bytes: no more than it was allowed.
+    pub fn received(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match &mut connection.phase {
+            Phase::Http(exchange) => {
+                if exchange.is_idle() {
+                    exchange.due = self.now_ms + self.limits.head_timeout_ms;
+                }
+                if exchange.stage == Stage::Lingering {
+                    return;
+                }
+                exchange.input.extend_from_slice(bytes);
+                self.advance(key);
+            }
+            Phase::Stream(_) => self.close(key),
+            Phase::Taken => debug_assert!(false, "bytes for a connection that is being worked on"),
+        }
+    }
+
+    /// A client has sent its last byte. A request that is whole still gets its answer.
+    pub fn peer_ended(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Http(exchange) = &mut connection.phase else { return self.close(key) };
+        exchange.ended = true;
+        match exchange.stage {
+            Stage::Head | Stage::Body if exchange.has_output() => exchange.close = true,
+            Stage::Head | Stage::Body | Stage::Lingering => self.close(key),
+            Stage::Waiting | Stage::Held | Stage::Ending => exchange.close = true,
+        }
+    }
+
+    /// A client is gone.
+    pub fn connection_lost(&mut self, key: Key) {
+        self.close(key);
+    }
+
+    /// Works on a connection's input as far as it goes.
+    pub(super) fn advance(&mut self, key: Key) {
+        loop {
+            let Some(mut exchange) = self.take_exchange(key) else { return };
+            let before = exchange.body.len();
+            let step = exchange.step(&self.limits);
+            self.bodies_size += exchange.body.len().saturating_sub(before);
+            match step {
+                Step::More => {
+                    self.update_exchange_due(&mut exchange);
+                    let over = self.bodies_size > self.limits.bodies_size_max
+                        && exchange.stage == Stage::Body;
+                    if over {
+                        self.refuse_body(&mut exchange);
+                    }
+                    self.put_exchange(key, exchange);
+                    return;
+                }
+                Step::Bad(bad) => {
+                    self.counters.requests_bad += 1;
+                    self.answer_bad(&mut exchange, bad);
+                    exchange.close = true;
+                    exchange.stage = Stage::Ending;
+                    self.put_exchange(key, exchange);
+                    return;
+                }
+                Step::Request => {
+                    self.counters.requests += 1;
+                    if !self.answer(key, exchange) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a connection's exchange out, to work on it beside everything else.
+    fn take_exchange(&mut self, key: Key) -> Option<Box<Exchange>> {
+        let connection = self.connections.get_mut(key)?;
+        match std::mem::replace(&mut connection.phase, Phase::Taken) {
+            Phase::Http(exchange) => Some(exchange),
+            other => {
+                connection.phase = other;
+                None
+            }
+        }
+    }
+
+    /// Puts it back, and sees to its output and its deadline.
+    pub(super) fn put_exchange(&mut self, key: Key, exchange: Box<Exchange>) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.recycle(exchange);
+        };
+        let has_output = exchange.has_output() && exchange.stage != Stage::Held;
+        let over = exchange.close && !exchange.has_output() && exchange.stage == Stage::Ending;
+        connection.phase = Phase::Http(exchange);
+        if has_output {
+            self.push_pending(key);
+        }
+        self.arm_connection(key);
+        if over {
+            self.end_exchange(key);
+        }
+    }
+
+    fn recycle(&mut self, mut exchange: Box<Exchange>) {
+        self.bodies_size -= exchange.body.len().min(self.bodies_size);
+        if self.exchanges.len() < POOL_MAX {
+            exchange.reset();
+            self.exchanges.push(exchange);
+        }
+    }
+
+    /// Gives an exchange back whose connection became a stream.
+    pub(super) fn retire_exchange(&mut self, exchange: Box<Exchange>) {
+        self.recycle(exchange);
+    }
+
+    /// Forgets the request that was answered.
+    pub(super) fn next_request(&mut self, exchange: &mut Exchange) {
+        self.bodies_size -= exchange.body.len().min(self.bodies_size);
+        exchange.next_request();
+        if exchange.close {
+            exchange.stage = Stage::Ending;
+        }
+    }
+
+    fn update_exchange_due(&mut self, exchange: &mut Exchange) {
+        let limits = &self.limits;
+        match exchange.stage {
+            Stage::Head if exchange.input.is_empty() => {
+                exchange.due = self.now_ms + limits.keep_alive_ms;
+            }
+            Stage::Body => {
+                // From the end of the head, once: bytes do not buy more time.
+                exchange.due = exchange.body_due.get_or_insert(self.now_ms + limits.body_timeout_ms).to_owned();
+            }
+            Stage::Head | Stage::Waiting | Stage::Held | Stage::Ending | Stage::Lingering => {}
+        }
+    }
+
+    /// Everything is sent that will be: linger if the client may still be sending, else close.
+    fn end_exchange(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Http(exchange) = &mut connection.phase else { return };
+        if exchange.ended {
+            return self.close(key);
+        }
+        exchange.stage = Stage::Lingering;
+        exchange.input.clear();
+        exchange.due = self.now_ms + LINGER_MS;
+        self.effects.push_back(Effect::EndOutput(key));
+        self.arm_connection(key);
+    }
+
+    /// Closes a connection and frees its slot; its key is stale from here on.
+    pub(super) fn close(&mut self, key: Key) {
+        self.unlink(key);
+        let Some(connection) = self.connections.remove(key) else { return };
+        self.wheel.cancel(key.index);
+        self.counters.connections_closed += 1;
+        match connection.phase {
+            Phase::Http(exchange) => self.recycle(exchange),
+            Phase::Stream(mut reader) => {
+                self.counters.streams_closed += 1;
+                if let Some(own) = reader.own.take() {
+                    self.recycle_own(own);
+                }
+                if let Some(log) = self.log_of(reader.session) {
+                    log.readers -= 1;
+                }
+            }
+            Phase::Taken => {}
+        }
+        self.effects.push_back(Effect::Close(key));
+    }
+
+    pub(super) fn new_own(&mut self) -> Box<Own> {
+        self.owns.pop().unwrap_or_default()
+    }
+
+    pub(super) fn recycle_own(&mut self, mut own: Box<Own>) {
+        if self.owns.len() < POOL_MAX {
+            own.bytes.clear();
+            own.bytes.shrink_to(4096);
+            own.sent = 0;
+            self.owns.push(own);
+        }
+    }
+
+    // Output.
+
+    /// Takes a connection out of the list that it is in.
+    pub(super) fn unlink(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let place = std::mem::replace(&mut connection.place, Place::Nowhere);
+        let session = match &connection.phase {
+            Phase::Stream(reader) => reader.session,
+            Phase::Http(_) | Phase::Taken => None,
+        };
+        match place {
+            Place::Nowhere => {}
+            Place::Pending => self.pending.remove(&mut self.links, key.index),
+            Place::Waiting => {
+                let log = match session {
+                    None => Some(&mut self.publisher.all),
+                    Some(session) => self.sessions.get_mut(session).map(|s| &mut s.feed.log),
+                };
+                if let Some(log) = log {
+                    log.waiting.remove(&mut self.links, key.index);
+                }
+            }
+        }
+    }
+
+    /// Puts a connection on the list of those with something to send, unless it is blocked.
+    pub(super) fn push_pending(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.blocked || connection.place == Place::Pending {
+            return;
+        }
+        self.unlink(key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.place = Place::Pending;
+            connection.progress_at = self.now_ms;
+            self.pending.push_back(&mut self.links, key.index);
+        }
+    }
+
+    /// The next connection with something to send. It leaves the list; [`Server::output`],
+    /// [`Server::sent`] and [`Server::blocked`] say how it goes on.
+    pub fn next_pending(&mut self) -> Option<Key> {
+        let index = self.pending.pop_front(&mut self.links)?;
+        let key = self.connections.key_at(index).expect("a closed connection is in no list");
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.place = Place::Nowhere;
+        }
+        Some(key)
+    }
+
+    /// What to write to a client now.
+    pub fn output(&mut self, key: Key) -> Output<'_> {
+        match self.connections.get(key).map(|connection| &connection.phase) {
+            None | Some(Phase::Taken) => Output::Nothing,
+            Some(Phase::Http(exchange)) if exchange.stage == Stage::Held => Output::Nothing,
+            Some(Phase::Http(exchange)) => {
+                if exchange.has_output() {
+                    return match self.connections.get(key).map(|connection| &connection.phase) {
+                        Some(Phase::Http(exchange)) => Output::Bytes(exchange.output()),
+                        _ => Output::Nothing,
+                    };
+                }
+                Output::Nothing
+            }
+            Some(Phase::Stream(_)) => self.stream_output(key),
+        }
+    }
+
+    /// The kernel took this many bytes of the last [`Server::output`].
+    pub fn sent(&mut self, key: Key, count: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.progress_at = self.now_ms;
+        match &mut connection.phase {
+            Phase::Taken => {}
+            Phase::Stream(_) => self.stream_sent(key, count),
+            Phase::Http(exchange) => {
+                exchange.sent(count);
+                if exchange.has_output() {
+                    return;
+                }
+                match exchange.stage {
+                    Stage::Ending => self.end_exchange(key),
+                    _ if exchange.close => self.close(key),
+                    // Pipelined requests wait until the client has taken the replies.
+                    _ => self.advance(key),
+                }
+            }
+        }
+    }
+
+    /// Nothing more goes out now, but there is more: come back to it after the others.
+    pub fn requeue(&mut self, key: Key) {
+        self.push_pending(key);
+    }
+
+    /// The kernel takes nothing now.
+    pub fn blocked(&mut self, key: Key) {
+        self.unlink(key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.blocked = true;
+            self.arm_connection(key);
+        }
+    }
+
+    /// The kernel takes bytes again.
+    pub fn writable(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if std::mem::replace(&mut connection.blocked, false) {
+            let progress_at = connection.progress_at;
+            self.push_pending(key);
+            // Being writable is no progress: only bytes are.
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.progress_at = progress_at;
+            }
+        }
+    }
+
+    // The commit.
+
+    /// Ends the turn: everything published becomes visible, and what waited for that goes.
+    pub fn commit(&mut self) {
+        if self.publisher.has_hidden() {
+            let visible = self.publisher.seq();
+            let dirty: Vec<Key> = self.publisher.show().collect();
+            for key in &dirty {
+                if let Some(session) = self.sessions.get_mut(*key) {
+                    session.feed.log.show(visible);
+                    Self::wake(
+                        &mut session.feed.log,
+                        &mut self.connections,
+                        &mut self.links,
+                        &mut self.pending,
+                        self.now_ms,
+                    );
+                }
+            }
+            let all = &mut self.publisher.all;
+            Self::wake(all, &mut self.connections, &mut self.links, &mut self.pending, self.now_ms);
+        }
+        self.release_held();
+        self.release_agents();
+    }
+
+    /// Moves everybody who waits at a log to the pending list.
+    fn wake(
+        log: &mut Log,
+        connections: &mut Arena<Connection>,
+        links: &mut Links,
+        pending: &mut List,
+        now_ms: u64,
+    ) {
+        for index in log.waiting.iter(links) {
+            if let Some(key) = connections.key_at(index)
+                && let Some(connection) = connections.get_mut(key)
+            {
+                connection.place = Place::Pending;
+                connection.progress_at = now_ms;
+            }
+        }
+        pending.append(links, &mut log.waiting);
+    }
+
+    /// Holds a complete answer back until event `seq` is visible.
+    pub(super) fn hold(&mut self, seq: u64, key: Key) {
+        debug_assert!(self.held.back().is_none_or(|(last, _)| *last <= seq));
+        self.held.push_back((seq, key));
+    }
+
+    fn release_held(&mut self) {
+        let visible = self.publisher.visible();
+        while let Some((seq, key)) = self.held.front().copied()
+            && seq <= visible
+        {
+            self.held.pop_front();
+            if let Some(mut exchange) = self.take_exchange(key) {
+                self.next_request(&mut exchange);
+                self.put_exchange(key, exchange);
+                self.advance(key);
+            }
+        }
+    }
+
+    // Deadlines.
+
+    /// Works off what is due, oldest first. Returns whether all of it is done.
+    pub fn expire(&mut self) -> bool {
+        let mut fired = std::mem::take(&mut self.fired);
+        let there = self.wheel.advance(self.now_ms, DEADLINES_PER_TURN, |index| fired.push(index));
+        for index in fired.drain(..) {
+            self.deadline(index);
+        }
+        self.fired = fired;
+        there
+    }
+
+    fn session_base(&self) -> u32 {
+        self.connections.capacity()
+    }
+
+    fn agent_base(&self) -> u32 {
+        self.session_base() + self.sessions.capacity()
+    }
+
+    fn own_index(&self) -> u32 {
+        self.agent_base() + self.agents.capacity()
+    }
+
+    fn deadline(&mut self, index: u32) {
+        if index < self.session_base() {
+            if let Some(key) = self.connections.key_at(index) {
+                self.connection_due(key);
+            }
+        } else if index < self.agent_base() {
+            if let Some(key) = self.sessions.key_at(index - self.session_base()) {
+                self.session_due(key);
+            }
+        } else if index < self.own_index() {
+            if let Some(key) = self.agents.key_at(index - self.agent_base()) {
+                self.agent_due(key);
+            }
+        } else {
+            self.own_due();
+        }
+    }
+
+    /// Arms the deadline that a connection's state asks for.
+    pub(super) fn arm_connection(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let stall = match connection.blocked {
+            true => connection.progress_at + self.limits.write_stall_ms,
+            false => u64::MAX,
+        };
+        let due = match &connection.phase {
+            Phase::Http(exchange) => match exchange.stage {
+                Stage::Waiting | Stage::Held => stall,
+                Stage::Head | Stage::Body | Stage::Lingering => exchange.due.min(stall),
+                Stage::Ending => stall,
+            },
+            Phase::Stream(reader) => stall.min(reader.sent_at + u64::from(reader.heartbeat_ms)),
+            Phase::Taken => return,
+        };
+        // Lazily: an entry that fires too early looks again, one that moved back is re-armed.
+        match self.wheel.due(key.index) {
+            Some(armed) if armed <= due => {}
+            _ if due == u64::MAX => {}
+            _ => self.wheel.arm(key.index, due),
+        }
+    }
+
+    fn connection_due(&mut self, key: Key) {
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let stalled = connection.blocked
+            && now_ms >= connection.progress_at + self.limits.write_stall_ms;
+        if stalled {
+            if matches!(connection.phase, Phase::Stream(_)) {
+                self.counters.readers_cut += 1;
+            }
+            return self.close(key);
+        }
+        match &mut connection.phase {
+            Phase::Stream(_) => self.heartbeat_due(key),
+            Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {
+                Stage::Waiting | Stage::Held | Stage::Ending => {}
+                Stage::Lingering => return self.close(key),
+                Stage::Head if exchange.input.is_empty() => return self.close(key),
+                Stage::Head | Stage::Body => return self.answer_timeout(key),
+            },
+            Phase::Http(_) | Phase::Taken => {}
+        }
+        self.arm_connection(key);
+    }
+
+    /// A request did not arrive in time.
+    fn answer_timeout(&mut self, key: Key) {
+        let Some(mut exchange) = self.take_exchange(key) else { return };
+        self.counters.requests_bad += 1;
+        self.answer_late(&mut exchange);
+        exchange.close = true;
+        exchange.stage = Stage::Ending;
+        self.put_exchange(key, exchange);
+    }
+
+    /// Arms a session's deadline.
+    pub(super) fn arm_session(&mut self, key: Key, due: u64) {
+        let index = self.session_base() + key.index;
+        if due == u64::MAX {
+            self.wheel.cancel(index);
+        } else if self.wheel.due(index).is_none_or(|armed| armed > due) {
+            self.wheel.arm(index, due);
+        }
+    }
+
+    /// Arms an agent's deadline.
+    pub(super) fn arm_agent(&mut self, key: Key) {
+        let due = self.agents.get(key).map_or(u64::MAX, Agent::due);
+        let index = self.agent_base() + key.index;
+        if due == u64::MAX {
+            self.wheel.cancel(index);
+        } else {
+            self.wheel.arm(index, due);
+        }
+    }
+
+    /// Arms the server's own deadline.
+    pub(super) fn arm_own(&mut self) {
+        let closed = self.closed.front().and_then(|key| self.sessions.get(*key));
+        let closed = closed.and_then(|session| session.closed_at);
+        let mut due = closed.map_or(u64::MAX, |at| at + CLOSED_KEPT_MS);
+        if let Drain::Delayed(at) | Drain::Draining(at) = self.drain {
+            due = due.min(at);
+        }
+        let index = self.own_index();
+        if due == u64::MAX {
+            self.wheel.cancel(index);
+        } else {
+            self.wheel.arm(index, due);
+        }
+    }
+
+    fn own_due(&mut self) {
+        while let Some(key) = self.closed.front().copied() {
+            let kept = self.sessions.get(key).and_then(|session| session.closed_at);
+            if kept.is_some_and(|at| self.now_ms < at + CLOSED_KEPT_MS) {
+                break;
+            }
+            self.forget_session(key);
+        }
+        if let Drain::Delayed(at) = self.drain
+            && self.now_ms >= at
+        {
+            self.begin_drain();
+        }
+        if let Drain::Draining(at) = self.drain
+            && self.now_ms >= at
+        {
+            // The shell sees `finished`; nothing else is left to wait for.
+            return;
+        }
+        self.arm_own();
+    }
+
+    // Facts of the disk thread.
+
+    /// The disk thread has answered.
+    pub fn disk_replied(&mut self, reply: DiskReply) {
+        match reply {
+            DiskReply::Directory { ticket, result } => self.directory_resolved(ticket, result),
+            DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
+        }
+    }
+
+    /// The answer to a request that waited has been written: send it, then go on.
+    pub(super) fn resume_answer(&mut self, key: Key, write: impl FnOnce(&mut Self, &mut Exchange) -> Option<u64>) {
+        let Some(mut exchange) = self.take_exchange(key) else { return };
+        if exchange.stage != Stage::Waiting {
+            return self.put_exchange(key, exchange);
+        }
+        match write(self, &mut exchange) {
+            Some(seq) if seq > self.publisher.visible() => {
+                exchange.stage = Stage::Held;
+                self.hold(seq, key);
+                self.put_exchange(key, exchange);
+            }
+            _ => {
+                self.next_request(&mut exchange);
+                self.put_exchange(key, exchange);
+                self.advance(key);
+            }
+        }
+    }
+
+    // The end.
+
+    /// SIGTERM or SIGINT. The first begins to drain, the second ends everything now.
+    pub fn stop(&mut self) {
+        match self.drain {
+            Drain::Serving if self.limits.drain_delay_ms > 0 => {
+                self.drain = Drain::Delayed(self.now_ms + self.limits.drain_delay_ms);
+                self.arm_own();
+            }
+            Drain::Serving => self.begin_drain(),
+            Drain::Delayed(_) | Drain::Draining(_) => {
+                self.drain = Drain::Draining(self.now_ms);
+                self.kill_agents();
+            }
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        self.drain = Drain::Draining(self.now_ms + self.limits.drain_timeout_ms);
+        self.effects.push_back(Effect::CloseListeners);
+        self.stop_agents();
+        for index in 0..self.connections.capacity() {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            match self.connections.get_mut(key).map(|connection| &mut connection.phase) {
+                Some(Phase::Stream(_)) => self.shut_stream(key),
+                Some(Phase::Http(exchange)) if exchange.is_idle() => self.close(key),
+                Some(Phase::Http(exchange)) => exchange.close = true,
+                Some(Phase::Taken) | None => {}
+            }
+        }
+        self.arm_own();
+    }
+
+    /// Whether the server is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.drain != Drain::Serving
+    }
+
+    /// Whether everything has come to its end, or the time for that is up.
+    pub fn finished(&self) -> Option<End> {
+        let Drain::Draining(at) = self.drain else { return None };
+        if self.agents.is_empty() && self.connections.is_empty() && !self.publisher.has_hidden() {
+            return Some(End::Clean);
+        }
+        (self.now_ms >= at).then_some(End::Cut)
+    }
+
+    /// Whether this connection still exists.
+    pub fn has_connection(&self, key: Key) -> bool {
+        self.connections.get(key).is_some()
+    }
+
+    /// How many client connections, sessions that are not closed, and agents there are.
+    pub fn population(&self) -> (usize, usize, usize) {
+        (self.connections.len(), self.by_id.len(), self.agents.len())
+    }
+
+    /// Checks what must hold between any two inputs. For tests and the simulation.
+    pub fn check(&self) {
+        let mut waiting = vec![0u32; self.sessions.capacity() as usize];
+        let (mut pending, mut waiting_all, mut readers_all, mut streams) = (0, 0, 0, 0);
+        let mut readers = vec![0u32; self.sessions.capacity() as usize];
+        for index in 0..self.connections.capacity() {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            let connection = self.connections.get(key).expect("just seen");
+            assert!(!matches!(connection.phase, Phase::Taken), "an exchange was not put back");
+            pending += u32::from(connection.place == Place::Pending);
+            assert!(!(connection.blocked && connection.place != Place::Nowhere));
+            let Phase::Stream(reader) = &connection.phase else {
+                assert_ne!(connection.place, Place::Waiting);
+                continue;
+            };
+            streams += 1;
+            let is_waiting = u32::from(connection.place == Place::Waiting);
+            let log = match reader.session {
+                None => {
+                    readers_all += 1;
+                    waiting_all += is_waiting;
+                    &self.publisher.all
+                }
+                Some(session) => {
+                    readers[session.index as usize] += 1;
+                    waiting[session.index as usize] += is_waiting;
+                    &self.sessions.get(session).expect("a reader's session exists").feed.log
+                }
+            };
+            assert!(reader.position <= log.visible(), "a reader is ahead of what is visible");
+            let idle = connection.place == Place::Nowhere && !connection.blocked;
+            assert!(!idle, "a reader that nobody will come back to");
+        }
+        assert_eq!(pending, self.pending.len());
+        assert_eq!(waiting_all, self.publisher.all.waiting.len());
+        assert_eq!(readers_all, self.publisher.all.readers);
+        for index in 0..self.sessions.capacity() {
+            let Some(key) = self.sessions.key_at(index) else { continue };
+            let session = self.sessions.get(key).expect("just seen");
+            assert_eq!(session.feed.log.waiting.len(), waiting[index as usize]);
+            assert_eq!(session.feed.log.readers, readers[index as usize]);
+            assert!(session.prompts.queue.len() <= self.limits.queue_max);
+            assert!(session.approvals.open.len() <= self.limits.approvals_max);
+            if let Some(agent) = session.process {
+                assert_eq!(self.agents.get(agent).map(|agent| agent.session), Some(key));
+            }
+        }
+        let counters = &self.counters;
+        assert_eq!(counters.streams_opened - counters.streams_closed, streams);
+        let connections = counters.connections_accepted - counters.connections_closed;
+        assert_eq!(connections, self.connections.len() as u64);
+        let queued: usize = (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .map(|session| session.prompts.size())
+            .sum();
+        assert_eq!(queued, self.queue_size, "bytes of waiting prompts");
+    }
+}

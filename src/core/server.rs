@@ -197,6 +197,10 @@ pub struct Server {
     pub(super) date: (u64, HttpDate),
     /// Closed sessions whose logs are still served, oldest first.
     pub(super) closed: VecDeque<Key>,
+    /// Their ids.
+    pub(super) closed_ids: BTreeMap<String, Key>,
+    /// Sessions created so far.
+    pub(super) session_number: u32,
     /// Where answers are written before their length is known.
     pub(super) json: Vec<u8>,
 }
@@ -239,6 +243,8 @@ impl Server {
             counters: Counters::default(),
             date: (u64::MAX, reply::http_date(0)),
             closed: VecDeque::new(),
+            closed_ids: BTreeMap::new(),
+            session_number: 0,
             json: Vec::new(),
             now_ms: 0,
             wall_ms: 0,
@@ -390,7 +396,7 @@ impl Server {
     }
 
     /// Takes a connection's exchange out, to work on it beside everything else.
-    fn take_exchange(&mut self, key: Key) -> Option<Box<Exchange>> {
+    pub(super) fn take_exchange(&mut self, key: Key) -> Option<Box<Exchange>> {
         let connection = self.connections.get_mut(key)?;
         match std::mem::replace(&mut connection.phase, Phase::Taken) {
             Phase::Http(exchange) => Some(exchange),
@@ -644,6 +650,7 @@ impl Server {
         }
         self.release_held();
         self.release_agents();
+        self.resume_agents();
     }
 
     /// Moves everybody who waits at a log to the pending list.

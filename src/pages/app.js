@@ -7,10 +7,6 @@ const LIST_REFRESH_MS = 10000;
 
 const route = decodeURIComponent(location.pathname.slice(new URL(BASE).pathname.replace(/\/$/, '').length));
 const sessionId = /^\/session\/([^/]+)\/?$/.exec(route)?.[1];
-find('#home').href = `${BASE}/`;
-if (sessionId) showSession(sessionId);
-else showHome();
-
 // ---- the list
 
 function showHome() {
@@ -85,8 +81,10 @@ function showSession(id) {
   document.body.classList.add('conversation');
   find('#title').textContent = id;
   find('#main').append(view.log, composer(view));
-  api('GET', sessionPath(id)).then(({ session }) => {
-    if (session?.workingDir) find('#title').textContent = session.name || session.workingDir;
+  pinToEnd(view.log);
+  api('GET', sessionPath(id)).then((answer) => {
+    const session = answer.session ?? answer;
+    if (session.workingDir) find('#title').textContent = session.name || session.workingDir;
   }).catch(() => {}); // The stream tells what is wrong.
   follow(view, new SessionEventStream(id));
 }
@@ -115,7 +113,7 @@ const SHOW = {
 function follow(view, stream) {
   for (const [name, show] of Object.entries(SHOW)) {
     stream.on(name, ({ detail }) => {
-      if (detail) atBottom(() => show(view, detail));
+      if (detail) show(view, detail);
     });
   }
   stream.on('connected', async ({ detail }) => {
@@ -143,12 +141,17 @@ function showState(view, state) {
   find('#interrupt').disabled = !['running', 'starting', 'waiting'].includes(view.status);
 }
 
-/** Does `act`, and follows the end of the log if that was in sight before. */
-function atBottom(act) {
-  const { scrollHeight, scrollTop, clientHeight } = find('#log');
-  const near = scrollHeight - scrollTop - clientHeight < 60;
-  act();
-  if (near) find('#log').scrollTop = find('#log').scrollHeight;
+/** Keeps the end of the log in sight while it was in sight, whatever grows or shrinks. */
+function pinToEnd(log) {
+  let pinned = true;
+  const toEnd = () => {
+    if (pinned) log.scrollTop = log.scrollHeight;
+  };
+  log.addEventListener('scroll', () => {
+    pinned = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  });
+  new ResizeObserver(toEnd).observe(log); // A keyboard, a banner, a turned phone.
+  new MutationObserver(toEnd).observe(log, { childList: true, subtree: true, characterData: true });
 }
 
 function note(view, text, kind) {
@@ -252,7 +255,7 @@ function endApproval(view, { approvalId, by }, word) {
 async function reconcileApprovals(view) {
   if (!view.pending?.some((id) => !view.approvals.has(id))) return;
   const answer = await api('GET', sessionPath(view.id, '/approvals')).catch(() => null);
-  for (const approval of answer?.approvals ?? []) atBottom(() => showApproval(view, approval));
+  for (const approval of answer?.approvals ?? []) showApproval(view, approval);
 }
 
 function composer(view) {
@@ -294,3 +297,7 @@ function composer(view) {
     h('div', { class: 'row' }, h('button', { class: 'primary' }, 'Send'),
       h('button', { type: 'button', id: 'interrupt', disabled: true, onclick: interrupt }, 'Interrupt')));
 }
+
+find('#home').href = `${BASE}/`;
+if (sessionId) showSession(sessionId);
+else showHome();

@@ -43,7 +43,9 @@ export class MockSession {
 
   /** Ends or resets every open stream; nothing else changes. */
   cut({ reset = false } = {}) {
-    for (const reader of [...this.readers]) {
+    const open = [...this.readers];
+    this.readers.clear();
+    for (const reader of open) {
       if (reset) reader.res.socket?.resetAndDestroy();
       else reader.res.end();
     }
@@ -219,7 +221,7 @@ export class Mock {
     if (!session.handler?.(stream)) stream.serve();
   }
 
-  // -- an agent of a few lines: `say N words`, `think: TEXT`, `run tool: CMD`, anything else is echoed
+  // -- an agent of a few lines: `say N words`, `slow N MS`, `think: TEXT`, `run tool: CMD`, else the prompt itself
 
   prompt(session, res, command) {
     const promptId = `prompt-${session.seq}`;
@@ -245,13 +247,15 @@ export class Mock {
     const words = /^say (\d+) words$/.exec(step);
     const tool = /^run tool: (.*)$/.exec(step);
     const thought = /^think: (.*)$/.exec(step);
+    const slow = /^slow (\d+) (\d+)$/.exec(step);
     if (tool) this.tool(session, promptId, tool[1], next);
     else if (thought) this.speak(session, promptId, thought[1].split(' '), 'thinking', next);
+    else if (slow) this.speak(session, promptId, Array(Number(slow[1])).fill('slow'), 'text', next, Number(slow[2]));
     else if (words) this.speak(session, promptId, Array.from({ length: Number(words[1]) }, (_, i) => `word${i + 1}`), 'text', next);
     else this.speak(session, promptId, step.replace(/^say: /, '').split(' '), 'text', next);
   }
 
-  speak(session, promptId, words, kind, next) {
+  speak(session, promptId, words, kind, next, paceMs = 5) {
     const messageId = `msg-${session.seq}`;
     const type = kind === 'thinking' ? 'thinking' : 'stdout';
     let offset = 0;
@@ -266,7 +270,7 @@ export class Mock {
       session.timers.delete(timer);
       session.publish('message-block', { promptId, messageId, block: 0, kind, role: 'assistant', text: spoken.join('') });
       next();
-    }, 5);
+    }, paceMs);
     const spoken = [];
     session.timers.add(timer);
   }

@@ -19,6 +19,8 @@ export class MockSession {
     Object.assign(this, { id, workingDir, seq: 0, epoch: 'mock', log: [], readers: new Set() });
     this.status = 'idle';
     this.approvals = new Map();
+    this.promptId = null; // The turn that runs.
+    this.queue = [];
     this.createdAt = Date.now();
     this.opened = []; // One entry per stream asked for: {at, cursor, url}.
     this.handler = null; // (stream) => true if it answered: the misbehaviour of a test.
@@ -221,7 +223,8 @@ export class Mock {
     if (!session.handler?.(stream)) stream.serve();
   }
 
-  // -- an agent of a few lines: `say N words`, `slow N MS`, `think: TEXT`, `run tool: CMD`, else the prompt itself
+  // -- an agent of a few lines: `say N words`, `slow N MS`, `think: TEXT`, `run tool: CMD`,
+  // `ask: Q? A | B`, else the prompt itself
 
   prompt(session, res, command) {
     const promptId = `prompt-${session.seq}`;
@@ -229,9 +232,19 @@ export class Mock {
     session.lastPrompt = command;
     session.publish('prompt-queued', { promptId, position: 0, command, by: 'you' });
     this.json(res, 202, { success: true, sessionId: session.id, promptId, status: 'queued', position: 0, lastEventId });
+    session.queue.push({ promptId, command });
+    if (!session.promptId) this.next(session);
+  }
+
+  next(session) {
+    const { promptId, command } = session.queue.shift() ?? {};
+    session.promptId = promptId ?? null;
+    if (!promptId) {
+      session.setStatus('idle');
+      return;
+    }
     session.setStatus('running');
     session.publish('prompt-started', { promptId });
-    session.promptId = promptId;
     this.run(session, promptId, command.split(';;').map((step) => step.trim()));
   }
 
@@ -241,14 +254,16 @@ export class Mock {
     if (session.promptId !== promptId) return;
     if (step === undefined) {
       session.publish('prompt-completed', { promptId, isError: false, interrupted: false, result: '', durationMs: 1234, costUsd: 0 });
-      session.setStatus('idle');
+      this.next(session);
       return;
     }
     const words = /^say (\d+) words$/.exec(step);
     const tool = /^run tool: (.*)$/.exec(step);
     const thought = /^think: (.*)$/.exec(step);
     const slow = /^slow (\d+) (\d+)$/.exec(step);
-    if (tool) this.tool(session, promptId, tool[1], next);
+    const ask = /^ask: (.*\?) (.*)$/.exec(step);
+    if (tool) this.tool(session, promptId, { tool: 'Bash', title: `Run ${tool[1]}`, input: { command: tool[1], description: 'Runs what you asked for' } }, next);
+    else if (ask) this.tool(session, promptId, { kind: 'question', tool: 'AskUserQuestion', title: 'The agent asks', input: { questions: [{ question: ask[1], header: 'Q', multiSelect: false, options: ask[2].split('|').map((label) => ({ label: label.trim(), description: 'One way to go' })) }] } }, next);
     else if (thought) this.speak(session, promptId, thought[1].split(' '), 'thinking', next);
     else if (slow) this.speak(session, promptId, Array(Number(slow[1])).fill('slow'), 'text', next, Number(slow[2]));
     else if (words) this.speak(session, promptId, Array.from({ length: Number(words[1]) }, (_, i) => `word${i + 1}`), 'text', next);
@@ -275,12 +290,12 @@ export class Mock {
     session.timers.add(timer);
   }
 
-  tool(session, promptId, command, next) {
+  tool(session, promptId, asked, next) {
     const toolUseId = `tool-${session.seq}`;
     const approvalId = `approval-${session.seq}`;
-    const input = { command, description: 'Runs what you asked for' };
-    session.publish('tool-started', { promptId, toolUseId, tool: 'Bash', kind: 'command', title: `Run ${command}`, input });
-    const approval = { approvalId, kind: 'tool', tool: 'Bash', title: `Run ${command}`, input, inputHash: `hash-${approvalId}`, description: input.description, suggestions: [], toolUseId };
+    const { tool, title, input } = asked;
+    session.publish('tool-started', { promptId, toolUseId, tool, kind: tool === 'Bash' ? 'command' : 'other', title, input });
+    const approval = { approvalId, kind: 'tool', inputHash: `hash-${approvalId}`, description: input.description, suggestions: [], toolUseId, ...asked };
     session.approvals.set(approvalId, { ...approval, settle: (decision) => {
       session.approvals.delete(approvalId);
       session.publish('approval-resolved', { promptId, approvalId, decision, by: 'you', input });
@@ -306,12 +321,12 @@ export class Mock {
   interrupt(session, res) {
     this.json(res, 200, { success: true });
     const { promptId } = session;
-    if (!promptId || session.status === 'idle') return;
+    if (!promptId) return;
     session.promptId = null;
     for (const approvalId of session.approvals.keys()) session.publish('approval-withdrawn', { approvalId, reason: 'interrupted' });
     session.approvals.clear();
     session.publish('prompt-completed', { promptId, isError: false, interrupted: true });
-    session.setStatus('idle');
+    this.next(session);
   }
 }
 

@@ -180,6 +180,20 @@ export function pageChecks(server) {
       assert.equal(await page.locator('.approval').count(), 0);
     }],
 
+    ['a question is answered from the session page', async (page) => {
+      const id = await newSession();
+      await prompt(id, 'ask: Which colour? Red | Blue');
+      await page.goto(`${url}/session/${id}`);
+      const posted = page.waitForRequest((request) => request.method() === 'POST' && request.url().includes('/approvals/'));
+      await page.check('.approval input[value="Blue"]');
+      await page.click('.approval .allow');
+      const { decision, inputHash, answers } = (await posted).postDataJSON();
+      assert.equal(decision, 'allow');
+      assert.ok(inputHash);
+      assert.deepEqual(Object.entries(answers).map(([question, answer]) => [question.trim(), answer]), [['Which colour?', 'Blue']]);
+      await page.waitForSelector('.note.done');
+    }],
+
     ['a turn is interrupted from the session page', async (page) => {
       const id = await newSession();
       await page.goto(`${url}/session/${id}`);

@@ -162,7 +162,7 @@ export class Mock {
   async page(parts, res) {
     const [first = '', second] = parts;
     const name = first === 'js' ? second
-      : first === 'test-sse.html' ? 'test-sse.html'
+      : ['test-sse.html', 'style.css'].includes(first) ? first
         : ['', 'sessions', 'session'].includes(first) ? 'index.html' : null;
     if (!name || !/^[\w-]+\.[a-z]+$/.test(name)) return false;
     const content = await readFile(new URL(name, PAGES)).catch(() => null);

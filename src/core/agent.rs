@@ -253,8 +253,7 @@ impl Agent {
 
     /// Whether a sweep is due; it counts as asked for from here on.
     pub fn wants_sweep(&mut self, now_ms: u64) -> bool {
-        let due = self.life == Life::Exited
-            && matches!(self.sweep, Sweep::Due(at) if now_ms >= at);
+        let due = self.life == Life::Exited && matches!(self.sweep, Sweep::Due(at) if now_ms >= at);
         if due {
             self.sweep = Sweep::Asked;
         }
@@ -387,7 +386,10 @@ mod tests {
         let term = agent.climb(KEY, 5_000, &limits);
         assert!(matches!(term, Some(Effect::Signal(KEY, Signal::Terminate))));
         assert!(agent.climb(KEY, 9_999, &limits).is_none());
-        assert!(matches!(agent.climb(KEY, 10_000, &limits), Some(Effect::Signal(KEY, Signal::Kill))));
+        assert!(matches!(
+            agent.climb(KEY, 10_000, &limits),
+            Some(Effect::Signal(KEY, Signal::Kill))
+        ));
         assert!(agent.climb(KEY, u64::MAX, &limits).is_none());
         agent.exited(Exit::Signal(9), 10_100);
         assert!(agent.kill(KEY).is_none() && agent.terminate(KEY, 0, &limits).is_none());

@@ -90,12 +90,7 @@ impl Server {
             }
         }
         let now_ms = self.now_ms;
-        session.turn = Some(Turn {
-            id: turn_id,
-            prompt: Some(prompt),
-            started_at: now_ms,
-            ..Turn::default()
-        });
+        session.turn = Some(Turn::new(turn_id, Some(prompt), now_ms));
         self.after(key, None);
     }
 
@@ -112,8 +107,7 @@ impl Server {
         self.publisher.publish(&mut session.feed, EventKind::PromptStarted, |object| {
             object.string("origin", "agent");
         });
-        let started_at = self.now_ms;
-        session.turn = Some(Turn { id: turn_id, started_at, ..Turn::default() });
+        session.turn = Some(Turn::new(turn_id, None, self.now_ms));
         self.update_status(key, None);
     }
 
@@ -178,16 +172,13 @@ impl Server {
     pub(super) fn cancel_prompt(&mut self, key: Key, prompt: &Prompt, by: &str) -> Option<u64> {
         let session = self.sessions.get_mut(key)?;
         self.queue_size -= prompt.size();
-        let seq = self.publisher.publish_apart(
-            &mut session.feed,
-            EventKind::PromptCancelled,
-            |object| {
+        let seq =
+            self.publisher.publish_apart(&mut session.feed, EventKind::PromptCancelled, |object| {
                 object.string("promptId", &prompt.id);
                 object.bool("isError", false);
                 object.bool("interrupted", false);
                 object.string("by", by);
-            },
-        );
+            });
         Some(seq)
     }
 
@@ -226,11 +217,11 @@ impl Server {
     fn want_agent(&mut self, key: Key) {
         let Some(session) = self.sessions.get(key) else { return };
         if let Err(sentence) = &self.config.agents[session.agent].program {
-            let failure =
-                Failure { code: "agent_failed_to_start", sentence: sentence.clone() };
+            let failure = Failure { code: "agent_failed_to_start", sentence: sentence.clone() };
             return self.start_failed(key, &failure, None);
         }
-        let starting = self.count_agents(|agent| matches!(agent.life, Life::Spawning | Life::Starting));
+        let starting =
+            self.count_agents(|agent| matches!(agent.life, Life::Spawning | Life::Starting));
         let full = self.agents.len() >= self.agents.capacity() as usize;
         if !full && starting < self.limits.agents_starting_max as usize {
             return self.spawn(key);
@@ -880,8 +871,11 @@ impl Server {
         }
         let idle_ms = now_ms.saturating_sub(session.idle_at);
         let dispensable = session.is_dispensable() && idle_ms >= self.limits.suspend_after_ms;
-        let overdue =
-            session.turn.as_ref().and_then(|turn| turn.interrupt_due).is_some_and(|at| now_ms >= at);
+        let overdue = session
+            .turn
+            .as_ref()
+            .and_then(|turn| turn.interrupt_due)
+            .is_some_and(|at| now_ms >= at);
         let running = session.turn.is_some() && session.approvals.open.is_empty();
         let process = session.process;
         if overdue {

@@ -121,9 +121,7 @@ impl<'a> Route<'a> {
     fn methods(&self) -> &'static [Method] {
         match self {
             Route::Sessions => &[Method::Get, Method::Head, Method::Post],
-            Route::Session(_) => {
-                &[Method::Get, Method::Head, Method::Patch, Method::Delete]
-            }
+            Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
             Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) => POST,
             Route::Queued(..) => &[Method::Delete],
             Route::OldWebSocket => &[
@@ -707,7 +705,8 @@ impl Server {
         self.resume_answer(pending.connection, |server, exchange| match result {
             Ok(path) => {
                 let (seq, id) = server.new_session(new, path);
-                let fields = [("Location", format!("{}/api/session/{id}", server.config.base_path))];
+                let fields =
+                    [("Location", format!("{}/api/session/{id}", server.config.base_path))];
                 server.write_json(exchange, Status::CREATED, &fields);
                 Some(seq)
             }
@@ -726,13 +725,11 @@ impl Server {
             self.forget_session(oldest);
         }
         let id = format!("session-{}-{:08x}", self.wall_ms, self.random.bits() as u32);
-        let conversation =
-            Conversation { id: self.random.uuid(), begun: false, retried: false };
+        let conversation = Conversation { id: self.random.uuid(), begun: false, retried: false };
         self.session_number += 1;
         // The key is known only once the slot is taken.
         let nowhere = Key { kind: 0, generation: 0, index: 0 };
-        let feed =
-            Feed::new(nowhere, self.session_number, id.clone(), self.limits.ring_size);
+        let feed = Feed::new(nowhere, self.session_number, id.clone(), self.limits.ring_size);
         let session = Session {
             key: nowhere,
             feed,
@@ -773,15 +770,14 @@ impl Server {
         let dir = session.working_dir.to_string_lossy();
         let (mode, model) = (session.mode.as_deref(), session.model.as_deref());
         let name = session.name.as_deref();
-        let seq =
-            self.publisher.publish(&mut session.feed, EventKind::SessionCreated, |object| {
-                object.string("status", SessionStatus::Idle.as_str());
-                object.string("workingDir", &dir);
-                object.string("agent", &agent.name);
-                object.string_or_null("model", model);
-                object.string_or_null("mode", mode);
-                object.string_or_null("name", name);
-            });
+        let seq = self.publisher.publish(&mut session.feed, EventKind::SessionCreated, |object| {
+            object.string("status", SessionStatus::Idle.as_str());
+            object.string("workingDir", &dir);
+            object.string("agent", &agent.name);
+            object.string_or_null("model", model);
+            object.string_or_null("mode", mode);
+            object.string_or_null("name", name);
+        });
         self.say(|server, object| {
             object.bool("success", true);
             object.string("sessionId", &id);
@@ -819,9 +815,11 @@ impl Server {
     fn list_sessions(&mut self, request: &Request<'_>) -> Outcome {
         let limit = match request.parameter("limit")? {
             None => 100,
-            Some(text) => text.parse().ok().filter(|limit| (1..=1000).contains(limit)).ok_or_else(
-                || Problem::bad("invalid_value", "\"limit\" must be a number from 1 to 1000"),
-            )?,
+            Some(text) => {
+                text.parse().ok().filter(|limit| (1..=1000).contains(limit)).ok_or_else(|| {
+                    Problem::bad("invalid_value", "\"limit\" must be a number from 1 to 1000")
+                })?
+            }
         };
         let status = request.parameter("status")?;
         let query = request.parameter("q")?.map(|text| text.to_lowercase());
@@ -1347,9 +1345,9 @@ impl Server {
             let sentence = "the input is another one than the answer is about";
             return Err(Problem::conflict("input_hash_mismatch", sentence));
         }
-        let (input, rules) = answer.settle(open, persistent).map_err(|unfit| {
-            Problem::new(Status::BAD_REQUEST, unfit.code, unfit.sentence)
-        })?;
+        let (input, rules) = answer
+            .settle(open, persistent)
+            .map_err(|unfit| Problem::new(Status::BAD_REQUEST, unfit.code, unfit.sentence))?;
         let decision = if answer.allow { "allow" } else { "deny" };
         let Some(decided) = session.approvals.decide(approval, decision, LOCAL) else {
             return Err(not_open(session, approval));
@@ -1656,7 +1654,8 @@ fn images(body: &Value) -> Result<Vec<(String, String)>, Problem> {
             let kind = text(image, "mediaType")?.unwrap_or_default();
             let data = text(image, "data")?.unwrap_or_default();
             if !types.contains(&kind) {
-                let sentence = format!("an image's \"mediaType\" must be one of {}", types.join(", "));
+                let sentence =
+                    format!("an image's \"mediaType\" must be one of {}", types.join(", "));
                 return Err(Problem::bad("invalid_image", sentence));
             }
             let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);

@@ -368,7 +368,8 @@ impl Server {
             let structured = structured.filter(|_| results.len() == 1);
             let ended = turn.tool_ended(&mut self.publisher, feed, result, structured, now_ms);
             let foreground = session.subagents.iter().find(|subagent| {
-                !subagent.background && subagent.tool_use_id.as_deref() == Some(&*result.tool_use_id)
+                !subagent.background
+                    && subagent.tool_use_id.as_deref() == Some(&*result.tool_use_id)
             });
             let subagent = foreground.map(|subagent| subagent.agent_id.clone());
             if let Some(ended) = ended

@@ -452,7 +452,10 @@ mod tests {
         let mut offset = 10;
         let mut joined = String::new();
         for event in &events {
-            assert_eq!((event["type"].as_str(), event["block"].as_u64()), (Some("thinking"), Some(3)));
+            assert_eq!(
+                (event["type"].as_str(), event["block"].as_u64()),
+                (Some("thinking"), Some(3))
+            );
             assert_eq!(event["offset"].as_u64(), Some(offset));
             let content = event["content"].as_str().unwrap();
             offset += content.encode_utf16().count() as u64;

@@ -454,7 +454,10 @@ impl Server {
             }
             Stage::Body => {
                 // From the end of the head, once: bytes do not buy more time.
-                exchange.due = exchange.body_due.get_or_insert(self.now_ms + limits.body_timeout_ms).to_owned();
+                exchange.due = exchange
+                    .body_due
+                    .get_or_insert(self.now_ms + limits.body_timeout_ms)
+                    .to_owned();
             }
             Stage::Head | Stage::Waiting | Stage::Held | Stage::Ending | Stage::Lingering => {}
         }
@@ -762,8 +765,8 @@ impl Server {
     fn connection_due(&mut self, key: Key) {
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let stalled = connection.blocked
-            && now_ms >= connection.progress_at + self.limits.write_stall_ms;
+        let stalled =
+            connection.blocked && now_ms >= connection.progress_at + self.limits.write_stall_ms;
         if stalled {
             if matches!(connection.phase, Phase::Stream(_)) {
                 self.counters.readers_cut += 1;
@@ -863,7 +866,11 @@ impl Server {
     }
 
     /// The answer to a request that waited has been written: send it, then go on.
-    pub(super) fn resume_answer(&mut self, key: Key, write: impl FnOnce(&mut Self, &mut Exchange) -> Option<u64>) {
+    pub(super) fn resume_answer(
+        &mut self,
+        key: Key,
+        write: impl FnOnce(&mut Self, &mut Exchange) -> Option<u64>,
+    ) {
         let Some(mut exchange) = self.take_exchange(key) else { return };
         if exchange.stage != Stage::Waiting {
             return self.put_exchange(key, exchange);

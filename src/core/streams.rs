@@ -455,7 +455,6 @@ impl Server {
         self.push_pending(key);
     }
 
-
     /// Shuts a stream at the next frame boundary: the server goes away.
     pub(super) fn shut_stream(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };

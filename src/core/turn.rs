@@ -150,6 +150,11 @@ pub struct EndedTool {
 }
 
 impl Turn {
+    /// A turn that begins now, for a prompt or for nobody's.
+    pub fn new(id: String, prompt: Option<Prompt>, now_ms: u64) -> Turn {
+        Turn { id, prompt, started_at: now_ms, ..Turn::default() }
+    }
+
     /// A message begins to stream.
     pub fn message_started(&mut self, message_id: &str) {
         // Blocks of the last one that never ended may be replaced by this one's.
@@ -158,8 +163,7 @@ impl Turn {
         {
             return;
         }
-        self.streaming =
-            Some(Streaming { message_id: message_id.to_owned(), blocks: Vec::new() });
+        self.streaming = Some(Streaming { message_id: message_id.to_owned(), blocks: Vec::new() });
     }
 
     /// Text arrives.

@@ -832,7 +832,7 @@ impl Server {
             .filter(|session| query.as_deref().is_none_or(|query| matches_query(session, query)))
             .map(|session| (session.active_at, session.feed.number, session.key))
             .collect();
-        rows.sort_unstable_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse((row.0, row.1)));
         if let Some(before) = before {
             let key = self.session_key(&before)?;
             let at = rows.iter().position(|row| row.2 == key).map_or(0, |at| at + 1);

@@ -175,7 +175,9 @@ pub struct Server {
     pub(super) wheel: Wheel,
     fired: Vec<u32>,
     pub(super) effects: VecDeque<Effect>,
+    #[expect(clippy::vec_box, reason = "a box is handed to a connection as it is")]
     exchanges: Vec<Box<Exchange>>,
+    #[expect(clippy::vec_box, reason = "a box is handed to a reader as it is")]
     owns: Vec<Box<Own>>,
     /// Answers that wait for their event, in its order.
     held: VecDeque<(u64, Key)>,

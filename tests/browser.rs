@@ -8,7 +8,8 @@ use support::{Server, need};
 #[test]
 fn the_pages_and_the_client_library_work_in_a_real_browser() {
     need("node");
-    need("chromium");
+    let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
+    need(&chromium);
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
     assert!(
         std::path::Path::new(&format!("{folder}/node_modules")).exists(),
@@ -18,10 +19,10 @@ fn the_pages_and_the_client_library_work_in_a_real_browser() {
     let output = Command::new("node")
         .arg(format!("{folder}/run.mjs"))
         .args(["--base-url", &format!("http://127.0.0.1:{}", server.address.port())])
+        .args(["--working-dir", &server.root(), "--chromium", &chromium])
         .env_clear()
         .env("PATH", std::env::var("PATH").expect("PATH is set"))
         .env("HOME", server.scratch.directory("browser"))
-        .env("SIDESTREAM_TEST_ROOT", server.root())
         .stdin(Stdio::null())
         .output()
         .expect("node runs");

@@ -158,9 +158,12 @@ fn an_unknown_route_is_404_and_a_known_one_with_the_wrong_method_is_405_with_all
     assert_eq!(answer.status, 501, "an unknown method: {answer}");
 }
 
+/// Path, content type, body; the statuses that fit, and words of which the sentence must have one.
+type Refused<'a> = (&'a str, &'a str, String, &'a [u16], &'a [&'a str]);
+
 #[test]
 fn bad_input_is_answered_with_its_status_and_a_sentence_that_names_it() {
-    let server = Server::demo(&["--body-max", "4KiB"]);
+    let server = Server::demo(&["--body-size-max", "4KiB"]);
     let session = server.create();
     let root = server.root();
     let absent = format!("{root}/absent");
@@ -171,8 +174,7 @@ fn bad_input_is_answered_with_its_status_and_a_sentence_that_names_it() {
     let create = "/api/sessions";
     let large = json!({"command": "x".repeat(5000)}).to_string();
     let dir = |path: &str| json!({"workingDir": path}).to_string();
-    // Path, content type, body, status, words of which the sentence must have one.
-    let table: &[(&str, &str, String, &[u16], &[&str])] = &[
+    let table: &[Refused] = &[
         (create, "application/json", "{}".into(), &[400], &["workingDir"]),
         (create, "application/json", "[]".into(), &[400], &["object"]),
         (create, "application/json", "".into(), &[400], &["JSON", "body", "line", "byte"]),
@@ -206,7 +208,7 @@ fn bad_input_is_answered_with_its_status_and_a_sentence_that_names_it() {
             "application/json",
             large.clone(),
             &[413],
-            &["4096", "4 KiB", "4KiB", "--body-max"],
+            &["4096", "4 KiB", "4KiB", "--body-size-max"],
         ),
         (&prompt, "text/plain", r#"{"command":"ls"}"#.into(), &[415], &["application/json"]),
         (
@@ -416,7 +418,7 @@ fn a_chunked_body_is_read_whatever_its_pieces() {
 
 #[test]
 fn expect_100_continue_is_answered_before_the_body() {
-    let server = Server::demo(&["--body-max", "4KiB"]);
+    let server = Server::demo(&["--body-size-max", "4KiB"]);
     let body = json!({"workingDir": server.root()}).to_string();
     let head = |length: usize| {
         format!(
@@ -547,7 +549,7 @@ fn flags_that_make_no_sense_are_refused_with_a_sentence() {
     for (flags, word) in [
         (&["--no-such-flag"][..], "no-such-flag"),
         (&["--heartbeat", "soon"][..], "heartbeat"),
-        (&["--body-max", "many"][..], "body-max"),
+        (&["--body-size-max", "many"][..], "body-size-max"),
         (&["--agent", "nodialect:x:y"][..], "nodialect"),
         (&["--listen", "127.0.0.1:notaport"][..], "notaport"),
     ] {

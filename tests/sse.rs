@@ -16,9 +16,8 @@ fn with_history(flags: &[&str]) -> (Server, String, Reader) {
         let prompt = server.prompt(&session, text);
         reader.answer(&prompt);
     }
-    let server_and_session = (server, session);
     drain_idle(&mut reader);
-    (server_and_session.0, server_and_session.1, reader)
+    (server, session, reader)
 }
 
 /// Reads on until the session is idle, after which nothing comes by itself.
@@ -156,6 +155,7 @@ fn a_reader_that_is_cut_again_and_again_misses_nothing_and_sees_nothing_twice() 
         }
     }
     whole.turn_end(&prompt);
+    drain_idle(&mut whole);
     let all = whole.ids();
     assert_eq!(ids, all[..ids.len()], "the pieces make the whole");
 }
@@ -350,7 +350,7 @@ fn any_byte_after_a_stream_request_ends_the_stream() {
 
 #[test]
 fn a_stream_that_is_refused_for_now_says_busy_and_when_to_come_back() {
-    let server = Server::demo(&["--readers-per-session", "2"]);
+    let server = Server::demo(&["--readers-per-session-max", "2"]);
     let session = server.create();
     let (mut one, mut two) = (server.stream(&session), server.stream(&session));
     one.joined();
@@ -405,4 +405,30 @@ fn text_keeps_every_character() {
     assert_eq!(words(&reader.answer(&prompt)), words(text));
     let queued = reader.seen.iter().find(|event| event.name == "prompt-queued").unwrap();
     assert_eq!(queued.text("command"), format!("say: {text}"));
+}
+
+#[test]
+fn the_reader_of_these_tests_refuses_what_is_not_a_frame() {
+    use support::reader::parse_frame;
+    let good = "id: a-1\nevent: x\nretry: 5\ndata: {\"a\":1}\n\n";
+    let event = parse_frame(good.into()).expect("a frame");
+    assert_eq!((event.id.as_deref(), &*event.name, event.retry), (Some("a-1"), "x", Some(5)));
+    assert!(parse_frame(b": a comment\n\n".to_vec()).is_none());
+    for bad in [
+        &b"id: a-1\r\nevent: x\r\ndata: {}\n\n"[..],
+        b"event: x\n\n",
+        b"data: {}\n\n",
+        b"event: x\ndata: {}\ndata: {}\n\n",
+        b"event: x\ndata: {\n\n",
+        b"event: x\ndata:{}\n\n",
+        b"id: \xc3\xa9\nevent: x\ndata: {}\n\n",
+        b"id: a b\nevent: x\ndata: {}\n\n",
+        b"event: x\ndata: {}\nnews: 1\n\n",
+        b"event: \xff\ndata: {}\n\n",
+        b"\xef\xbb\xbfevent: x\ndata: {}\n\n",
+        b"event: x\nretry: soon\ndata: {}\n\n",
+    ] {
+        let caught = std::panic::catch_unwind(|| parse_frame(bad.to_vec()));
+        assert!(caught.is_err(), "{:?}", String::from_utf8_lossy(bad));
+    }
 }

@@ -44,11 +44,9 @@ impl Scratch {
     pub fn new() -> Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
-        let name = format!(
-            "sidestream-test-{}-{nanos}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Relaxed)
-        );
+        // Short: the CLI puts Unix sockets below it, whose paths have 108 bytes.
+        let count = COUNT.fetch_add(1, Relaxed);
+        let name = format!("sst-{}-{:x}-{count}", std::process::id(), nanos & 0xf_ffff);
         let path = std::env::temp_dir().canonicalize().unwrap().join(name);
         std::fs::create_dir(&path).unwrap();
         Scratch(path)
@@ -57,6 +55,11 @@ impl Scratch {
     /// The directory itself, canonical.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// What stands in the environment of every process that works here, and in no other's.
+    pub fn mark(&self) -> String {
+        format!("{}/", self.0.display())
     }
 
     /// A path below it, as text.

@@ -46,9 +46,20 @@ impl Options {
         Options { flags, environment, scratch }
     }
 
-    /// Adds flags.
+    /// Adds flags. One that may stand once takes the place of its like.
     pub fn flags(mut self, flags: &[&str]) -> Options {
-        self.flags.extend(flags.iter().map(|flag| flag.to_string()));
+        const REPEATABLE: [&str; 4] = ["--agent", "--agent-env", "--listen", "--root"];
+        let mut flags = flags.iter();
+        while let Some(flag) = flags.next() {
+            let known = self.flags.iter().position(|one| one == flag);
+            match known.filter(|_| flag.starts_with("--") && !REPEATABLE.contains(flag)) {
+                Some(at) => {
+                    let value = flags.next().expect("a flag that takes a value");
+                    self.flags[at + 1] = value.to_string();
+                }
+                None => self.flags.push(flag.to_string()),
+            }
+        }
         self
     }
 
@@ -290,7 +301,7 @@ impl Server {
     /// Descendants of the server that live, and whatever else carries its mark.
     pub fn agents(&self) -> Vec<(u32, String)> {
         let own = self.child.as_ref().map(Child::id);
-        let mut found = processes_marked(self.scratch.path().to_str().unwrap());
+        let mut found = processes_marked(&self.scratch.mark());
         found.retain(|(pid, _)| Some(*pid) != own);
         found
     }
@@ -357,11 +368,11 @@ impl Server {
     /// Ends the server and its agents without a word, for a test that has failed already.
     fn end_anyhow(&mut self) {
         self.signal("TERM");
-        if self.wait(Duration::from_secs(10)).is_none() {
-            if let Some(mut child) = self.child.take() {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+        if self.wait(Duration::from_secs(10)).is_none()
+            && let Some(mut child) = self.child.take()
+        {
+            let _ = child.kill();
+            let _ = child.wait();
         }
         for (pid, command) in self.agents() {
             eprintln!("left behind: {pid} {command}");

@@ -234,7 +234,9 @@ impl Server {
         {
             session.waits_for_agent = true;
             self.start_queue.push_back(key);
-            self.update_status(key, Some("agents_max"));
+            if full {
+                self.update_status(key, Some("agents_max"));
+            }
         }
     }
 
@@ -681,9 +683,14 @@ impl Server {
             }
             return self.end_turn(key, TurnEnd { failure, interrupted, ..TurnEnd::default() });
         }
-        if session.deleting || self.drain != crate::core::server::Drain::Serving {
+        if session.deleting {
             let interrupted = true;
             return self.end_turn(key, TurnEnd { interrupted, ..TurnEnd::default() });
+        }
+        if self.is_draining() {
+            let sentence = "the server was stopped in the middle of the turn".to_owned();
+            let failure = Some(Failure { code: "server_stopping", sentence });
+            return self.end_turn(key, TurnEnd { failure, ..TurnEnd::default() });
         }
         if let Some(turn) = &session.turn {
             let interrupted = turn.interrupted && turn.failure.is_none();

@@ -12,7 +12,7 @@ use crate::core::effect::{DiskRequest, Effect, Exit, Pipe, Spawn};
 use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Output, Place};
-use crate::core::server::{Dialect, Server};
+use crate::core::server::{Dialect, Drain, Server};
 use crate::core::session::{Process, Session, Status};
 use crate::core::turn::{Failure, Turn};
 use crate::wire::claude;
@@ -671,6 +671,7 @@ impl Server {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let dialect = self.config.agents[session.agent].dialect;
         let described = describe(exit);
+        let draining = self.drain != Drain::Serving;
         if dialect == Dialect::Lines {
             let failed = exit != Some(Exit::Code(0));
             let interrupted = session.turn.as_ref().is_some_and(|turn| turn.interrupted);
@@ -687,7 +688,7 @@ impl Server {
             let interrupted = true;
             return self.end_turn(key, TurnEnd { interrupted, ..TurnEnd::default() });
         }
-        if self.is_draining() {
+        if draining {
             let sentence = "the server was stopped in the middle of the turn".to_owned();
             let failure = Some(Failure { code: "server_stopping", sentence });
             return self.end_turn(key, TurnEnd { failure, ..TurnEnd::default() });

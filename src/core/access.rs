@@ -88,9 +88,8 @@ fn host<'a>(head: &Head, input: &'a [u8], target: &Target<'a>) -> Result<&'a str
         return Ok(authority);
     }
     let shown: String = name.chars().filter(|c| c.is_ascii_graphic()).take(100).collect();
-    let sentence = format!(
-        "the host \"{shown}\" is not this server; use localhost, 127.0.0.1 or [::1]"
-    );
+    let sentence =
+        format!("the host \"{shown}\" is not this server; use localhost, 127.0.0.1 or [::1]");
     Err(refusal(Status::MISDIRECTED_REQUEST, "foreign_host", sentence))
 }
 

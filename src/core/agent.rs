@@ -8,6 +8,7 @@ use crate::base::lines::Lines;
 use crate::base::text::Text;
 use crate::core::effect::{Effect, Exit, Pipe, Signal};
 use crate::limits::{KIB, Limits};
+use crate::wire::claude::DeltaKind;
 use std::collections::VecDeque;
 
 /// Lines up to this length need no long-line buffer.
@@ -92,6 +93,27 @@ pub struct Agent {
     pub suspending: bool,
     /// Background tasks that would die with it.
     pub background: u32,
+    /// It once took prompts: what ends it is no failure to start.
+    pub was_ready: bool,
+    /// What its end means for its turn was told.
+    pub end_told: bool,
+    /// A long text of which only a part was published: the rest follows commit by commit.
+    pub emission: Option<Emission>,
+}
+
+/// A delta too long for one turn of the loop.
+#[derive(Debug)]
+pub struct Emission {
+    /// The text.
+    pub text: String,
+    /// How much of it was published.
+    pub at: usize,
+    /// The block it belongs to.
+    pub block: u32,
+    /// Words or thoughts.
+    pub kind: DeltaKind,
+    /// Its message, if the agent said so.
+    pub message_id: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +148,9 @@ impl Agent {
             long_since: 0,
             suspending: false,
             background: 0,
+            was_ready: false,
+            end_told: false,
+            emission: None,
         }
     }
 
@@ -228,8 +253,7 @@ impl Agent {
 
     /// Whether a sweep is due; it counts as asked for from here on.
     pub fn wants_sweep(&mut self, now_ms: u64) -> bool {
-        let due = self.life == Life::Exited
-            && matches!(self.sweep, Sweep::Due(at) if now_ms >= at);
+        let due = self.life == Life::Exited && matches!(self.sweep, Sweep::Due(at) if now_ms >= at);
         if due {
             self.sweep = Sweep::Asked;
         }
@@ -362,7 +386,10 @@ mod tests {
         let term = agent.climb(KEY, 5_000, &limits);
         assert!(matches!(term, Some(Effect::Signal(KEY, Signal::Terminate))));
         assert!(agent.climb(KEY, 9_999, &limits).is_none());
-        assert!(matches!(agent.climb(KEY, 10_000, &limits), Some(Effect::Signal(KEY, Signal::Kill))));
+        assert!(matches!(
+            agent.climb(KEY, 10_000, &limits),
+            Some(Effect::Signal(KEY, Signal::Kill))
+        ));
         assert!(agent.climb(KEY, u64::MAX, &limits).is_none());
         agent.exited(Exit::Signal(9), 10_100);
         assert!(agent.kill(KEY).is_none() && agent.terminate(KEY, 0, &limits).is_none());

@@ -82,6 +82,10 @@ pub struct Reader {
     pub filter: Filter,
     /// Frames were passed over since the last id it was sent.
     pub passed_over: bool,
+    /// Of a stream over all sessions: the numbers of those it wants, if not all.
+    pub owners: Option<Box<[u32]>>,
+    /// At `replay_end`, which is then a frame's end, the stream is shut.
+    pub shutting: bool,
     /// Close it as soon as what it owns is sent.
     pub ending: bool,
     /// Bytes that go out before the log's.
@@ -267,6 +271,11 @@ impl Exchange {
         self.head.as_ref().expect("a request is under way")
     }
 
+    /// The head of the request under way, if it got that far.
+    pub fn has_head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
     /// Looks for the next whole request.
     pub fn step(&mut self, limits: &Limits) -> Step {
         match self.stage {
@@ -281,7 +290,7 @@ impl Exchange {
     }
 
     fn step_head(&mut self, limits: &Limits) -> Step {
-        if self.input.is_empty() || self.close {
+        if self.input.is_empty() {
             return Step::More;
         }
         // One after the other, and not faster than the client takes the replies.
@@ -341,4 +350,4 @@ impl Exchange {
 
 // A subscriber is a slot here, a wheel entry and two links: the promise of a small one is kept
 // by the compiler.
-const _: () = assert!(size_of::<Connection>() <= 112);
+const _: () = assert!(size_of::<Connection>() <= 144);

@@ -38,8 +38,14 @@ impl Log {
     ///
     /// # Errors
     /// [`TooLarge`] if the frame takes more than a quarter of the ring.
-    pub fn append(&mut self, frame: &[u8], seq: u64, kind: EventKind) -> Result<bool, TooLarge> {
-        self.ring.push(frame, seq, kind as u8)?;
+    pub fn append(
+        &mut self,
+        frame: &[u8],
+        seq: u64,
+        owner: u32,
+        kind: EventKind,
+    ) -> Result<bool, TooLarge> {
+        self.ring.push(frame, seq, owner, kind as u8)?;
         Ok(!std::mem::replace(&mut self.dirty, true))
     }
 
@@ -75,8 +81,8 @@ mod tests {
     #[test]
     fn nothing_is_visible_before_it_is_shown() {
         let mut log = Log::new(1024);
-        assert_eq!(log.append(b"one", 1, EventKind::SessionOutput), Ok(true));
-        assert_eq!(log.append(b"two", 4, EventKind::SessionOutput), Ok(false));
+        assert_eq!(log.append(b"one", 1, 0, EventKind::SessionOutput), Ok(true));
+        assert_eq!(log.append(b"two", 4, 0, EventKind::SessionOutput), Ok(false));
         assert_eq!((log.visible(), log.hidden(), log.latest_seq()), (0, 6, None));
         assert!(log.show(3));
         assert_eq!((log.visible(), log.hidden(), log.latest_seq()), (3, 3, Some(1)));

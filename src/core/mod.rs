@@ -5,8 +5,11 @@
 
 pub mod access;
 pub mod agent;
+pub mod agents;
+pub mod api;
 pub mod approvals;
 pub mod connection;
+pub mod dialect;
 pub mod effect;
 pub mod event;
 pub mod large;
@@ -18,4 +21,5 @@ pub mod publisher;
 pub mod random;
 pub mod server;
 pub mod session;
+pub mod streams;
 pub mod turn;

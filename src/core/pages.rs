@@ -23,13 +23,14 @@ macro_rules! pages {
 }
 
 /// All of them.
-pub static PAGES: [Page; 9] = pages! {
+pub static PAGES: [Page; 10] = pages! {
     "/" HTML "index.html"
     "/sessions" HTML "index.html"
     "/session" HTML "index.html"
     "/test-sse.html" HTML "test-sse.html"
     "/js/app.js" SCRIPT "app.js"
     "/js/test-sse.js" SCRIPT "test-sse.js"
+    "/js/ui.js" SCRIPT "ui.js"
     "/js/session-event-stream.js" SCRIPT "session-event-stream.js"
     "/js/session-event-stream.mjs" SCRIPT "session-event-stream.mjs"
     "/style.css" STYLE "style.css"

@@ -35,6 +35,8 @@ pub struct Scope {
 pub struct Feed {
     /// The session's slot, by which the publisher names logs with news.
     pub key: Key,
+    /// The session's number in the log of all sessions: unlike a slot it is never used again.
+    pub number: u32,
     /// The log.
     pub log: Log,
     /// What the events say in common.
@@ -79,9 +81,9 @@ impl Output {
 
 impl Feed {
     /// A feed for a new session.
-    pub fn new(key: Key, session_id: String, ring_size: usize) -> Feed {
+    pub fn new(key: Key, number: u32, session_id: String, ring_size: usize) -> Feed {
         let scope = Scope { session_id, turn_id: None, prompt_id: None };
-        Feed { key, log: Log::new(ring_size), scope, held: Held::default() }
+        Feed { key, number, log: Log::new(ring_size), scope, held: Held::default() }
     }
 
     /// When text that waits to be joined must be published at the latest.
@@ -317,10 +319,10 @@ impl Publisher {
     }
 
     fn append_frame(&mut self, feed: &mut Feed, kind: EventKind) -> Result<(), TooLarge> {
-        if feed.log.append(&self.frame, self.seq, kind)? {
+        if feed.log.append(&self.frame, self.seq, feed.number, kind)? {
             self.dirty.push(feed.key);
         }
-        self.all.append(&self.frame, self.seq, kind).map(|_| ())
+        self.all.append(&self.frame, self.seq, feed.number, kind).map(|_| ())
     }
 
     fn encode_without_members(&mut self, scope: &Scope, kind: EventKind) {
@@ -360,7 +362,7 @@ mod tests {
         let large = LargeFields::new(1 << 20, 1 << 10);
         let publisher = Publisher::new(epoch, 100, Log::new(1 << 16), large, hold_ms);
         let key = Key { kind: 1, generation: 0, index: 0 };
-        (publisher, Feed::new(key, "session-1-a".into(), 1 << 14))
+        (publisher, Feed::new(key, 1, "session-1-a".into(), 1 << 14))
     }
 
     /// The data of every frame in a log, parsed.
@@ -450,7 +452,10 @@ mod tests {
         let mut offset = 10;
         let mut joined = String::new();
         for event in &events {
-            assert_eq!((event["type"].as_str(), event["block"].as_u64()), (Some("thinking"), Some(3)));
+            assert_eq!(
+                (event["type"].as_str(), event["block"].as_u64()),
+                (Some("thinking"), Some(3))
+            );
             assert_eq!(event["offset"].as_u64(), Some(offset));
             let content = event["content"].as_str().unwrap();
             offset += content.encode_utf16().count() as u64;

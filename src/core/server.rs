@@ -175,7 +175,9 @@ pub struct Server {
     pub(super) wheel: Wheel,
     fired: Vec<u32>,
     pub(super) effects: VecDeque<Effect>,
+    #[expect(clippy::vec_box, reason = "a box is handed to a connection as it is")]
     exchanges: Vec<Box<Exchange>>,
+    #[expect(clippy::vec_box, reason = "a box is handed to a reader as it is")]
     owns: Vec<Box<Own>>,
     /// Answers that wait for their event, in its order.
     held: VecDeque<(u64, Key)>,
@@ -197,6 +199,10 @@ pub struct Server {
     pub(super) date: (u64, HttpDate),
     /// Closed sessions whose logs are still served, oldest first.
     pub(super) closed: VecDeque<Key>,
+    /// Their ids.
+    pub(super) closed_ids: BTreeMap<String, Key>,
+    /// Sessions created so far.
+    pub(super) session_number: u32,
     /// Where answers are written before their length is known.
     pub(super) json: Vec<u8>,
 }
@@ -239,6 +245,8 @@ impl Server {
             counters: Counters::default(),
             date: (u64::MAX, reply::http_date(0)),
             closed: VecDeque::new(),
+            closed_ids: BTreeMap::new(),
+            session_number: 0,
             json: Vec::new(),
             now_ms: 0,
             wall_ms: 0,
@@ -341,10 +349,14 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Http(exchange) = &mut connection.phase else { return self.close(key) };
         exchange.ended = true;
-        match exchange.stage {
-            Stage::Head | Stage::Body if exchange.has_output() => exchange.close = true,
-            Stage::Head | Stage::Body | Stage::Lingering => self.close(key),
-            Stage::Waiting | Stage::Held | Stage::Ending => exchange.close = true,
+        // Whole requests are worked on as they come in: what is left of the input is none.
+        let over = match exchange.stage {
+            Stage::Head | Stage::Body => !exchange.has_output(),
+            Stage::Lingering => true,
+            Stage::Waiting | Stage::Held | Stage::Ending => false,
+        };
+        if over {
+            self.close(key);
         }
     }
 
@@ -368,7 +380,13 @@ impl Server {
                     if over {
                         self.refuse_body(&mut exchange);
                     }
+                    let gone = exchange.ended
+                        && matches!(exchange.stage, Stage::Head | Stage::Body)
+                        && !exchange.has_output();
                     self.put_exchange(key, exchange);
+                    if gone {
+                        self.close(key);
+                    }
                     return;
                 }
                 Step::Bad(bad) => {
@@ -390,7 +408,7 @@ impl Server {
     }
 
     /// Takes a connection's exchange out, to work on it beside everything else.
-    fn take_exchange(&mut self, key: Key) -> Option<Box<Exchange>> {
+    pub(super) fn take_exchange(&mut self, key: Key) -> Option<Box<Exchange>> {
         let connection = self.connections.get_mut(key)?;
         match std::mem::replace(&mut connection.phase, Phase::Taken) {
             Phase::Http(exchange) => Some(exchange),
@@ -448,7 +466,10 @@ impl Server {
             }
             Stage::Body => {
                 // From the end of the head, once: bytes do not buy more time.
-                exchange.due = exchange.body_due.get_or_insert(self.now_ms + limits.body_timeout_ms).to_owned();
+                exchange.due = exchange
+                    .body_due
+                    .get_or_insert(self.now_ms + limits.body_timeout_ms)
+                    .to_owned();
             }
             Stage::Head | Stage::Waiting | Stage::Held | Stage::Ending | Stage::Lingering => {}
         }
@@ -585,7 +606,6 @@ impl Server {
                 }
                 match exchange.stage {
                     Stage::Ending => self.end_exchange(key),
-                    _ if exchange.close => self.close(key),
                     // Pipelined requests wait until the client has taken the replies.
                     _ => self.advance(key),
                 }
@@ -644,6 +664,7 @@ impl Server {
         }
         self.release_held();
         self.release_agents();
+        self.resume_agents();
     }
 
     /// Moves everybody who waits at a log to the pending list.
@@ -755,8 +776,8 @@ impl Server {
     fn connection_due(&mut self, key: Key) {
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let stalled = connection.blocked
-            && now_ms >= connection.progress_at + self.limits.write_stall_ms;
+        let stalled =
+            connection.blocked && now_ms >= connection.progress_at + self.limits.write_stall_ms;
         if stalled {
             if matches!(connection.phase, Phase::Stream(_)) {
                 self.counters.readers_cut += 1;
@@ -768,6 +789,8 @@ impl Server {
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {
                 Stage::Waiting | Stage::Held | Stage::Ending => {}
                 Stage::Lingering => return self.close(key),
+                // A slow client still takes its reply: the stall deadline judges that.
+                _ if exchange.has_output() => exchange.due = now_ms + self.limits.keep_alive_ms,
                 Stage::Head if exchange.input.is_empty() => return self.close(key),
                 Stage::Head | Stage::Body => return self.answer_timeout(key),
             },
@@ -856,7 +879,11 @@ impl Server {
     }
 
     /// The answer to a request that waited has been written: send it, then go on.
-    pub(super) fn resume_answer(&mut self, key: Key, write: impl FnOnce(&mut Self, &mut Exchange) -> Option<u64>) {
+    pub(super) fn resume_answer(
+        &mut self,
+        key: Key,
+        write: impl FnOnce(&mut Self, &mut Exchange) -> Option<u64>,
+    ) {
         let Some(mut exchange) = self.take_exchange(key) else { return };
         if exchange.stage != Stage::Waiting {
             return self.put_exchange(key, exchange);

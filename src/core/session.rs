@@ -111,6 +111,10 @@ pub struct Session {
     pub model: Option<String>,
     /// The permission mode that was asked for.
     pub mode: Option<String>,
+    /// The model that its agent said it uses.
+    pub model_in_use: Option<String>,
+    /// The mode that its agent said it is in.
+    pub mode_in_use: Option<String>,
     /// When it was created, in milliseconds since 1970.
     pub created_at: u64,
     /// When anything last happened, in milliseconds since 1970.
@@ -141,6 +145,8 @@ pub struct Session {
     pub closed_at: Option<u64>,
     /// What the conversation cost, in US dollars.
     pub total_cost_usd: f64,
+    /// What the agent said that its conversation cost: it counts on, we take differences.
+    pub agent_cost_usd: f64,
     /// Tokens of the last turn: JSON.
     pub usage: Option<String>,
     /// Subagents that have not ended.
@@ -167,11 +173,11 @@ impl Session {
         if self.deleting {
             return Status::Stopping;
         }
+        if !self.approvals.open.is_empty() {
+            return Status::Waiting;
+        }
         if self.turn.is_some() {
-            return match self.approvals.open.is_empty() {
-                true => Status::Running,
-                false => Status::Waiting,
-            };
+            return Status::Running;
         }
         match self.process_state {
             Process::Starting => Status::Starting,

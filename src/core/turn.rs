@@ -42,6 +42,8 @@ pub struct Turn {
     pub api_error: Option<ApiError>,
     /// The last text of the main conversation.
     pub last_text: String,
+    /// UTF-16 units told of the text and the errors of an agent that speaks no lines.
+    offsets: [u64; 2],
     streaming: Option<Streaming>,
     /// How many blocks of which message were told.
     messages: Vec<(String, u32)>,
@@ -148,6 +150,11 @@ pub struct EndedTool {
 }
 
 impl Turn {
+    /// A turn that begins now, for a prompt or for nobody's.
+    pub fn new(id: String, prompt: Option<Prompt>, now_ms: u64) -> Turn {
+        Turn { id, prompt, started_at: now_ms, ..Turn::default() }
+    }
+
     /// A message begins to stream.
     pub fn message_started(&mut self, message_id: &str) {
         // Blocks of the last one that never ended may be replaced by this one's.
@@ -156,8 +163,7 @@ impl Turn {
         {
             return;
         }
-        self.streaming =
-            Some(Streaming { message_id: message_id.to_owned(), blocks: Vec::new() });
+        self.streaming = Some(Streaming { message_id: message_id.to_owned(), blocks: Vec::new() });
     }
 
     /// Text arrives.
@@ -384,6 +390,13 @@ impl Turn {
         Some(EndedTool { tool: open.tool, input: open.input? })
     }
 
+    /// Counts text of an agent that speaks no lines: how much of its block came before.
+    pub fn text_offset(&mut self, block: u32, text: &str) -> u64 {
+        let offset = &mut self.offsets[usize::from(block > 0)];
+        *offset += utf16_length(text);
+        *offset - utf16_length(text)
+    }
+
     /// Whether this call is open.
     pub fn has_tool(&self, tool_use_id: &str) -> bool {
         self.tools.iter().any(|open| open.tool_use_id == tool_use_id)
@@ -441,7 +454,12 @@ fn push_operation(list: &mut Vec<u8>, operation: &Operation<'_>, tool_use_id: Op
         list.push(b',');
     }
     crate::wire::json::object(list, |object| {
-        operation.write(object);
+        object.string("type", operation.kind);
+        object.string("tool", operation.tool);
+        match &operation.target {
+            operations::Target::Path(path) => object.string("path", path),
+            operations::Target::Command(command) => object.string("command", command),
+        }
         object.string_or_null("toolUseId", tool_use_id);
     });
 }

@@ -281,6 +281,10 @@ mod tests {
             ("::", "::ffff:127.0.0.1"),
             ("127.0.0.1", "::ffff:127.0.0.1"),
         ] {
+            if bind.contains(':') && TcpListener::bind(("::1", 0)).is_err() {
+                eprintln!("not shown for {bind}: there is no IPv6 here");
+                continue;
+            }
             let (near, _far, local, peer) = connection(bind, to);
             let (plain_local, plain_peer) = (unmapped(local), unmapped(peer));
             let told = peers.ask(plain_local, plain_peer).unwrap().expect(to);

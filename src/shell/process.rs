@@ -289,6 +289,26 @@ pub fn sweep(prefix: &str, session: Option<&str>, spare: &dyn Fn(u32) -> bool) -
     swept
 }
 
+/// SIGKILL for every live child of ours that `known` does not name: orphans that we adopted,
+/// whatever they did to their environment. For the end of the server, when every agent's
+/// background tasks are to go; before, nobody can say whose session such a one belongs to.
+/// The dying hand us their own children: repeat until nothing is found.
+pub fn kill_adopted(known: &dyn Fn(u32) -> bool) -> Swept {
+    let mut swept = Swept::default();
+    for pid in children().into_iter().filter(|&pid| !known(pid)) {
+        let Ok(process) = PidFd::open(pid) else { continue };
+        // The number may have changed hands since the list was read; and a zombie is no prey.
+        if parent_of(pid) != Some(std::process::id()) || matches!(sys::reap(pid), Ok(Some(_))) {
+            continue;
+        }
+        swept.found += 1;
+        if process.signal(sys::SIGKILL).is_ok() {
+            swept.killed += 1;
+        }
+    }
+    swept
+}
+
 /// How many live processes carry the marker, as [`sweep`] would find them.
 pub fn descendants_alive(prefix: &str, session: Option<&str>, spare: &dyn Fn(u32) -> bool) -> u32 {
     let mut alive = 0;

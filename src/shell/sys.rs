@@ -203,7 +203,8 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Sets the mode bits that files we make do not get; returns the old ones.
+/// Sets the mode bits that files we make do not get; returns the old ones. Children inherit
+/// it, and an agent makes files for its user: prefer modes given to each file.
 pub fn umask(mask: u32) -> u32 {
     // SAFETY: takes an integer, cannot fail.
     unsafe { libc::umask(mask as libc::mode_t) as u32 }

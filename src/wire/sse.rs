@@ -110,10 +110,21 @@ mod tests {
         id(&mut out, want);
         assert_eq!(out, format!("id: {want}\n").as_bytes());
         for bad in [
-            "", "-", "00abcdef0123", "00abcdef0123-", "00abcdef0123-01", "00ABCDEF0123-1",
-            "00abcdef0123-+1", "00abcdef0123-1 ", "00abcdef0123--1", "0abcdef0123-1", "1-1",
-            "00abcdef0123-99999999999999999999999", "00abcdef0123-18446744073709551616",
-            "00abcdef01é3-1", "../../etc/passwd",
+            "",
+            "-",
+            "00abcdef0123",
+            "00abcdef0123-",
+            "00abcdef0123-01",
+            "00ABCDEF0123-1",
+            "00abcdef0123-+1",
+            "00abcdef0123-1 ",
+            "00abcdef0123--1",
+            "0abcdef0123-1",
+            "1-1",
+            "00abcdef0123-99999999999999999999999",
+            "00abcdef0123-18446744073709551616",
+            "00abcdef01é3-1",
+            "../../etc/passwd",
         ] {
             assert_eq!(EventId::parse(bad.as_bytes()), None, "{bad}");
         }

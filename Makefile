@@ -1,0 +1,27 @@
+# make run | test | lint | sim | help. Everything needs only cargo; `make test` installs the rest.
+
+SEEDS ?= 500
+
+.PHONY: help run build test lint sim setup
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+
+run: ## build and start the server: make run ARGS='--agent demo'
+	cargo run --release -- serve $(ARGS)
+
+build: ## the release binary, target/release/sidestream
+	cargo build --release
+
+setup: ## what the tests need, installed where it is missing
+	scripts/setup-tests.sh
+
+lint: ## formatting and clippy
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+test: setup lint ## everything: lint, unit tests, simulation, sockets, the real CLI, a real browser
+	cargo test --no-fail-fast
+
+sim: ## the simulation over many seeds: make sim SEEDS=10000
+	SIM_SEEDS=$(SEEDS) cargo test --release --test simulation -- --nocapture

@@ -1,0 +1,120 @@
+//! Endpoints about approvals: what is open, and a human's answer.
+
+use super::*;
+
+impl Server {
+    pub(super) fn approvals(&mut self, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        self.say(|server, object| {
+            let Some(session) = server.sessions.get(key) else { return };
+            object.bool("success", true);
+            object.string("sessionId", session.id());
+            object.array("approvals", |array| {
+                for approval in &session.approvals.open {
+                    array.object(|object| approval.write(object));
+                }
+            });
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+
+    pub(super) fn answer_approval(
+        &mut self,
+        request: &Request<'_>,
+        id: &str,
+        approval: &str,
+    ) -> Outcome {
+        let key = self.session_key(id)?;
+        let body = request.json()?;
+        let answer = answer(&body)?;
+        let hash = text(&body, "inputHash")?;
+        let persistent = self.config.allow_persistent_rules;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(Problem::session_not_found(id));
+        };
+        let Some(open) = session.approvals.find(approval) else {
+            return Err(not_open(session, approval));
+        };
+        if hash.is_some_and(|hash| !hash.eq_ignore_ascii_case(&open.input_hash)) {
+            let sentence = "the input is another one than the answer is about";
+            return Err(Problem::conflict("input_hash_mismatch", sentence));
+        }
+        let (input, rules) = answer
+            .settle(open, persistent)
+            .map_err(|unfit| Problem::new(Status::BAD_REQUEST, unfit.code, unfit.sentence))?;
+        let decision = if answer.allow { "allow" } else { "deny" };
+        let Some(decided) = session.approvals.decide(approval, decision, LOCAL) else {
+            return Err(not_open(session, approval));
+        };
+        let message = answer.message.as_deref().unwrap_or("the user said no");
+        let feed = &mut session.feed;
+        let seq = self.publisher.publish(feed, EventKind::ApprovalResolved, |object| {
+            object.string("approvalId", &decided.id);
+            object.string("decision", decision);
+            object.string("by", LOCAL);
+            match answer.allow {
+                true => object.raw("input", &input),
+                false => object.string("message", message),
+            }
+            object.string_or_null("toolUseId", decided.tool_use_id.as_deref());
+        });
+        let now_ms = self.now_ms;
+        if let Some(agent) = session.process.and_then(|agent| self.agents.get_mut(agent)) {
+            agent.heard_at = now_ms; // Its silence was ours.
+            agent.stdin.queue(seq, |out| match answer.allow {
+                true => claude::allow(out, &decided.request_id, &input, rules.as_deref()),
+                false => claude::deny(out, &decided.request_id, message, answer.interrupt),
+            });
+        }
+        self.update_status(key, None);
+        self.arm_session_now(key);
+        self.say(|server, object| {
+            object.bool("success", true);
+            object.string("approvalId", &decided.id);
+            object.string("decision", decision);
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+}
+
+/// The answer to an approval, as its body tells it.
+fn answer(body: &Value) -> Result<Answer, Problem> {
+    let allow = match text(body, "decision")? {
+        Some("allow") => true,
+        Some("deny") => false,
+        Some(_) | None => {
+            let sentence = "\"decision\" must be \"allow\" or \"deny\"";
+            return Err(Problem::bad("decision_missing", sentence));
+        }
+    };
+    let member = |name: &str| Some(&body[name]).filter(|value| !value.is_null()).cloned();
+    Ok(Answer {
+        allow,
+        message: text(body, "message")?.map(str::to_owned),
+        interrupt: flag(body, "interrupt")?,
+        updated_input: member("updatedInput"),
+        answers: member("answers"),
+        updated_permissions: member("updatedPermissions"),
+    })
+}
+
+/// Why an approval cannot be answered.
+fn not_open(session: &Session, id: &str) -> Problem {
+    match session.approvals.decided(id) {
+        None => {
+            let sentence = "there is no such approval in this session";
+            Problem::new(Status::NOT_FOUND, "approval_not_found", sentence)
+        }
+        Some(decided) => {
+            let (code, sentence) = match decided.decision {
+                "withdrawn" => ("approval_withdrawn", "the agent no longer asks".to_owned()),
+                decision => ("approval_decided", format!("it was answered before: {decision}")),
+            };
+            let mut problem = Problem::conflict(code, sentence);
+            problem.detail = Some(("decision", format!("\"{}\"", decided.decision)));
+            problem
+        }
+    }
+}

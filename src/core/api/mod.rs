@@ -1,0 +1,614 @@
+//! The product's endpoints: what a request asks for, and what it is answered.
+//!
+//! The only module that knows them. A handler reads the request, changes the server, and returns
+//! a [`Reply`]; a reply that reports a change leaves only when the change is durable. Framing,
+//! buffers and deadlines are `connection.rs`'s business.
+
+mod approvals;
+mod events;
+mod prompts;
+mod server;
+mod sessions;
+
+use crate::base::arena::Key;
+use crate::core::access::Refusal;
+use crate::core::approvals::Answer;
+use crate::core::connection::{Exchange, Peer, Stage};
+use crate::core::effect::{DirectoryProblem, DiskRequest, Effect};
+use crate::core::event::{EventKind, Filter};
+use crate::core::metrics::{self, StreamCount};
+use crate::core::pages::{self, Page};
+use crate::core::prompts::{Known, Prompt, Prompts};
+use crate::core::publisher::Feed;
+use crate::core::server::{Drain, PendingDirectory, Server};
+use crate::core::session::{Conversation, Process, Session, Status as SessionStatus};
+use crate::core::streams::{Replay, StreamRequest};
+use crate::wire::claude;
+use crate::wire::head::{self, BadRequest, Head, Method, Span};
+use crate::wire::json::{self, Object};
+use crate::wire::reply::{self, ReplyHead, Status};
+use crate::wire::target::{self, Target};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+/// Methods of most endpoints.
+const GET: &[Method] = &[Method::Get, Method::Head];
+const POST: &[Method] = &[Method::Post];
+/// The permission modes that a session may be given.
+const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
+/// The longest name, model or client id.
+const NAME_SIZE_MAX: usize = 200;
+/// The longest prompt id.
+const PROMPT_ID_SIZE_MAX: usize = 128;
+/// The shortest and the longest heartbeat a client may ask for.
+const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
+/// The longest opening comment a client may ask for.
+const PAD_MAX: usize = 64 * 1024;
+/// Seconds after which a client that met a limit may try again.
+const RETRY_AFTER_S: &str = "1";
+/// Who is said to have acted where no token names anybody.
+const LOCAL: &str = "local";
+
+/// A session that is being created.
+#[derive(Debug)]
+pub struct NewSession {
+    /// The directory as the client wrote it.
+    pub asked: String,
+    /// The agent among the configured ones.
+    pub agent: usize,
+    /// The model, if one was named.
+    pub model: Option<String>,
+    /// The permission mode, if one was named.
+    pub mode: Option<String>,
+    /// The human's name for it.
+    pub name: Option<String>,
+}
+
+/// What a request names.
+enum Route<'a> {
+    Sessions,
+    Session(&'a str),
+    Status(&'a str),
+    Context(&'a str),
+    Events(&'a str),
+    EventsStatus(&'a str),
+    Event(&'a str, &'a str),
+    Prompt(&'a str),
+    Interrupt(&'a str),
+    Queue(&'a str),
+    Queued(&'a str, &'a str),
+    Approvals(&'a str),
+    Approval(&'a str, &'a str),
+    AllEvents,
+    Metrics,
+    Stats,
+    Capabilities,
+    Agents,
+    Health,
+    Ready,
+    OldWebSocket,
+    Page(&'static Page),
+}
+
+impl<'a> Route<'a> {
+    fn find(segments: &[&'a str], path: &str) -> Option<Route<'a>> {
+        Some(match *segments {
+            ["claude", "api", "claude", "sessions"] | ["api", "sessions" | "session"] => {
+                Route::Sessions
+            }
+            ["claude", "api", "claude", "chat"] => Route::OldWebSocket,
+            ["api", "sessions" | "session", id, ref rest @ ..] => match *rest {
+                [] => Route::Session(id),
+                ["status"] => Route::Status(id),
+                ["context"] => Route::Context(id),
+                ["events"] => Route::Events(id),
+                ["events", "status"] => Route::EventsStatus(id),
+                ["events", event] => Route::Event(id, event),
+                ["prompt"] => Route::Prompt(id),
+                ["interrupt"] => Route::Interrupt(id),
+                ["queue"] => Route::Queue(id),
+                ["queue", prompt] => Route::Queued(id, prompt),
+                ["approvals"] => Route::Approvals(id),
+                ["approvals", approval] => Route::Approval(id, approval),
+                _ => return None,
+            },
+            ["api", "events"] => Route::AllEvents,
+            ["api", "debug", "metrics"] => Route::Metrics,
+            ["api", "sse", "stats"] => Route::Stats,
+            ["api", "capabilities"] => Route::Capabilities,
+            ["api", "agents"] => Route::Agents,
+            ["health"] => Route::Health,
+            ["ready"] => Route::Ready,
+            _ => Route::Page(pages::find(path)?),
+        })
+    }
+
+    fn methods(&self) -> &'static [Method] {
+        match self {
+            Route::Sessions => &[Method::Get, Method::Head, Method::Post],
+            Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
+            Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) => POST,
+            Route::Queued(..) => &[Method::Delete],
+            Route::OldWebSocket => &[
+                Method::Get,
+                Method::Head,
+                Method::Post,
+                Method::Put,
+                Method::Patch,
+                Method::Delete,
+            ],
+            _ => GET,
+        }
+    }
+}
+
+/// A request, taken apart.
+struct Request<'a> {
+    connection: Key,
+    head: Head,
+    input: &'a [u8],
+    body: &'a [u8],
+    target: Target<'a>,
+    peer: Peer,
+}
+
+impl<'a> Request<'a> {
+    fn text(&self, span: Option<Span>) -> Option<&'a str> {
+        span.and_then(|span| span.text(self.input))
+    }
+
+    fn parameter(&self, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
+        self.target.parameter(name).map_err(Problem::from)
+    }
+
+    /// The body as a JSON object. An empty body is an empty object.
+    fn json(&self) -> Result<Value, Problem> {
+        if self.body.is_empty() && self.head.content_type.is_none() {
+            return Ok(Value::Object(serde_json::Map::new()));
+        }
+        let media_type = self.text(self.head.content_type).unwrap_or_default();
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            let sentence = "the body must be sent as Content-Type: application/json";
+            return Err(Problem::new(Status::UNSUPPORTED_MEDIA_TYPE, "not_json", sentence));
+        }
+        match serde_json::from_slice(self.body) {
+            Ok(Value::Object(object)) => Ok(Value::Object(object)),
+            Ok(_) => Err(Problem::bad("invalid_body", "the body must be a JSON object")),
+            Err(error) => {
+                let sentence = format!("the body is not JSON: {error}");
+                Err(Problem::bad("invalid_json", sentence))
+            }
+        }
+    }
+}
+
+/// An answer that says what is wrong.
+struct Problem {
+    status: Status,
+    code: Cow<'static, str>,
+    sentence: String,
+    fields: Vec<(&'static str, String)>,
+    /// A member that says more, and its JSON.
+    detail: Option<(&'static str, String)>,
+}
+
+impl Problem {
+    fn new(
+        status: Status,
+        code: impl Into<Cow<'static, str>>,
+        sentence: impl Into<String>,
+    ) -> Problem {
+        let (code, sentence) = (code.into(), sentence.into());
+        Problem { status, code, sentence, fields: Vec::new(), detail: None }
+    }
+
+    fn bad(code: &'static str, sentence: impl Into<String>) -> Problem {
+        Problem::new(Status::BAD_REQUEST, code, sentence)
+    }
+
+    fn conflict(code: &'static str, sentence: impl Into<String>) -> Problem {
+        Problem::new(Status::CONFLICT, code, sentence)
+    }
+
+    fn limited(status: Status, code: &'static str, sentence: impl Into<String>) -> Problem {
+        let mut problem = Problem::new(status, code, sentence);
+        problem.fields.push(("Retry-After", RETRY_AFTER_S.to_owned()));
+        problem
+    }
+
+    fn session_not_found(id: &str) -> Problem {
+        let shown: String = id.chars().take(80).collect();
+        let sentence = format!("there is no session \"{shown}\"");
+        Problem::new(Status::NOT_FOUND, "session_not_found", sentence)
+    }
+}
+
+impl From<BadRequest> for Problem {
+    fn from(bad: BadRequest) -> Problem {
+        let mut problem = Problem::new(bad.status(), bad.code(), bad.sentence());
+        if bad.status() == Status::METHOD_NOT_ALLOWED {
+            problem.fields.push(("Allow", head::ALLOW.to_owned()));
+        }
+        problem
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        let mut problem = Problem::new(refusal.status, refusal.code, refusal.sentence);
+        if refusal.status == Status::UNAUTHORIZED {
+            problem.fields.push(("WWW-Authenticate", "Bearer realm=\"sidestream\"".to_owned()));
+        }
+        problem
+    }
+}
+
+/// What a request is answered.
+enum Reply {
+    /// What `Server::json` holds, once event `after` is durable.
+    Json { status: Status, after: Option<u64>, fields: Vec<(&'static str, String)> },
+    /// A large field of an event: its bytes and their type.
+    Bytes(Vec<u8>, &'static str),
+    /// A page.
+    Page(&'static Page),
+    /// No content; `Allow` says what there is.
+    Options(String),
+    /// The answer comes later.
+    Later,
+    /// The connection becomes a stream.
+    Stream(StreamRequest),
+    /// A stream that is refused for now.
+    Busy(&'static str),
+}
+
+type Outcome = Result<Reply, Problem>;
+
+fn ok() -> Outcome {
+    Ok(Reply::Json { status: Status::OK, after: None, fields: Vec::new() })
+}
+
+fn ok_after(seq: u64) -> Outcome {
+    Ok(Reply::Json { status: Status::OK, after: Some(seq), fields: Vec::new() })
+}
+
+/// A string member of a body: absent and null are the same.
+fn text<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Problem> {
+    match &body[name] {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        _ => Err(Problem::bad("invalid_type", format!("\"{name}\" must be a string"))),
+    }
+}
+
+/// A true-or-false member of a body, false if it is absent.
+fn flag(body: &Value, name: &str) -> Result<bool, Problem> {
+    match &body[name] {
+        Value::Null => Ok(false),
+        Value::Bool(value) => Ok(*value),
+        _ => Err(Problem::bad("invalid_type", format!("\"{name}\" must be true or false"))),
+    }
+}
+
+/// A short text that will stand in events and arguments.
+fn name<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Problem> {
+    let value = text(body, name)?;
+    let unfit = |text: &str| {
+        text.is_empty() || text.len() > NAME_SIZE_MAX || text.chars().any(char::is_control)
+    };
+    if value.is_some_and(unfit) {
+        let sentence = format!(
+            "\"{name}\" must be 1 to {NAME_SIZE_MAX} bytes long, without control characters"
+        );
+        return Err(Problem::bad("invalid_value", sentence));
+    }
+    Ok(value)
+}
+
+impl Server {
+    /// Answers a whole request. Returns whether the connection can go on to the next one.
+    pub(super) fn answer(&mut self, key: Key, mut exchange: Box<Exchange>) -> bool {
+        let head = *exchange.head();
+        let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
+        let input = std::mem::take(&mut exchange.input);
+        let body = std::mem::take(&mut exchange.body);
+        self.name_request(&mut exchange, &head, &input);
+        exchange.close |= !head.keep_alive || self.is_draining();
+        let outcome = match target::parse(head.method, head.target.of(&input)) {
+            Ok(target) => {
+                let connection = key;
+                let request =
+                    Request { connection, head, input: &input, body: &body, target, peer };
+                self.handle(&request)
+            }
+            Err(bad) => Err(bad.into()),
+        };
+        let etag = head.if_none_match.and_then(|span| span.text(&input)).map(str::to_owned);
+        (exchange.input, exchange.body) = (input, body);
+        let seq = match outcome {
+            Ok(Reply::Later) => {
+                exchange.stage = Stage::Waiting;
+                self.put_exchange(key, exchange);
+                return false;
+            }
+            Ok(Reply::Stream(request)) if head.method != Method::Head => {
+                if exchange.input.len() > head.length {
+                    // A stream ends with the client's next byte, and that is here already.
+                    self.put_exchange(key, exchange);
+                    self.close(key);
+                    return false;
+                }
+                self.open_stream(key, exchange, request);
+                return false;
+            }
+            Ok(Reply::Busy(reason)) if head.method != Method::Head => {
+                self.counters.limited += 1;
+                self.busy_stream(&mut exchange, reason);
+                None
+            }
+            Ok(Reply::Stream(_) | Reply::Busy(_)) => {
+                self.write_stream_head(&mut exchange);
+                exchange.close = true;
+                None
+            }
+            Ok(Reply::Json { status, after, fields }) => {
+                self.write_json(&mut exchange, status, &fields);
+                after
+            }
+            Ok(Reply::Bytes(bytes, content_type)) => {
+                let fields = [("Cache-Control", "private, max-age=31536000, immutable")];
+                self.write_reply(&mut exchange, Status::OK, Some(content_type), &fields, &bytes);
+                None
+            }
+            Ok(Reply::Page(page)) => {
+                self.write_page(&mut exchange, page, etag.as_deref());
+                None
+            }
+            Ok(Reply::Options(allow)) => {
+                let fields = [("Allow", &*allow)];
+                self.write_reply(&mut exchange, Status::NO_CONTENT, None, &fields, &[]);
+                None
+            }
+            Err(problem) => {
+                self.write_problem(&mut exchange, &problem);
+                None
+            }
+        };
+        self.finish_answer(key, exchange, seq)
+    }
+
+    /// Sends an answer, or holds it back until its event is durable.
+    fn finish_answer(&mut self, key: Key, mut exchange: Box<Exchange>, seq: Option<u64>) -> bool {
+        if let Some(seq) = seq
+            && seq > self.publisher.visible()
+        {
+            exchange.stage = Stage::Held;
+            self.hold(seq, key);
+            self.put_exchange(key, exchange);
+            return false;
+        }
+        self.next_request(&mut exchange);
+        self.put_exchange(key, exchange);
+        true
+    }
+
+    /// The request's id: the client's if it is harmless, else one of ours.
+    fn name_request(&mut self, exchange: &mut Exchange, head: &Head, input: &[u8]) {
+        let theirs = head.request_id.and_then(|span| span.text(input)).filter(|id| {
+            let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            (1..=64).contains(&id.len()) && id.bytes().all(harmless)
+        });
+        exchange.request_id.clear();
+        match theirs {
+            Some(id) => exchange.request_id.push_str(id),
+            None => {
+                use std::fmt::Write as _;
+                let _ = write!(exchange.request_id, "{:016x}", self.random.bits());
+            }
+        }
+    }
+
+    // Writing.
+
+    fn write_reply(
+        &mut self,
+        exchange: &mut Exchange,
+        status: Status,
+        content_type: Option<&str>,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) {
+        let request_id = std::mem::take(&mut exchange.request_id);
+        let (version, is_head) = match exchange.has_head() {
+            Some(head) => (head.version, head.method == Method::Head),
+            None => (head::Version::Http11, false),
+        };
+        let mut all = Vec::with_capacity(fields.len() + 3);
+        all.extend_from_slice(fields);
+        all.push(("X-Content-Type-Options", "nosniff"));
+        all.push(("Cross-Origin-Resource-Policy", "same-origin"));
+        all.push(("X-Request-Id", &request_id));
+        let head = ReplyHead {
+            status,
+            date: self.date.1.as_str(),
+            content_type,
+            content_length: (status != Status::NOT_MODIFIED).then_some(body.len() as u64),
+            keep_alive: !exchange.close,
+            version,
+            fields: &all,
+        };
+        reply::write_head(&mut exchange.out, &head);
+        if !is_head {
+            exchange.out.extend_from_slice(body);
+        }
+        exchange.request_id = request_id;
+    }
+
+    fn write_json(
+        &mut self,
+        exchange: &mut Exchange,
+        status: Status,
+        fields: &[(&'static str, String)],
+    ) {
+        let json = std::mem::take(&mut self.json);
+        let mut all: Vec<(&str, &str)> =
+            fields.iter().map(|(name, value)| (*name, &**value)).collect();
+        all.push(("Cache-Control", "no-store"));
+        self.write_reply(exchange, status, Some("application/json"), &all, &json);
+        self.json = json;
+        self.json.clear();
+        self.json.shrink_to(64 * 1024);
+    }
+
+    fn write_problem(&mut self, exchange: &mut Exchange, problem: &Problem) {
+        match problem.status {
+            Status::TOO_MANY_REQUESTS | Status::SERVICE_UNAVAILABLE => self.counters.limited += 1,
+            Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
+                self.counters.requests_refused += 1;
+            }
+            _ => {}
+        }
+        self.json.clear();
+        let request_id = &exchange.request_id;
+        json::object(&mut self.json, |object| {
+            object.bool("success", false);
+            object.string("error", &problem.sentence);
+            object.string("code", &problem.code);
+            if let Some((name, json)) = &problem.detail {
+                object.raw(name, json);
+            }
+            object.string("requestId", request_id);
+        });
+        self.write_json(exchange, problem.status, &problem.fields);
+    }
+
+    fn write_page(&mut self, exchange: &mut Exchange, page: &'static Page, etag: Option<&str>) {
+        let tag = format!("\"{:016x}\"", page.etag);
+        let csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+            img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+        let mut fields = vec![("Cache-Control", "no-cache"), ("ETag", &*tag)];
+        let matches = |etag: &str| {
+            etag == "*" || etag.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
+        };
+        if etag.is_some_and(matches) {
+            return self.write_reply(exchange, Status::NOT_MODIFIED, None, &fields, &[]);
+        }
+        fields.push(("Content-Security-Policy", csp));
+        fields.push(("Referrer-Policy", "no-referrer"));
+        self.write_reply(exchange, Status::OK, Some(page.content_type), &fields, page.bytes);
+    }
+
+    /// Answers what was no request.
+    pub(super) fn answer_bad(&mut self, exchange: &mut Exchange, bad: BadRequest) {
+        exchange.close = true;
+        self.write_problem(exchange, &bad.into());
+    }
+
+    /// Answers a request that did not come in time.
+    pub(super) fn answer_late(&mut self, exchange: &mut Exchange) {
+        exchange.close = true;
+        let sentence = "the request did not arrive in time";
+        let problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
+        self.write_problem(exchange, &problem);
+    }
+
+    /// Answers a body for which there is no room now.
+    pub(super) fn refuse_body(&mut self, exchange: &mut Exchange) {
+        exchange.close = true;
+        exchange.stage = Stage::Ending;
+        let sentence = "too many request bodies are on their way; try again soon";
+        let problem = Problem::limited(Status::SERVICE_UNAVAILABLE, "bodies_max", sentence);
+        self.write_problem(exchange, &problem);
+    }
+
+    // Routing.
+
+    fn handle(&mut self, request: &Request<'_>) -> Outcome {
+        let admitted =
+            self.config.access.admit(&request.head, request.input, &request.target, request.peer);
+        if request.target.asterisk {
+            admitted?;
+            return Ok(Reply::Options(head::ALLOW.to_owned()));
+        }
+        let segments: Vec<Cow<'_, str>> = request.target.segments().collect::<Result<_, _>>()?;
+        let mut path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
+        // A target is matched whole first, then without the base path.
+        let base: Vec<&str> = self.config.base_path.split('/').filter(|s| !s.is_empty()).collect();
+        let mut route = Route::find(&path, request.target.path);
+        if route.is_none() && !base.is_empty() && path.starts_with(&base) {
+            path.drain(..base.len());
+            let rest = &request.target.path[self.config.base_path.len()..];
+            route = Route::find(&path, if rest.is_empty() { "/" } else { rest });
+        }
+        admitted?;
+        let Some(route) = route else {
+            let sentence = "there is nothing at this path; docs/api.md lists what there is";
+            return Err(Problem::new(Status::NOT_FOUND, "not_found", sentence));
+        };
+        let methods = route.methods();
+        let allow = || {
+            let names: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+            format!("{}, OPTIONS", names.join(", "))
+        };
+        if request.head.method == Method::Options {
+            return Ok(Reply::Options(allow()));
+        }
+        if !methods.contains(&request.head.method) {
+            let sentence = format!("this path takes {}", allow());
+            let mut problem =
+                Problem::new(Status::METHOD_NOT_ALLOWED, "method_not_allowed", sentence);
+            problem.fields.push(("Allow", allow()));
+            return Err(problem);
+        }
+        self.dispatch_route(request, route)
+    }
+
+    fn dispatch_route(&mut self, request: &Request<'_>, route: Route<'_>) -> Outcome {
+        match (route, request.head.method) {
+            (Route::Sessions, Method::Post) => self.create_session(request),
+            (Route::Sessions, _) => self.list_sessions(request),
+            (Route::Session(id), Method::Delete) => self.delete_session(id),
+            (Route::Session(id), Method::Patch) => self.patch_session(request, id),
+            (Route::Session(id), _) => self.get_session(id),
+            (Route::Status(id), _) => self.session_status(id),
+            (Route::Context(id), _) => self.session_context(id),
+            (Route::Events(id), _) => self.session_events(request, id),
+            (Route::EventsStatus(id), _) => self.events_status(id),
+            (Route::Event(id, event), _) => self.event(id, event),
+            (Route::Prompt(id), _) => self.prompt(request, id),
+            (Route::Interrupt(id), _) => self.interrupt_session(request, id),
+            (Route::Queue(id), _) => self.queue(id),
+            (Route::Queued(id, prompt), _) => self.cancel_queued(id, prompt),
+            (Route::Approvals(id), _) => self.approvals(id),
+            (Route::Approval(id, approval), _) => self.answer_approval(request, id, approval),
+            (Route::AllEvents, _) => self.all_events(request),
+            (Route::Metrics, _) => self.metrics(),
+            (Route::Stats, _) => self.stats(),
+            (Route::Capabilities, _) => self.capabilities(),
+            (Route::Agents, _) => self.agents_list(),
+            (Route::Health, _) => self.health(),
+            (Route::Ready, _) => self.ready(),
+            (Route::OldWebSocket, _) => Err(self.old_websocket()),
+            (Route::Page(page), _) => Ok(Reply::Page(page)),
+        }
+    }
+
+    /// The session of this id, if it is not closed.
+    fn session_key(&self, id: &str) -> Result<Key, Problem> {
+        self.by_id.get(id).copied().ok_or_else(|| Problem::session_not_found(id))
+    }
+
+    /// Writes the answer's object into `self.json`.
+    fn say(&mut self, members: impl FnOnce(&Server, &mut Object<'_>)) {
+        let mut json = std::mem::take(&mut self.json);
+        json.clear();
+        json::object(&mut json, |object| members(self, object));
+        self.json = json;
+    }
+
+    /// The cursor behind everything that has happened, by which a snapshot is gone on from.
+    fn write_cursor(&self, object: &mut Object<'_>) {
+        object.display("lastEventId", self.publisher.id(self.publisher.seq()));
+    }
+}

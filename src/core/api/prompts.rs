@@ -1,0 +1,236 @@
+//! Endpoints about prompts: send, queue, cancel, interrupt.
+
+use super::*;
+
+impl Server {
+    pub(super) fn prompt(&mut self, request: &Request<'_>, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        let body = request.json()?;
+        let command = text(&body, "command")?
+            .ok_or_else(|| Problem::bad("command_missing", "\"command\" is missing"))?;
+        if command.is_empty() {
+            return Err(Problem::bad("command_empty", "\"command\" must not be empty"));
+        }
+        let interrupts = match text(&body, "when")? {
+            None | Some("queue") => false,
+            Some("interrupt") => true,
+            Some(_) => {
+                let sentence = "\"when\" must be \"queue\" or \"interrupt\"";
+                return Err(Problem::bad("invalid_value", sentence));
+            }
+        };
+        let images = images(&body)?;
+        let client_id = name(&body, "clientId")?.map(str::to_owned);
+        let prompt_id = prompt_id(request, &body)?;
+        let Some(session) = self.sessions.get(key) else {
+            return Err(Problem::session_not_found(id));
+        };
+        if session.deleting {
+            return Err(Problem::conflict("session_stopping", "the session is being deleted"));
+        }
+        if let Some(prompt_id) = &prompt_id {
+            match session.prompts.known(prompt_id, command) {
+                Known::New => {}
+                Known::Same(taken) => {
+                    let (cursor, position) = (taken.cursor, taken.position);
+                    self.say_prompt(key, prompt_id, cursor, position);
+                    return accepted(self.publisher.seq());
+                }
+                Known::Other => {
+                    let sentence =
+                        format!("the prompt id \"{prompt_id}\" was used for another command");
+                    return Err(Problem::conflict("prompt_id_reused", sentence));
+                }
+            }
+        }
+        let images_size: usize = images.iter().map(|(_, data)| data.len()).sum();
+        self.room_for_prompt(key, command.len() + images_size)?;
+        let prompt = Prompt {
+            id: prompt_id.unwrap_or_else(|| format!("prompt-{:016x}", self.random.bits())),
+            command: command.to_owned(),
+            images,
+            by: LOCAL.to_owned(),
+            client_id,
+            queued_at: self.now_ms,
+        };
+        let seq = self.queue_prompt(key, prompt, interrupts);
+        accepted(seq)
+    }
+
+    pub(super) fn room_for_prompt(&mut self, key: Key, size: usize) -> Result<(), Problem> {
+        if self.drain != Drain::Serving && !matches!(self.drain, Drain::Delayed(_)) {
+            let sentence = "the server is shutting down";
+            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
+        }
+        let Some(session) = self.sessions.get(key) else { return Ok(()) };
+        if session.prompts.queue.len() >= self.limits.queue_max {
+            let sentence = format!("{} prompts wait already, --queue-max", self.limits.queue_max);
+            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, "queue_full", sentence));
+        }
+        if self.queue_size + size > self.limits.queue_size_max {
+            let sentence = "the waiting prompts of all sessions are too large together";
+            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, "queue_size_max", sentence));
+        }
+        Ok(())
+    }
+
+    /// Queues a prompt and sets it going if it can. Its answer is in `self.json`. Returns the
+    /// number of its `prompt-queued`.
+    pub(super) fn queue_prompt(&mut self, key: Key, prompt: Prompt, interrupts: bool) -> u64 {
+        let cursor = self.publisher.seq();
+        let Some(session) = self.sessions.get_mut(key) else { return cursor };
+        // Held text belongs before the prompt, so the cursor stands behind it.
+        self.publisher.flush(&mut session.feed);
+        let cursor = self.publisher.seq().max(cursor);
+        let position = session.prompts.queue.len() as u32;
+        let shown = prompt.command.floor_char_boundary(NAME_SIZE_MAX);
+        session.last_prompt = Some(prompt.command[..shown].to_owned());
+        session.prompts.remember(&prompt.id, &prompt.command, cursor, position);
+        let feed = &mut session.feed;
+        let seq = self.publisher.publish_apart(feed, EventKind::PromptQueued, |object| {
+            object.string("promptId", &prompt.id);
+            object.number("position", position.into());
+            object.string("by", &prompt.by);
+            object.optional("clientId", prompt.client_id.as_deref());
+            object.string("command", &prompt.command);
+            if !prompt.images.is_empty() {
+                object.number("images", prompt.images.len() as u64);
+            }
+        });
+        self.queue_size += prompt.size();
+        let id = prompt.id.clone();
+        match interrupts {
+            true => session.prompts.queue.push_front(prompt),
+            false => session.prompts.queue.push_back(prompt),
+        }
+        if interrupts {
+            self.interrupt(key);
+        }
+        self.after(key, None);
+        self.say_prompt(key, &id, cursor, position);
+        seq
+    }
+
+    pub(super) fn say_prompt(&mut self, key: Key, prompt_id: &str, cursor: u64, position: u32) {
+        self.say(|server, object| {
+            let Some(session) = server.sessions.get(key) else { return };
+            object.bool("success", true);
+            object.string("sessionId", session.id());
+            object.string("promptId", prompt_id);
+            object.string("status", session.status().as_str());
+            object.number("position", position.into());
+            object.display("lastEventId", server.publisher.id(cursor));
+        });
+    }
+
+    pub(super) fn interrupt_session(&mut self, request: &Request<'_>, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        let clear = flag(&request.json()?, "clearQueue")?;
+        let mut cancelled = Vec::new();
+        while clear
+            && let Some(session) = self.sessions.get_mut(key)
+            && let Some(prompt) = session.prompts.queue.pop_front()
+        {
+            self.cancel_prompt(key, &prompt, LOCAL);
+            cancelled.push(prompt.id);
+        }
+        let interrupted = self.interrupt(key);
+        self.say(|server, object| {
+            let Some(session) = server.sessions.get(key) else { return };
+            object.bool("success", true);
+            object.string("sessionId", session.id());
+            object.bool("interrupted", interrupted);
+            object.array("cancelled", |array| cancelled.iter().for_each(|id| array.string(id)));
+            object.string("status", session.status().as_str());
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+
+    pub(super) fn queue(&mut self, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        self.say(|server, object| {
+            let Some(session) = server.sessions.get(key) else { return };
+            object.bool("success", true);
+            object.string("sessionId", session.id());
+            object.array("queue", |array| {
+                for (position, prompt) in session.prompts.queue.iter().enumerate() {
+                    array.object(|object| {
+                        object.string("promptId", &prompt.id);
+                        object.number("position", position as u64);
+                        object.string("command", &prompt.command);
+                        object.string("by", &prompt.by);
+                        object.optional("clientId", prompt.client_id.as_deref());
+                    });
+                }
+            });
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+
+    pub(super) fn cancel_queued(&mut self, id: &str, prompt_id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        let prompt = self.sessions.get_mut(key).and_then(|s| s.prompts.take(prompt_id));
+        let Some(prompt) = prompt else {
+            let sentence = format!("no prompt \"{prompt_id}\" waits in this session");
+            return Err(Problem::new(Status::NOT_FOUND, "prompt_not_found", sentence));
+        };
+        self.cancel_prompt(key, &prompt, LOCAL);
+        self.say(|server, object| {
+            object.bool("success", true);
+            object.string("promptId", &prompt.id);
+            object.string("status", "cancelled");
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+}
+
+fn accepted(seq: u64) -> Outcome {
+    Ok(Reply::Json { status: Status::ACCEPTED, after: Some(seq), fields: Vec::new() })
+}
+
+/// The client's id for a prompt: the field wins over the header.
+fn prompt_id(request: &Request<'_>, body: &Value) -> Result<Option<String>, Problem> {
+    let header = request.text(request.head.idempotency_key);
+    let id = text(body, "promptId")?.or(header);
+    let unfit = |id: &str| {
+        let fit = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'/';
+        id.is_empty() || id.len() > PROMPT_ID_SIZE_MAX || !id.bytes().all(fit)
+    };
+    if id.is_some_and(unfit) {
+        let sentence = format!(
+            "\"promptId\" must be 1 to {PROMPT_ID_SIZE_MAX} visible ASCII characters \
+             other than quote and slash"
+        );
+        return Err(Problem::bad("invalid_prompt_id", sentence));
+    }
+    Ok(id.map(str::to_owned))
+}
+
+/// Images that go with a prompt.
+fn images(body: &Value) -> Result<Vec<(String, String)>, Problem> {
+    let list = match &body["images"] {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(list) => list,
+        _ => return Err(Problem::bad("invalid_type", "\"images\" must be a list")),
+    };
+    let types = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+    list.iter()
+        .map(|image| {
+            let kind = text(image, "mediaType")?.unwrap_or_default();
+            let data = text(image, "data")?.unwrap_or_default();
+            if !types.contains(&kind) {
+                let sentence =
+                    format!("an image's \"mediaType\" must be one of {}", types.join(", "));
+                return Err(Problem::bad("invalid_image", sentence));
+            }
+            let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+            if data.is_empty() || !data.bytes().all(base64) {
+                return Err(Problem::bad("invalid_image", "an image's \"data\" must be base64"));
+            }
+            Ok((kind.to_owned(), data.to_owned()))
+        })
+        .collect()
+}

@@ -1,0 +1,400 @@
+//! Endpoints about sessions: create, list, look at, change, delete.
+
+use super::*;
+
+impl Server {
+    pub(super) fn create_session(&mut self, request: &Request<'_>) -> Outcome {
+        let body = request.json()?;
+        let asked = text(&body, "workingDir")?
+            .ok_or_else(|| Problem::bad("working_dir_missing", "\"workingDir\" is missing"))?;
+        if asked.contains('\0') || !asked.starts_with('/') {
+            let sentence = format!("\"workingDir\" must be an absolute path, not \"{asked}\"");
+            return Err(Problem::bad("working_dir_not_absolute", sentence));
+        }
+        let agent = match name(&body, "agent")? {
+            None => 0,
+            Some(name) => self.agent_named(name)?,
+        };
+        let mode = self.mode(&body)?;
+        let new = NewSession {
+            asked: asked.to_owned(),
+            agent,
+            model: name(&body, "model")?.map(str::to_owned),
+            mode,
+            name: name(&body, "name")?.map(str::to_owned),
+        };
+        self.room_for_session()?;
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let path = PathBuf::from(&new.asked);
+        let pending = PendingDirectory { connection: request.connection, request: new };
+        self.tickets.insert(ticket, pending);
+        self.effects.push_back(Effect::Disk(DiskRequest::Directory { ticket, path }));
+        Ok(Reply::Later)
+    }
+
+    pub(super) fn agent_named(&self, name: &str) -> Result<usize, Problem> {
+        self.config.agents.iter().position(|agent| agent.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.config.agents.iter().map(|agent| &*agent.name).collect();
+            let sentence = format!("there is no agent \"{name}\"; there is {}", names.join(", "));
+            Problem::bad("unknown_agent", sentence)
+        })
+    }
+
+    pub(super) fn mode(&self, body: &Value) -> Result<Option<String>, Problem> {
+        let mode = text(body, "mode")?;
+        match mode {
+            None => Ok(None),
+            Some(mode) if MODES.contains(&mode) => Ok(Some(mode.to_owned())),
+            Some("bypassPermissions") if self.config.allow_bypass => {
+                Ok(Some("bypassPermissions".to_owned()))
+            }
+            Some("bypassPermissions") => {
+                let sentence = "the mode bypassPermissions needs --allow-bypass";
+                Err(Problem::new(Status::FORBIDDEN, "bypass_not_allowed", sentence))
+            }
+            Some(mode) => {
+                let sentence =
+                    format!("\"mode\" must be one of {}, not \"{mode}\"", MODES.join(", "));
+                Err(Problem::bad("unknown_mode", sentence))
+            }
+        }
+    }
+
+    /// Whether another session may be created now.
+    pub(super) fn room_for_session(&mut self) -> Result<(), Problem> {
+        if self.is_draining() {
+            let sentence = "the server is shutting down";
+            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
+        }
+        let coming = self.by_id.len() + self.tickets.len();
+        if coming >= self.limits.sessions_max as usize {
+            let sentence =
+                format!("there are {} sessions, --sessions-max", self.limits.sessions_max);
+            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, "sessions_max", sentence));
+        }
+        let second = self.now_ms / 1000;
+        if self.creations.0 != second {
+            self.creations = (second, 0);
+        }
+        if self.creations.1 >= self.limits.session_creations_per_s {
+            let sentence = "too many sessions are being created; try again in a second";
+            let code = "session_creations_max";
+            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, code, sentence));
+        }
+        self.creations.1 += 1;
+        Ok(())
+    }
+
+    /// The disk thread has looked at a directory.
+    pub(in crate::core) fn directory_resolved(
+        &mut self,
+        ticket: u64,
+        result: Result<PathBuf, DirectoryProblem>,
+    ) {
+        let Some(pending) = self.tickets.remove(&ticket) else { return };
+        if !self.has_connection(pending.connection) {
+            return; // Nobody waits for it: nothing is created.
+        }
+        let new = pending.request;
+        self.resume_answer(pending.connection, |server, exchange| match result {
+            Ok(path) => {
+                let (seq, id) = server.new_session(new, path);
+                let fields =
+                    [("Location", format!("{}/api/session/{id}", server.config.base_path))];
+                server.write_json(exchange, Status::CREATED, &fields);
+                Some(seq)
+            }
+            Err(problem) => {
+                server.write_problem(exchange, &directory_problem(&new.asked, &problem));
+                None
+            }
+        });
+    }
+
+    /// Creates a session; its description is in `self.json`.
+    pub(super) fn new_session(&mut self, new: NewSession, working_dir: PathBuf) -> (u64, String) {
+        while self.sessions.len() >= self.sessions.capacity() as usize
+            && let Some(oldest) = self.closed.front().copied()
+        {
+            self.forget_session(oldest);
+        }
+        let id = format!("session-{}-{:08x}", self.wall_ms, self.random.bits() as u32);
+        let conversation = Conversation { id: self.random.uuid(), begun: false, retried: false };
+        self.session_number += 1;
+        // The key is known only once the slot is taken.
+        let nowhere = Key { kind: 0, generation: 0, index: 0 };
+        let feed = Feed::new(nowhere, self.session_number, id.clone(), self.limits.ring_size);
+        let session = Session {
+            key: nowhere,
+            feed,
+            name: new.name,
+            working_dir,
+            agent: new.agent,
+            model: new.model,
+            mode: new.mode,
+            model_in_use: None,
+            mode_in_use: None,
+            created_at: self.wall_ms,
+            active_at: self.wall_ms,
+            last_prompt: None,
+            prompts: Prompts::default(),
+            approvals: crate::core::approvals::Approvals::default(),
+            turn: None,
+            turns: 0,
+            process: None,
+            process_state: Process::Never,
+            conversation,
+            told: SessionStatus::Idle,
+            failed: false,
+            deleting: false,
+            closed_at: None,
+            total_cost_usd: 0.0,
+            agent_cost_usd: 0.0,
+            usage: None,
+            subagents: Vec::new(),
+            todos: Vec::new(),
+            waits_for_agent: false,
+            idle_at: self.now_ms,
+        };
+        let key = self.sessions.insert(session).expect("room was made for it");
+        self.by_id.insert(id.clone(), key);
+        let session = self.sessions.get_mut(key).expect("just inserted");
+        (session.key, session.feed.key) = (key, key);
+        let agent = &self.config.agents[session.agent];
+        let dir = session.working_dir.to_string_lossy();
+        let (mode, model) = (session.mode.as_deref(), session.model.as_deref());
+        let name = session.name.as_deref();
+        let seq = self.publisher.publish(&mut session.feed, EventKind::SessionCreated, |object| {
+            object.string("status", SessionStatus::Idle.as_str());
+            object.string("workingDir", &dir);
+            object.string("agent", &agent.name);
+            object.string_or_null("model", model);
+            object.string_or_null("mode", mode);
+            object.string_or_null("name", name);
+        });
+        self.say(|server, object| {
+            object.bool("success", true);
+            object.string("sessionId", &id);
+            object.object("session", |object| server.write_session(object, key));
+            server.write_cursor(object);
+        });
+        (seq, id)
+    }
+
+    /// Writes what there is to know of a session at a glance.
+    pub(super) fn write_session(&self, object: &mut Object<'_>, key: Key) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let agent = &self.config.agents[session.agent];
+        object.string("sessionId", session.id());
+        object.string("id", session.id());
+        object.string_or_null("name", session.name.as_deref());
+        object.string("status", session.status().as_str());
+        object.string("workingDir", &session.working_dir.to_string_lossy());
+        object.string("agent", &agent.name);
+        object.string("dialect", agent.dialect.as_str());
+        let model = session.model.as_deref().or(session.model_in_use.as_deref());
+        object.string_or_null("model", model);
+        let mode = session.mode_in_use.as_deref().or(session.mode.as_deref());
+        object.string_or_null("mode", mode);
+        object.number("createdAt", session.created_at);
+        object.number("lastActivityAt", session.active_at);
+        object.string_or_null("lastPrompt", session.last_prompt.as_deref());
+        object.number("openApprovals", session.approvals.open.len() as u64);
+        object.number("queueLength", session.prompts.queue.len() as u64);
+        object.float("totalCostUsd", session.total_cost_usd);
+        object.number("readers", session.feed.log.readers.into());
+        object.string("conversation", &session.conversation.id);
+    }
+
+    pub(super) fn list_sessions(&mut self, request: &Request<'_>) -> Outcome {
+        let limit = match request.parameter("limit")? {
+            None => 100,
+            Some(text) => {
+                text.parse().ok().filter(|limit| (1..=1000).contains(limit)).ok_or_else(|| {
+                    Problem::bad("invalid_value", "\"limit\" must be a number from 1 to 1000")
+                })?
+            }
+        };
+        let status = request.parameter("status")?;
+        let query = request.parameter("q")?.map(|text| text.to_lowercase());
+        let before = request.parameter("before")?;
+        let mut rows: Vec<(u64, u32, Key)> = self
+            .by_id
+            .values()
+            .filter_map(|key| self.sessions.get(*key))
+            .filter(|session| status.as_deref().is_none_or(|s| session.status().as_str() == s))
+            .filter(|session| query.as_deref().is_none_or(|query| matches_query(session, query)))
+            .map(|session| (session.active_at, session.feed.number, session.key))
+            .collect();
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse((row.0, row.1)));
+        if let Some(before) = before {
+            let key = self.session_key(&before)?;
+            let at = rows.iter().position(|row| row.2 == key).map_or(0, |at| at + 1);
+            rows.drain(..at);
+        }
+        let more = rows.len() > limit;
+        self.say(|server, object| {
+            object.bool("success", true);
+            object.array("sessions", |array| {
+                for (_, _, key) in rows.iter().take(limit) {
+                    array.object(|object| server.write_session(object, *key));
+                }
+            });
+            object.bool("more", more);
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+
+    pub(super) fn get_session(&mut self, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        self.say(|server, object| {
+            object.bool("success", true);
+            object.object("session", |object| server.write_session(object, key));
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+
+    pub(super) fn session_status(&mut self, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        self.say(|server, object| {
+            let Some(session) = server.sessions.get(key) else { return };
+            object.bool("success", true);
+            object.string("sessionId", session.id());
+            object.string("status", session.status().as_str());
+            let turn = session.turn.as_ref();
+            object.string_or_null("turnId", turn.map(|turn| &*turn.id));
+            let prompt = turn.and_then(|turn| turn.prompt.as_ref());
+            object.string_or_null("promptId", prompt.map(|prompt| &*prompt.id));
+            object.number("queueLength", session.prompts.queue.len() as u64);
+            object.array("pendingApprovals", |array| {
+                session.approvals.open.iter().for_each(|open| array.string(&open.id));
+            });
+            object.number("readers", session.feed.log.readers.into());
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+
+    pub(super) fn session_context(&mut self, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        self.say(|server, object| {
+            let Some(session) = server.sessions.get(key) else { return };
+            object.bool("success", true);
+            object.string("sessionId", session.id());
+            object.string("workingDir", &session.working_dir.to_string_lossy());
+            let model = session.model_in_use.as_deref().or(session.model.as_deref());
+            object.string_or_null("model", model);
+            let mode = session.mode_in_use.as_deref().or(session.mode.as_deref());
+            object.string_or_null("mode", mode);
+            object.raw("usage", session.usage.as_deref().unwrap_or("null"));
+            object.float("totalCostUsd", session.total_cost_usd);
+            object.number("turns", session.turns);
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+
+    pub(super) fn patch_session(&mut self, request: &Request<'_>, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        let body = request.json()?;
+        let new_name = name(&body, "name")?.map(str::to_owned);
+        let mode = self.mode(&body)?;
+        let model = name(&body, "model")?.map(str::to_owned);
+        let request_id = format!("patch-{:016x}", self.random.bits());
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(Problem::session_not_found(id));
+        };
+        session.name = new_name.or(session.name.take());
+        let agent = session.process.and_then(|agent| self.agents.get_mut(agent));
+        if let Some(agent) = agent.filter(|agent| agent.was_ready && !agent.is_leaving()) {
+            if let Some(mode) = &mode {
+                agent.stdin.queue(0, |out| claude::set_mode(out, &request_id, mode));
+            }
+            if let Some(model) = &model {
+                agent.stdin.queue(0, |out| claude::set_model(out, &request_id, model));
+            }
+        }
+        if mode.is_some() {
+            session.mode_in_use = mode.clone();
+        }
+        session.mode = mode.or(session.mode.take());
+        session.model = model.or(session.model.take());
+        let (status, agent) = (session.status(), &self.config.agents[session.agent].name);
+        let dir = session.working_dir.to_string_lossy();
+        let (mode, model) = (session.mode.as_deref(), session.model.as_deref());
+        let name = session.name.as_deref();
+        let seq = self.publisher.publish(&mut session.feed, EventKind::SessionStatus, |object| {
+            object.string("status", status.as_str());
+            object.string("previous", status.as_str());
+            object.string("reason", "changed");
+            object.string("workingDir", &dir);
+            object.string("agent", agent);
+            object.string_or_null("model", model);
+            object.string_or_null("mode", mode);
+            object.string_or_null("name", name);
+        });
+        self.release_agents();
+        self.get_session(id)?;
+        ok_after(seq)
+    }
+
+    pub(super) fn delete_session(&mut self, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        if let Some(session) = self.sessions.get_mut(key)
+            && !session.deleting
+        {
+            session.deleting = true;
+            self.update_status(key, Some("deleted"));
+            if !self.stop_agent_of(key) {
+                self.close_session(key);
+            }
+        }
+        let id = id.to_owned();
+        self.say(|server, object| {
+            object.bool("success", true);
+            object.string("sessionId", &id);
+            object.string("status", "stopping");
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+}
+
+fn matches_query(session: &Session, query: &str) -> bool {
+    let dir = session.working_dir.to_string_lossy().to_lowercase();
+    let holds = |text: Option<&str>| text.is_some_and(|text| text.to_lowercase().contains(query));
+    dir.contains(query)
+        || session.id().contains(query)
+        || holds(session.name.as_deref())
+        || holds(session.last_prompt.as_deref())
+}
+
+fn directory_problem(asked: &str, problem: &DirectoryProblem) -> Problem {
+    let shown: String = asked.chars().take(300).collect();
+    match problem {
+        DirectoryProblem::NotAbsolute => Problem::bad(
+            "working_dir_not_absolute",
+            format!("\"workingDir\" must be an absolute path, not \"{shown}\""),
+        ),
+        DirectoryProblem::Missing => Problem::bad(
+            "working_dir_not_found",
+            format!("the working directory \"{shown}\" does not exist"),
+        ),
+        DirectoryProblem::NotADirectory => Problem::bad(
+            "working_dir_not_a_directory",
+            format!("the working directory \"{shown}\" is not a directory"),
+        ),
+        DirectoryProblem::OutsideRoots => Problem::new(
+            Status::FORBIDDEN,
+            "working_dir_outside_roots",
+            format!("the working directory \"{shown}\" is in none of the roots; --root adds one"),
+        ),
+        DirectoryProblem::Unreadable(error) => Problem::bad(
+            "working_dir_unreadable",
+            format!("the working directory \"{shown}\" cannot be used: {error}"),
+        ),
+    }
+}

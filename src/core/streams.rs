@@ -1,0 +1,517 @@
+//! Streams: how a reader joins a log, what it is sent, and how it ends.
+//!
+//! A stream is its head and `connected`, the replay, `replay-complete`, then live: one position
+//! moving through one log, so there is no seam where an event could be lost or come twice. A
+//! reader that the log has outrun is closed, and comes back with the last id it was given whole.
+
+use crate::base::arena::Key;
+use crate::base::ring::{Found, Mark};
+use crate::core::connection::{Exchange, Output, Own, Phase, Place, Reader};
+use crate::core::event::Filter;
+use crate::core::log::Log;
+use crate::core::server::Server;
+use crate::wire::json;
+use crate::wire::reply::{self, ReplyHead, Status};
+use crate::wire::sse::{self, EventId};
+
+/// What a stream's response head says beside the usual (WIRE.md, A2): nothing between us and the
+/// client may change, keep or collect what we send.
+pub const STREAM_FIELDS: &[(&str, &str)] = &[
+    ("Cache-Control", "no-cache, no-transform"),
+    ("X-Accel-Buffering", "no"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+];
+/// The media type of streams.
+pub const STREAM_TYPE: &str = "text/event-stream; charset=utf-8";
+/// The reconnection time that clients are told, before jitter.
+const RETRY_MS: u64 = 2_000;
+/// The same when the server is busy or goes away.
+const RETRY_BUSY_MS: u64 = 5_000;
+
+/// What a stream's request asks for.
+#[derive(Debug)]
+pub struct StreamRequest {
+    /// The session; none: all of them, or those in `owners`.
+    pub session: Option<Key>,
+    /// The numbers of the sessions that a stream over all sessions is limited to.
+    pub owners: Option<Box<[u32]>>,
+    /// Ids of that list that no session has.
+    pub unknown: Vec<String>,
+    /// The cursor as it came in, if one did.
+    pub cursor: Option<Vec<u8>>,
+    /// How much of the past is wanted, where there is no cursor.
+    pub replay: Replay,
+    /// Which events are wanted.
+    pub filter: Filter,
+    /// Quiet time before a heartbeat.
+    pub heartbeat_ms: u64,
+    /// Bytes of an opening comment, for proxies that wait for some.
+    pub pad: usize,
+}
+
+/// How much of the past a stream without a cursor is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The newest bytes, as many as the limit says.
+    Newest,
+    /// Nothing.
+    None,
+    /// Everything that is left.
+    All,
+}
+
+/// Where a stream begins, and what it is told about that.
+struct Join {
+    resume: &'static str,
+    position: u64,
+    /// The cursor that the client should have from here on, where it has none that is right.
+    id: Option<u64>,
+}
+
+impl Server {
+    /// The log that a stream reads.
+    pub(super) fn log_of(&mut self, session: Option<Key>) -> Option<&mut Log> {
+        match session {
+            None => Some(&mut self.publisher.all),
+            Some(key) => self.sessions.get_mut(key).map(|session| &mut session.feed.log),
+        }
+    }
+
+    /// Whether another stream may be opened there: the reason if not.
+    pub(super) fn stream_refused(&self, session: Option<Key>) -> Option<&'static str> {
+        if self.is_draining() {
+            return Some("draining");
+        }
+        let readers = match session {
+            None => self.publisher.all.readers,
+            Some(key) => self.sessions.get(key).map_or(0, |session| session.feed.log.readers),
+        };
+        (readers >= self.limits.readers_per_session_max).then_some("readers_max")
+    }
+
+    /// Writes a stream that tells its client to come back later, and ends.
+    pub(super) fn busy_stream(&mut self, exchange: &mut Exchange, reason: &'static str) {
+        let retry_ms = self.random.around(RETRY_BUSY_MS);
+        self.write_stream_head(exchange);
+        let wall_ms = self.wall_ms;
+        let out = &mut exchange.out;
+        sse::retry(out, retry_ms);
+        sse::event(out, "server-busy");
+        json::object(out, |object| {
+            object.string("_eventType", "server-busy");
+            object.null("sessionId");
+            object.number("timestamp", wall_ms);
+            object.number("retryAfterMs", retry_ms);
+            object.string("reason", reason);
+        });
+        sse::end(out);
+        exchange.close = true;
+    }
+
+    /// Appends the head of a stream's reply.
+    pub(super) fn write_stream_head(&self, exchange: &mut Exchange) {
+        let version = exchange.head().version;
+        let mut fields = [("", ""); 5];
+        fields[..4].copy_from_slice(STREAM_FIELDS);
+        let request_id = std::mem::take(&mut exchange.request_id);
+        fields[4] = ("X-Request-Id", &request_id);
+        let head = ReplyHead {
+            status: Status::OK,
+            date: self.date.1.as_str(),
+            content_type: Some(STREAM_TYPE),
+            content_length: None,
+            keep_alive: false,
+            version,
+            fields: &fields,
+        };
+        reply::write_head(&mut exchange.out, &head);
+        exchange.request_id = request_id;
+    }
+
+    /// Turns a connection into a stream. Everything it is owed before the log goes into its own
+    /// bytes: replies to earlier pipelined requests, the head, `connected`.
+    pub(super) fn open_stream(
+        &mut self,
+        key: Key,
+        mut exchange: Box<Exchange>,
+        request: StreamRequest,
+    ) {
+        self.write_stream_head(&mut exchange);
+        let join = self.join(&request);
+        if join.resume == "gap" {
+            self.counters.gaps += 1;
+        }
+        // Jittered, so that the readers of a server that restarts do not all come back at once.
+        let retry_ms = self.random.around(RETRY_MS);
+        self.write_connected(&mut exchange.out, &request, &join, retry_ms);
+        let mut own = self.new_own();
+        own.bytes.extend_from_slice(exchange.output()[0]);
+        let now_ms = self.now_ms;
+        // The first heartbeat comes early by up to a quarter, so that readers who came together
+        // do not beat together for ever.
+        let head_start = self.random.below(request.heartbeat_ms / 4 + 1);
+        let Some(log) = self.log_of(request.session) else { return };
+        log.readers += 1;
+        let replay_end = log.visible();
+        let mut reader = Reader {
+            session: request.session,
+            position: join.position,
+            replay_end,
+            replay_count: 0,
+            heartbeat_ms: request.heartbeat_ms as u32,
+            sent_at: now_ms.saturating_sub(head_start),
+            filter: request.filter,
+            passed_over: false,
+            owners: request.owners,
+            shutting: false,
+            ending: false,
+            own: Some(own),
+        };
+        let wanted = |mark: &&Mark| wants(&reader, mark);
+        let ring = &log.ring;
+        let count = ring.marks_from(join.position).take_while(|mark| mark.start < replay_end);
+        reader.replay_count = count.filter(wanted).count() as u32;
+        self.counters.streams_opened += 1;
+        self.retire_exchange(exchange);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.phase = Phase::Stream(reader);
+        }
+        self.push_pending(key);
+        self.arm_connection(key);
+    }
+
+    /// Where a stream begins: the verdict on its cursor.
+    fn join(&mut self, request: &StreamRequest) -> Join {
+        let visible_seq = self.publisher.visible();
+        let (epoch, replay_size) = (self.publisher.epoch(), self.limits.replay_size as u64);
+        let Some(log) = self.log_of(request.session) else {
+            return Join { resume: "fresh", position: 0, id: None };
+        };
+        let end = log.visible();
+        let newest = log.ring.newest(replay_size, end);
+        if let Some(cursor) = &request.cursor {
+            let known = EventId::parse(cursor)
+                .filter(|id| id.epoch == epoch && id.seq <= visible_seq)
+                .filter(|id| id.seq >= log.ring.evicted());
+            if let Some(id) = known {
+                return Join { resume: "ok", position: log.ring.after(id.seq).min(end), id: None };
+            }
+            let before = log.ring.mark_at(newest).filter(|_| newest < end);
+            let id = before.map_or(visible_seq, |mark| mark.seq - 1);
+            return Join { resume: "gap", position: newest, id: Some(id) };
+        }
+        match request.replay {
+            Replay::Newest => Join { resume: "fresh", position: newest, id: None },
+            Replay::All => Join { resume: "fresh", position: log.ring.base(), id: None },
+            Replay::None => Join { resume: "fresh", position: end, id: Some(visible_seq) },
+        }
+    }
+
+    fn write_connected(
+        &self,
+        out: &mut Vec<u8>,
+        request: &StreamRequest,
+        join: &Join,
+        retry_ms: u64,
+    ) {
+        if request.pad > 0 {
+            out.push(b':');
+            out.resize(out.len() + request.pad, b' ');
+            out.extend_from_slice(b"\n\n");
+        }
+        sse::retry(out, retry_ms);
+        if let Some(seq) = join.id {
+            sse::id(out, self.publisher.id(seq));
+        }
+        sse::event(out, "connected");
+        let session = request.session.and_then(|key| self.sessions.get(key));
+        let log = session.map_or(&self.publisher.all, |session| &session.feed.log);
+        let id = |seq: Option<u64>| seq.map(|seq| self.publisher.id(seq).to_string());
+        json::object(out, |object| {
+            object.string("_eventType", "connected");
+            object.string("sessionId", session.map_or("*", |session| session.id()));
+            object.number("timestamp", self.wall_ms);
+            object.string("resume", join.resume);
+            object.number_or_null("missed", (join.resume == "ok").then_some(0));
+            let oldest = log.ring.oldest().filter(|mark| mark.start < log.visible());
+            object.string_or_null("earliestId", id(oldest.map(|mark| mark.seq)).as_deref());
+            object.string_or_null("latestId", id(log.latest_seq()).as_deref());
+            object.number("heartbeatInterval", request.heartbeat_ms);
+            if let Some(session) = session {
+                let agent = &self.config.agents[session.agent];
+                object.string("status", session.status().as_str());
+                object.array("pendingApprovals", |array| {
+                    for approval in &session.approvals.open {
+                        array.string(&approval.id);
+                    }
+                });
+                object.number("queue", session.prompts.queue.len() as u64);
+                object.string("agent", &agent.name);
+                object.string("dialect", agent.dialect.as_str());
+            } else {
+                object.array("unknown", |array| {
+                    request.unknown.iter().for_each(|id| array.string(id));
+                });
+            }
+        });
+        sse::end(out);
+    }
+
+    /// What to write to a stream now.
+    pub(super) fn stream_output(&mut self, key: Key) -> Output<'_> {
+        let Some(end) = self.settle_stream(key) else {
+            return Output::Close;
+        };
+        let connections = &self.connections;
+        let Some(Phase::Stream(reader)) = connections.get(key).map(|connection| &connection.phase)
+        else {
+            return Output::Nothing;
+        };
+        let own = reader.own.as_deref().map_or(&[][..], Own::rest);
+        let log = match reader.session {
+            None => Some(&self.publisher.all),
+            Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
+        };
+        let found = match log {
+            Some(log) if !reader.ending => log.ring.at(reader.position, end),
+            _ => Found::CaughtUp,
+        };
+        match found {
+            Found::Bytes(part, wrapped) => Output::Bytes([own, part, wrapped]),
+            Found::CaughtUp if !own.is_empty() => Output::Bytes([own, &[], &[]]),
+            Found::CaughtUp => Output::Nothing,
+            Found::Lapped => Output::Close,
+        }
+    }
+
+    /// Moves a reader over what it does not want and past the seams of its stream. Returns up to
+    /// where it may be sent bytes; `None`: the stream is over. A reader with nothing to be sent is
+    /// put on its log's waiting list.
+    fn settle_stream(&mut self, key: Key) -> Option<u64> {
+        loop {
+            let connection = self.connections.get_mut(key)?;
+            let Phase::Stream(reader) = &mut connection.phase else { return None };
+            if reader.ending {
+                return reader.own.is_some().then_some(reader.position);
+            }
+            let (log, closed) = match reader.session {
+                None => (&mut self.publisher.all, false),
+                Some(session) => {
+                    let session = self.sessions.get_mut(session)?;
+                    let closed = session.closed_at.is_some();
+                    (&mut session.feed.log, closed)
+                }
+            };
+            let limit = log.visible().min(reader.replay_end);
+            if reader.position < log.ring.base() && reader.position < limit {
+                self.counters.readers_cut += 1;
+                return None;
+            }
+            if !reader.filter.is_all() || reader.owners.is_some() {
+                let (start, end) = log.ring.run(reader.position, limit, |mark| wants(reader, mark));
+                reader.passed_over |= start != reader.position;
+                reader.position = start;
+                if start < end {
+                    return Some(end);
+                }
+            } else if reader.position < limit {
+                return Some(limit);
+            }
+            if reader.position == reader.replay_end {
+                self.pass_seam(key);
+                continue;
+            }
+            if reader.own.is_some() {
+                return Some(limit);
+            }
+            if closed {
+                return None;
+            }
+            if connection.place == Place::Nowhere {
+                connection.place = Place::Waiting;
+                log.waiting.push_back(&mut self.links, key.index);
+            }
+            return Some(limit);
+        }
+    }
+
+    /// The replay is over, or a stream that is being shut has finished its frame.
+    fn pass_seam(&mut self, key: Key) {
+        let Some(mut own) = self.take_own(key) else { return };
+        let wall_ms = self.wall_ms;
+        let retry_ms = self.random.around(RETRY_BUSY_MS);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &mut connection.phase else { return };
+        let log = match reader.session {
+            None => Some(&self.publisher.all),
+            Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
+        };
+        let last = log.and_then(|log| log.ring.last_before(reader.replay_end));
+        let session_id = reader.session.and_then(|session| self.sessions.get(session));
+        let session_id = session_id.map_or("*", |session| session.id());
+        let out = &mut own.bytes;
+        if reader.passed_over
+            && let Some(last) = last
+        {
+            sse::id(out, self.publisher.id(last.seq));
+            reader.passed_over = false;
+        }
+        let name = if reader.shutting { "server-shutdown" } else { "replay-complete" };
+        if reader.shutting {
+            sse::retry(out, retry_ms);
+        }
+        sse::event(out, name);
+        json::object(out, |object| {
+            object.string("_eventType", name);
+            object.string("sessionId", session_id);
+            object.number("timestamp", wall_ms);
+            if reader.shutting {
+                object.number("retryAfterMs", retry_ms);
+            } else {
+                object.number("count", reader.replay_count.into());
+            }
+        });
+        sse::end(out);
+        reader.ending = reader.shutting;
+        reader.replay_end = u64::MAX;
+        reader.own = Some(own);
+    }
+
+    /// A reader's own bytes, taken out; fresh ones if it has none.
+    fn take_own(&mut self, key: Key) -> Option<Box<Own>> {
+        let fresh = self.new_own();
+        let connection = self.connections.get_mut(key)?;
+        let Phase::Stream(reader) = &mut connection.phase else { return None };
+        match reader.own.take() {
+            None => Some(fresh),
+            Some(own) => {
+                self.recycle_own(fresh);
+                Some(own)
+            }
+        }
+    }
+
+    /// The kernel took this many bytes of a stream's last output.
+    pub(super) fn stream_sent(&mut self, key: Key, count: usize) {
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &mut connection.phase else { return };
+        reader.sent_at = now_ms;
+        let mut left = count;
+        let mut spent = None;
+        if let Some(own) = &mut reader.own {
+            let taken = left.min(own.rest().len());
+            own.sent += taken;
+            left -= taken;
+            if own.rest().is_empty() {
+                spent = reader.own.take();
+            }
+        }
+        if left > 0 {
+            reader.position += left as u64;
+            reader.passed_over = false;
+        }
+        if let Some(own) = spent {
+            self.recycle_own(own);
+        }
+    }
+
+    /// A stream was quiet for its heartbeat's time, or it seemed so when the deadline was set.
+    pub(super) fn heartbeat_due(&mut self, key: Key) {
+        let (now_ms, wall_ms) = (self.now_ms, self.wall_ms);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &mut connection.phase else { return };
+        if now_ms < reader.sent_at + u64::from(reader.heartbeat_ms) {
+            return;
+        }
+        reader.sent_at = now_ms;
+        // Only a reader that has everything stands at a frame's end, and only it is quiet because
+        // there is nothing to say. For the others the stall deadline judges.
+        if connection.place != Place::Waiting {
+            return;
+        }
+        let session_id = reader.session;
+        let id = reader.passed_over.then(|| self.publisher.id(self.publisher.visible()));
+        reader.passed_over = false;
+        let mut own = self.new_own();
+        let out = &mut own.bytes;
+        if let Some(id) = id {
+            sse::id(out, id);
+        }
+        sse::event(out, "heartbeat");
+        let session_id = session_id.and_then(|session| self.sessions.get(session));
+        json::object(out, |object| {
+            object.string("_eventType", "heartbeat");
+            object.string("sessionId", session_id.map_or("*", |session| session.id()));
+            object.number("timestamp", wall_ms);
+        });
+        sse::end(out);
+        if let Some(Phase::Stream(reader)) =
+            self.connections.get_mut(key).map(|connection| &mut connection.phase)
+        {
+            reader.own = Some(own);
+        }
+        self.push_pending(key);
+    }
+
+    /// Shuts a stream at the next frame boundary: the server goes away.
+    pub(super) fn shut_stream(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &mut connection.phase else { return };
+        if reader.shutting {
+            return;
+        }
+        let log = match reader.session {
+            None => Some(&self.publisher.all),
+            Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
+        };
+        // What is visible is on its way already and still goes; what comes later does not.
+        let Some(log) = log else { return };
+        reader.shutting = true;
+        reader.replay_end = log.visible();
+        self.push_pending(key);
+    }
+
+    /// Wakes the streams of a session that has been closed: they end when they have everything.
+    pub(super) fn wake_streams(&mut self, session: Key) {
+        let Some(session) = self.sessions.get(session) else { return };
+        let waiting: Vec<u32> = session.feed.log.waiting.iter(&self.links).collect();
+        for index in waiting {
+            if let Some(key) = self.connections.key_at(index) {
+                self.push_pending(key);
+            }
+        }
+    }
+
+    /// The readers of the log of all sessions.
+    pub(super) fn all_readers(&self) -> impl Iterator<Item = &Reader> {
+        (0..self.connections.capacity()).filter_map(|index| {
+            let key = self.connections.key_at(index)?;
+            match &self.connections.get(key)?.phase {
+                Phase::Stream(reader) if reader.session.is_none() => Some(reader),
+                Phase::Stream(_) | Phase::Http(_) | Phase::Taken => None,
+            }
+        })
+    }
+
+    /// Closes the streams of a session whose log goes away.
+    pub(super) fn close_streams(&mut self, session: Key) {
+        for index in 0..self.connections.capacity() {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            let reads = match self.connections.get(key).map(|connection| &connection.phase) {
+                Some(Phase::Stream(reader)) => reader.session == Some(session),
+                _ => false,
+            };
+            if reads {
+                self.close(key);
+            }
+        }
+    }
+}
+
+/// Whether a reader wants a frame.
+fn wants(reader: &Reader, mark: &Mark) -> bool {
+    reader.filter.takes(mark.tag, mark.superseded)
+        && reader.owners.as_deref().is_none_or(|owners| owners.contains(&mark.owner))
+}

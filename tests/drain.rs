@@ -1,0 +1,156 @@
+//! Stopping: streams are told and ended between two frames, requests are answered, agents go down
+//! the ladder, and the process ends with 0 and leaves nothing.
+
+mod support;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use support::{Connection, PATIENCE, Reader, Server, http};
+
+#[test]
+fn sigterm_tells_the_streams_ends_them_and_exits_with_zero() {
+    for name in ["TERM", "INT"] {
+        let mut server = Server::demo(&[]);
+        let session = server.create();
+        let mut readers: Vec<Reader> = (0..20).map(|_| server.stream(&session)).collect();
+        for reader in &mut readers {
+            reader.joined();
+        }
+        server.signal(name);
+        for reader in &mut readers {
+            let rest = reader.until_end();
+            let farewell = rest.last().expect("a last frame");
+            assert_eq!(farewell.name, "server-shutdown", "{}", reader.story());
+            assert!(farewell.data["retryAfterMs"].as_u64() > Some(0), "{}", farewell.data);
+            assert_eq!(farewell.id, None, "it is no event");
+        }
+        let status = server.wait(PATIENCE).expect("it ends");
+        assert_eq!(status.code(), Some(0), "{}", server.stderr());
+        assert!(TcpStream::connect(server.address).is_err(), "nobody listens");
+    }
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_turn_ends_frames_whole_and_agents_all() {
+    let mut server = Server::fake(&[]);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    reader.joined();
+    server.prompt(&session, "slow 1000 20");
+    reader.until_name("session-output");
+    let start = Instant::now();
+    server.signal("TERM");
+    reader.until_end();
+    assert_eq!(reader.count("server-shutdown"), 1, "{}", reader.story());
+    let status = server.wait(PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", server.stderr());
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    server.expect_nothing_left();
+}
+
+#[test]
+fn a_stop_ends_deaf_agents_and_their_grandchildren_within_the_ladder() {
+    let mut server = Server::fake(&["--ladder-eof", "300ms", "--ladder-term", "300ms"]);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    let path = server.scratch.join("pid");
+    server.prompt(&session, &format!("ignore-term ;; grandchild {path} ;; say: x ;; silent"));
+    reader.until_name("session-output");
+    let grandchild = support::pid_from(&path);
+    assert!(server.stop().success(), "{}", server.stderr());
+    assert!(!support::is_alive(grandchild));
+}
+
+#[test]
+fn the_drain_deadline_cuts_and_says_so() {
+    let mut server =
+        Server::fake(&["--ladder-eof", "60s", "--ladder-term", "60s", "--drain-timeout", "1s"]);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    server.prompt(&session, "ignore-term ;; say: x ;; silent");
+    reader.until_name("session-output");
+    server.signal("TERM");
+    let status = server.wait(PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(1), "{}", server.stderr());
+    assert!(server.stderr().contains("drain"), "{}", server.stderr());
+    server.expect_nothing_left();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut server = Server::fake(&["--ladder-eof", "60s", "--ladder-term", "60s"]);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    server.prompt(&session, "ignore-term ;; say: x ;; silent");
+    reader.until_name("session-output");
+    server.signal("TERM");
+    reader.until_end();
+    let start = Instant::now();
+    server.signal("TERM");
+    server.wait(PATIENCE).expect("it ends");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    server.expect_nothing_left();
+}
+
+#[test]
+fn the_drain_delay_is_business_as_usual_but_not_ready() {
+    let mut server = Server::demo(&["--drain-delay", "3s"]);
+    server.get("/ready").expect(200);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    reader.joined();
+    server.signal("TERM");
+    support::eventually("/ready says no", || server.get("/ready").status == 503);
+    server.get("/health").expect(200);
+    let prompt = server.prompt(&session, "say: still open");
+    assert_eq!(reader.answer(&prompt).trim(), "still open");
+    reader.until_end();
+    assert_eq!(server.wait(PATIENCE).expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn connections_that_are_idle_or_half_way_do_not_hold_it_up() {
+    let mut server = Server::demo(&[]);
+    let mut idle = Connection::open(server.address);
+    idle.send(http::encode(server.address, "GET", "/health", &[], b""));
+    idle.response("GET").expect(200);
+    let mut half = Connection::open(server.address);
+    half.send("GET /health HTTP/1.1\r\nHo");
+    let silent = Connection::open(server.address);
+    let start = Instant::now();
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    idle.expect_end();
+    drop((half, silent));
+}
+
+#[test]
+fn a_reader_that_does_not_read_does_not_hold_it_up() {
+    let mut server = Server::fake(&["--ring-size", "16MiB", "--drain-timeout", "5s"]);
+    let session = server.create();
+    let stalled = server.stream(&session);
+    let mut reader = server.stream(&session);
+    let prompt = server.prompt(&session, "flood 8000 1000");
+    reader.turn_end(&prompt);
+    let start = Instant::now();
+    server.signal("TERM");
+    server.wait(PATIENCE).expect("it ends");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    drop(stalled);
+}
+
+#[test]
+fn a_cursor_of_another_start_of_the_server_is_told_as_a_gap() {
+    let mut first = Server::demo(&[]);
+    let session = first.create();
+    let mut reader = first.stream(&session);
+    reader.joined();
+    let cursor = reader.ids().last().unwrap().clone();
+    first.stop();
+    let second = Server::demo(&[]);
+    let other = second.create();
+    let mut reader = second.stream_with(&other, "", &[("Last-Event-ID", &cursor)]);
+    let connected = reader.joined();
+    assert_eq!(connected.data["resume"], "gap", "{}", connected.data);
+    assert!(!reader.ids().contains(&cursor), "no id is issued twice");
+}

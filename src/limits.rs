@@ -83,6 +83,10 @@ pub struct Limits {
     pub line_size_max: usize,
     /// All large fields that are kept beside their events.
     pub large_size_max: usize,
+    /// One session's journal, in bytes: the oldest segments make room.
+    pub journal_max: u64,
+    /// All journals.
+    pub journal_total_max: u64,
     /// Quiet time after which a stream gets a heartbeat.
     pub heartbeat_ms: u64,
     /// A reader whose socket takes nothing for so long is cut.
@@ -134,6 +138,8 @@ impl Default for Limits {
             approvals_max: 64,
             line_size_max: 32 * MIB,
             large_size_max: 32 * MIB,
+            journal_max: 64 * MIB as u64,
+            journal_total_max: 1024 * MIB as u64,
             heartbeat_ms: 15_000,
             write_stall_ms: 30_000,
             replay_size: 256 * KIB,

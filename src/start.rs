@@ -21,7 +21,7 @@ use sidestream::shell::log::Log;
 use sidestream::shell::net;
 use sidestream::shell::peer::Peers;
 use sidestream::shell::reactor::{Parts, Reactor, Surroundings};
-use sidestream::shell::{disk, process, sys};
+use sidestream::shell::{disk, journal, process, sys};
 use sidestream::wire::sse::Epoch;
 
 /// This program's version.
@@ -52,6 +52,7 @@ pub fn check(arguments: Arguments) -> Result<(), String> {
 pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     let plan = plan(arguments)?;
     let state = State::open(data_dir(&plan.arguments)?)?;
+    let opened = plan.open(&state)?;
     let shared = !plan.arguments.trust_uids.is_empty();
     let arguments = &plan.arguments;
     let listeners = net::bind(&arguments.listen, arguments.listen_is_default, shared)?;
@@ -68,7 +69,7 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     sys::forbid_dumps().map_err(system)?;
     sweep(&state.id);
     let banner = plan.banner(&state);
-    let reactor = Reactor::new(plan.parts(&state, listeners)?).map_err(system)?;
+    let reactor = Reactor::new(plan.parts(&state, listeners, opened)?).map_err(system)?;
     announce(banner, &reactor);
     let end = reactor.run();
     drop(state); // The lock is held to here.
@@ -88,20 +89,26 @@ fn plan(mut arguments: Arguments) -> Result<Plan, String> {
 }
 
 impl Plan {
-    fn parts(self, state: &State, listeners: Vec<net::Listener>) -> Result<Parts, String> {
+    /// Opens the journals: from here on the data directory knows of this start.
+    fn open(&self, state: &State) -> Result<journal::Opened, String> {
+        let opened =
+            journal::open(&state.path, self.arguments.durability, Epoch::new(random_word()?))?;
+        for sentence in &opened.set_aside {
+            super::tell(&format!("a session is left out: {sentence}"));
+        }
+        Ok(opened)
+    }
+
+    fn parts(
+        self,
+        state: &State,
+        listeners: Vec<net::Listener>,
+        opened: journal::Opened,
+    ) -> Result<Parts, String> {
         let clock = Clock::new();
-        let mut random = [0; 16];
-        getrandom::fill(&mut random)
-            .map_err(|error| format!("the system has no random numbers: {error}"))?;
-        let [seed, epoch] = [0, 8].map(|at| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&random[at..at + 8]);
-            u64::from_ne_bytes(word)
-        });
         let birth = Birth {
-            seed,
-            epoch: Epoch::new(epoch),
-            first_seq: 1,
+            seed: random_word()?,
+            epochs: opened.epochs,
             now_ms: clock.now_ms(),
             wall_ms: clock.wall_ms(),
         };
@@ -117,8 +124,11 @@ impl Plan {
             raw_events: arguments.raw_events,
             version: VERSION,
         };
+        let mut server = Server::new(self.limits, config, birth);
+        server.restore(opened.sessions);
         Ok(Parts {
-            server: Server::new(self.limits, config, birth),
+            server,
+            store: opened.store,
             clock,
             log: Log::new(level(arguments.log_level)),
             listeners,
@@ -176,6 +186,13 @@ impl Plan {
         }
         text
     }
+}
+
+fn random_word() -> Result<u64, String> {
+    let mut word = [0; 8];
+    getrandom::fill(&mut word)
+        .map_err(|error| format!("the system has no random numbers: {error}"))?;
+    Ok(u64::from_ne_bytes(word))
 }
 
 const DEMO_NOTICE: &str = "

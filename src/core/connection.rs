@@ -6,6 +6,7 @@
 
 use crate::base::arena::Key;
 use crate::core::event::Filter;
+use crate::core::past::Past;
 use crate::limits::Limits;
 use crate::wire::body::BodyDecoder;
 use crate::wire::head::{self, BadRequest, Framing, Head, HeadLimits};
@@ -51,6 +52,8 @@ pub enum Place {
     Pending,
     /// Its log's list of those that have everything.
     Waiting,
+    /// None: it waits for a piece of a journal.
+    Reading,
 }
 
 /// What a connection is doing.
@@ -88,6 +91,12 @@ pub struct Reader {
     pub shutting: bool,
     /// Close it as soon as what it owns is sent.
     pub ending: bool,
+    /// Of a stream over all sessions: the number of the last frame that it was sent whole,
+    pub whole_seq: u64,
+    /// and how much it was sent of the one behind.
+    pub beyond: u32,
+    /// It is older than the ring, and reads journals.
+    pub past: Option<Box<Past>>,
     /// Bytes that go out before the log's.
     pub own: Option<Box<Own>>,
 }

@@ -11,16 +11,18 @@ use crate::base::wheel::Wheel;
 use crate::core::access::Access;
 use crate::core::agent::Agent;
 use crate::core::connection::{Connection, Exchange, Output, Own, Peer, Phase, Place, Stage, Step};
+use crate::core::commit::Keeper;
 use crate::core::effect::{DiskReply, Effect, Level, LogLine, Program};
+use crate::core::epochs::{Durability, Epochs};
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::core::metrics::Counters;
+use crate::core::past::Pieces;
 use crate::core::publisher::Publisher;
 use crate::core::random::Random;
 use crate::core::session::Session;
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
-use crate::wire::sse::Epoch;
 use std::collections::{BTreeMap, VecDeque};
 
 /// [`Key::kind`] of a client connection.
@@ -94,14 +96,12 @@ pub struct Config {
 }
 
 /// What only the shell can know, told once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Birth {
     /// From the system's random numbers.
     pub seed: u64,
-    /// The epoch of this start.
-    pub epoch: Epoch,
-    /// The number of the first event.
-    pub first_seq: u64,
+    /// Every start of this data directory; the last is this one.
+    pub epochs: Epochs,
     /// Monotonic milliseconds.
     pub now_ms: u64,
     /// Milliseconds since 1970.
@@ -162,6 +162,8 @@ pub struct Server {
     pub wall_ms: u64,
     pub(super) random: Random,
     pub(super) publisher: Publisher,
+    pub(super) keeper: Keeper,
+    pub(super) pieces: Pieces,
     pub(super) connections: Arena<Connection>,
     pub(super) links: Links,
     /// Connections with something to send.
@@ -201,6 +203,8 @@ pub struct Server {
     pub(super) closed: VecDeque<Key>,
     /// Their ids.
     pub(super) closed_ids: BTreeMap<String, Key>,
+    /// How many agents the operator configured; those behind are named by old sessions only.
+    pub(super) configured: usize,
     /// Sessions created so far.
     pub(super) session_number: u32,
     /// Where answers are written before their length is known.
@@ -216,9 +220,14 @@ impl Server {
         let hold_ms = limits.delta_hold_ms;
         let sessions_max = limits.sessions_max + limits.closed_sessions_max;
         let indices = limits.connections_max + sessions_max + limits.agents_max + 1;
+        let durability = birth.epochs.present().durability;
+        let journals = durability != Durability::Memory;
         let mut server = Server {
+            keeper: Keeper::new(durability),
+            pieces: Pieces::default(),
+            configured: config.agents.len(),
             random: Random::new(birth.seed),
-            publisher: Publisher::new(birth.epoch, birth.first_seq, all, large, hold_ms),
+            publisher: Publisher::new(birth.epochs, all, large, journals, hold_ms),
             connections: Arena::new(KIND_CONNECTION, limits.connections_max),
             links: Links::new(limits.connections_max),
             pending: List::default(),
@@ -280,7 +289,9 @@ impl Server {
 
     /// Whether there is work that waits for nothing but the next turn.
     pub fn has_work(&self) -> bool {
-        !self.pending.is_empty() || !self.paused.is_empty() || self.publisher.has_hidden()
+        // While a batch is under way, its answer is what everything else waits for.
+        let commits = !self.paused.is_empty() || self.publisher.has_dirty();
+        !self.pending.is_empty() || commits && !self.keeper.is_busy()
     }
 
     pub(super) fn log(
@@ -499,6 +510,7 @@ impl Server {
             Phase::Http(exchange) => self.recycle(exchange),
             Phase::Stream(mut reader) => {
                 self.counters.streams_closed += 1;
+                self.pieces.recycle(reader.past.as_mut().and_then(|past| past.take_piece()));
                 if let Some(own) = reader.own.take() {
                     self.recycle_own(own);
                 }
@@ -535,7 +547,7 @@ impl Server {
             Phase::Http(_) | Phase::Taken => None,
         };
         match place {
-            Place::Nowhere => {}
+            Place::Nowhere | Place::Reading => {}
             Place::Pending => self.pending.remove(&mut self.links, key.index),
             Place::Waiting => {
                 let log = match session {
@@ -621,6 +633,7 @@ impl Server {
     /// The kernel takes nothing now.
     pub fn blocked(&mut self, key: Key) {
         self.unlink(key);
+        self.give_back_piece(key); // Others can use it; it is read again when there is room.
         if let Some(connection) = self.connections.get_mut(key) {
             connection.blocked = true;
             self.arm_connection(key);
@@ -640,35 +653,10 @@ impl Server {
         }
     }
 
-    // The commit.
-
-    /// Ends the turn: everything published becomes visible, and what waited for that goes.
-    pub fn commit(&mut self) {
-        if self.publisher.has_hidden() {
-            let visible = self.publisher.seq();
-            let dirty: Vec<Key> = self.publisher.show().collect();
-            for key in &dirty {
-                if let Some(session) = self.sessions.get_mut(*key) {
-                    session.feed.log.show(visible);
-                    Self::wake(
-                        &mut session.feed.log,
-                        &mut self.connections,
-                        &mut self.links,
-                        &mut self.pending,
-                        self.now_ms,
-                    );
-                }
-            }
-            let all = &mut self.publisher.all;
-            Self::wake(all, &mut self.connections, &mut self.links, &mut self.pending, self.now_ms);
-        }
-        self.release_held();
-        self.release_agents();
-        self.resume_agents();
-    }
+    // Waiting for the commit.
 
     /// Moves everybody who waits at a log to the pending list.
-    fn wake(
+    pub(super) fn wake(
         log: &mut Log,
         connections: &mut Arena<Connection>,
         links: &mut Links,
@@ -692,7 +680,7 @@ impl Server {
         self.held.push_back((seq, key));
     }
 
-    fn release_held(&mut self) {
+    pub(super) fn release_held(&mut self) {
         let visible = self.publisher.visible();
         while let Some((seq, key)) = self.held.front().copied()
             && seq <= visible
@@ -838,6 +826,7 @@ impl Server {
         if let Drain::Delayed(at) | Drain::Draining(at) = self.drain {
             due = due.min(at);
         }
+        due = due.min(self.keeper.retry_at());
         let index = self.own_index();
         if due == u64::MAX {
             self.wheel.cancel(index);
@@ -847,6 +836,7 @@ impl Server {
     }
 
     fn own_due(&mut self) {
+        self.retry_append();
         while let Some(key) = self.closed.front().copied() {
             let kept = self.sessions.get(key).and_then(|session| session.closed_at);
             if kept.is_some_and(|at| self.now_ms < at + CLOSED_KEPT_MS) {
@@ -875,6 +865,14 @@ impl Server {
         match reply {
             DiskReply::Directory { ticket, result } => self.directory_resolved(ticket, result),
             DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
+            DiskReply::Appended(batch, result) => self.appended(batch, result),
+            DiskReply::Read(read, result) => self.piece_read(read, result),
+            DiskReply::Large { connection, result } => self.large_read(connection, result),
+            DiskReply::Removed(Ok(())) => {}
+            DiskReply::Removed(Err(error)) => {
+                let told = vec![("error", error)];
+                self.log(Level::Warn, "journal", "cannot remove", told);
+            }
         }
     }
 

@@ -25,7 +25,9 @@ impl Server {
     pub(super) fn is_before_end(&self, key: Key, cursor: Option<&[u8]>) -> bool {
         let id = cursor.and_then(crate::wire::sse::EventId::parse);
         let last = self.sessions.get(key).and_then(|session| session.feed.log.latest_seq());
-        id.is_some_and(|id| id.epoch == self.publisher.epoch() && Some(id.seq) < last)
+        let visible = self.publisher.visible();
+        let holds = |id| self.publisher.epochs.holds(id, visible);
+        id.is_some_and(|id| holds(id) && Some(id.seq) < last)
     }
 
     pub(super) fn all_events(&mut self, request: &Request<'_>) -> Outcome {
@@ -113,8 +115,7 @@ impl Server {
             object.bool("success", true);
             object.string("sessionId", session.id());
             object.number("readers", log.readers.into());
-            let oldest = log.ring.oldest().map(|mark| mark.seq);
-            object.string_or_null("earliestId", event_id(oldest).as_deref());
+            object.string_or_null("earliestId", event_id(log.earliest_seq()).as_deref());
             object.string_or_null("latestId", event_id(log.latest_seq()).as_deref());
             server.write_cursor(object);
         });
@@ -122,41 +123,89 @@ impl Server {
     }
 
     /// One event, or the large field that was cut from it.
-    pub(super) fn event(&mut self, id: &str, event: &str) -> Outcome {
+    pub(super) fn event(&mut self, request: &Request<'_>, id: &str, event: &str) -> Outcome {
         let key = self.session_key(id)?;
-        let gone = || {
-            let sentence = "there is no such event in this session, or it is no longer kept";
-            Problem::new(Status::NOT_FOUND, "event_not_found", sentence)
-        };
-        let event = crate::wire::sse::EventId::parse(event.as_bytes()).ok_or_else(gone)?;
-        let visible = self.publisher.visible();
-        let session = self.sessions.get(key).ok_or_else(gone)?;
-        let ring = &session.feed.log.ring;
-        if event.epoch != self.publisher.epoch() || event.seq > visible || event.seq == 0 {
-            return Err(gone());
+        let id = crate::wire::sse::EventId::parse(event.as_bytes()).ok_or_else(event_gone)?;
+        let session = self.sessions.get(key).ok_or_else(event_gone)?;
+        let log = &session.feed.log;
+        let is_ours = self.publisher.epochs.id(id.seq) == id && id.seq > 0;
+        if !is_ours || Some(id.seq) > log.latest_seq() {
+            return Err(event_gone());
         }
-        let start = ring.after(event.seq - 1);
+        let start = log.ring.after(id.seq - 1);
         // Only an event of this very session: large fields of others are not to be had here.
-        ring.mark_at(start).filter(|mark| mark.seq == event.seq).ok_or_else(gone)?;
-        if let Some((bytes, is_text)) = self.publisher.large.get(event.seq) {
-            let content_type = match is_text {
-                true => "text/plain; charset=utf-8",
-                false => "application/json",
-            };
-            return Ok(Reply::Bytes(bytes.to_vec(), content_type));
+        let in_ring = log.ring.mark_at(start).is_some_and(|mark| mark.seq == id.seq);
+        if let Some(journal) = &log.journal {
+            let position = journal.seek(id.seq - 1);
+            let segment = journal.segment_at(position).ok_or_else(event_gone)?;
+            if id.seq <= journal.evicted() || !in_ring && id.seq > journal.last_seq() {
+                return Err(event_gone());
+            }
+            let session_id = session.id().to_owned();
+            let (end, least_seq) = (segment.1, 0);
+            let segments = vec![segment];
+            let source = Source { session_id, segments, position, end, least_seq };
+            let (connection, seq) = (request.connection, id.seq);
+            let request = DiskRequest::Large { connection, seq, source };
+            self.effects.push_back(Effect::Disk(request));
+            return Ok(Reply::Later);
         }
-        let end = ring.after(event.seq);
-        let crate::base::ring::Found::Bytes(a, b) = ring.at(start, end) else {
-            return Err(gone());
+        if !in_ring {
+            return Err(event_gone());
+        }
+        if let Some((bytes, is_text)) = self.publisher.large.get(id.seq) {
+            return Ok(Reply::Bytes(bytes.to_vec(), content_type(is_text)));
+        }
+        let crate::base::ring::Found::Bytes(a, b) = log.ring.at(start, log.ring.after(id.seq))
+        else {
+            return Err(event_gone());
         };
-        let frame = [a, b].concat();
-        let (_, name, data) = crate::wire::sse::parse_frame(&frame).ok_or_else(gone)?;
+        self.say_event(&[a, b].concat())?;
+        ok()
+    }
+
+    /// Writes one event, as its frame tells it.
+    fn say_event(&mut self, frame: &[u8]) -> Result<(), Problem> {
+        let (id, name, data) = crate::wire::sse::parse_frame(frame).ok_or_else(event_gone)?;
         self.say(|_, object| {
             object.bool("success", true);
-            object.display("id", event);
+            object.string("id", id);
             object.string("event", name);
             object.raw("data", data);
         });
-        ok()
+        Ok(())
     }
+
+    /// The disk thread has looked for an event.
+    pub(in crate::core) fn large_read(&mut self, connection: Key, result: Option<Fetched>) {
+        self.resume_answer(connection, |server, exchange| {
+            let cached = [("Cache-Control", "private, max-age=31536000, immutable")];
+            let (bytes, kind) = match result {
+                Some(Fetched::Text(bytes)) => (bytes, content_type(true)),
+                Some(Fetched::Json(bytes)) => (bytes, content_type(false)),
+                Some(Fetched::Frame(frame)) => {
+                    match server.say_event(&frame) {
+                        Ok(()) => server.write_json(exchange, Status::OK, &[]),
+                        Err(problem) => server.write_problem(exchange, &problem),
+                    }
+                    return None;
+                }
+                None => {
+                    server.write_problem(exchange, &event_gone());
+                    return None;
+                }
+            };
+            server.write_reply(exchange, Status::OK, Some(kind), &cached, &bytes);
+            None
+        });
+    }
+}
+
+fn event_gone() -> Problem {
+    let sentence = "there is no such event in this session, or it is no longer kept";
+    Problem::new(Status::NOT_FOUND, "event_not_found", sentence)
+}
+
+fn content_type(is_text: bool) -> &'static str {
+    if is_text { "text/plain; charset=utf-8" } else { "application/json" }
 }

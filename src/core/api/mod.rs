@@ -14,8 +14,9 @@ use crate::base::arena::Key;
 use crate::core::access::Refusal;
 use crate::core::approvals::Answer;
 use crate::core::connection::{Exchange, Peer, Stage};
-use crate::core::effect::{DirectoryProblem, DiskRequest, Effect};
+use crate::core::effect::{DirectoryProblem, DiskRequest, Effect, Fetched, Source};
 use crate::core::event::{EventKind, Filter};
+use crate::core::journal::Journal;
 use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page};
 use crate::core::prompts::{Known, Prompt, Prompts};
@@ -575,7 +576,7 @@ impl Server {
             (Route::Context(id), _) => self.session_context(id),
             (Route::Events(id), _) => self.session_events(request, id),
             (Route::EventsStatus(id), _) => self.events_status(id),
-            (Route::Event(id, event), _) => self.event(id, event),
+            (Route::Event(id, event), _) => self.event(request, id, event),
             (Route::Prompt(id), _) => self.prompt(request, id),
             (Route::Interrupt(id), _) => self.interrupt_session(request, id),
             (Route::Queue(id), _) => self.queue(id),

@@ -78,7 +78,7 @@ impl Server {
                     array.string("bypassPermissions");
                 }
             });
-            object.string("durability", "memory");
+            object.string("durability", server.keeper.durability.as_str());
             object.object("limits", |object| {
                 object.number("bodyBytes", limits.body_size_max as u64);
                 object.number("headBytes", limits.head_size_max as u64);
@@ -93,7 +93,7 @@ impl Server {
                 object.number("heartbeatMs", limits.heartbeat_ms);
             });
             object.array("agents", |array| {
-                for agent in &server.config.agents {
+                for agent in &server.config.agents[..server.configured] {
                     array.object(|object| {
                         object.string("name", &agent.name);
                         object.string("dialect", agent.dialect.as_str());
@@ -108,7 +108,7 @@ impl Server {
         self.say(|server, object| {
             object.bool("success", true);
             object.array("agents", |array| {
-                for (agent, facts) in server.config.agents.iter().zip(&server.facts) {
+                for (agent, facts) in server.config.agents[..server.configured].iter().zip(&server.facts) {
                     array.object(|object| {
                         object.string("name", &agent.name);
                         object.string("dialect", agent.dialect.as_str());
@@ -144,6 +144,10 @@ impl Server {
         if self.is_draining() {
             let sentence = "the server is shutting down";
             return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
+        }
+        if let Some(sentence) = self.keeper.failure() {
+            let sentence = format!("the journal cannot be written: {sentence}");
+            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "journal_failed", sentence));
         }
         self.say(|_, object| object.string("status", "ready"));
         ok()

@@ -40,7 +40,9 @@ fn ended(end: io::Result<End>) -> ExitCode {
     match end {
         Ok(End::Clean) => return ExitCode::SUCCESS,
         Ok(End::Cut) => {
-            tell("stopped before everything had come to its end; what was left was killed");
+            tell(
+                "--drain-timeout cut the drain before everything had come to its end; what was left was killed",
+            );
         }
         Err(error) => tell(&format!("the poller failed: {error}")),
     }

@@ -41,7 +41,7 @@ fn ended(end: io::Result<End>) -> ExitCode {
         Ok(End::Clean) => return ExitCode::SUCCESS,
         Ok(End::Cut) => {
             tell(
-                "--drain-timeout cut the drain before everything had come to its end; what was left was killed",
+                "the drain was cut, by --drain-timeout or another signal: what was left is killed",
             );
         }
         Err(error) => tell(&format!("the poller failed: {error}")),

@@ -75,6 +75,8 @@ pub struct NewSession {
 /// What a request names.
 enum Route<'a> {
     Sessions,
+    /// The seed's spelling, which only creates.
+    SeedSessions,
     Session(&'a str),
     Status(&'a str),
     Context(&'a str),
@@ -104,9 +106,8 @@ enum Route<'a> {
 impl<'a> Route<'a> {
     fn find(segments: &[&'a str], path: &str) -> Option<Route<'a>> {
         Some(match *segments {
-            ["claude", "api", "claude", "sessions"] | ["api", "sessions" | "session"] => {
-                Route::Sessions
-            }
+            ["claude", "api", "claude", "sessions"] => Route::SeedSessions,
+            ["api", "sessions" | "session"] => Route::Sessions,
             ["claude", "api", "claude", "chat"] => Route::OldWebSocket,
             ["api", "sessions" | "session", id, ref rest @ ..] => match *rest {
                 [] => Route::Session(id),
@@ -141,7 +142,10 @@ impl<'a> Route<'a> {
         match self {
             Route::Sessions => &[Method::Get, Method::Head, Method::Post],
             Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
-            Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) => POST,
+            Route::SeedSessions
+            | Route::Prompt(_)
+            | Route::Interrupt(_)
+            | Route::Approval(..) => POST,
             Route::Queued(..) => &[Method::Delete],
             Route::OldWebSocket => &[
                 Method::Get,
@@ -609,8 +613,8 @@ impl Server {
 
     fn dispatch_route(&mut self, request: &Request<'_>, route: Route<'_>) -> Outcome {
         match (route, request.head.method) {
-            (Route::Sessions, Method::Post) => self.create_session(request),
-            (Route::Sessions, _) => self.list_sessions(request),
+            (Route::Sessions | Route::SeedSessions, Method::Post) => self.create_session(request),
+            (Route::Sessions | Route::SeedSessions, _) => self.list_sessions(request),
             (Route::Session(id), Method::Delete) => self.delete_session(id),
             (Route::Session(id), Method::Patch) => self.patch_session(request, id),
             (Route::Session(id), _) => self.get_session(id),

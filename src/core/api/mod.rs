@@ -142,10 +142,9 @@ impl<'a> Route<'a> {
         match self {
             Route::Sessions => &[Method::Get, Method::Head, Method::Post],
             Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
-            Route::SeedSessions
-            | Route::Prompt(_)
-            | Route::Interrupt(_)
-            | Route::Approval(..) => POST,
+            Route::SeedSessions | Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) => {
+                POST
+            }
             Route::Queued(..) => &[Method::Delete],
             Route::OldWebSocket => &[
                 Method::Get,

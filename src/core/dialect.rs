@@ -17,7 +17,7 @@ use crate::wire::claude::{self, DeltaKind, Message, Parsed, TodoChange, TurnResu
 use serde_json::value::RawValue;
 
 /// Entries that an agent's list of things to do may have here.
-const TODOS_MAX: usize = 200;
+const LIST_ITEMS_MAX: usize = 200;
 /// Subagents that may be open in one session.
 const SUBAGENTS_MAX: usize = 64;
 /// Failed logins in a row after which a turn is ended: the agent itself would try for minutes.
@@ -418,14 +418,14 @@ impl Server {
         let todos = &mut session.todos;
         match change {
             TodoChange::Replace(list) => {
-                let items = list.into_iter().take(TODOS_MAX).map(|todo| TodoItem {
+                let items = list.into_iter().take(LIST_ITEMS_MAX).map(|todo| TodoItem {
                     id: todo.id.into_owned(),
                     text: todo.text.into_owned(),
                     status: todo.status.into_owned(),
                 });
                 *todos = items.collect();
             }
-            TodoChange::Create { id, text } if todos.len() < TODOS_MAX => {
+            TodoChange::Create { id, text } if todos.len() < LIST_ITEMS_MAX => {
                 let next = todos.iter().filter_map(|todo| todo.id.parse::<u64>().ok()).max();
                 let id = id.map_or_else(|| (next.unwrap_or(0) + 1).to_string(), |id| id.into());
                 let (text, status) = (text.into_owned(), "pending".to_owned());

@@ -413,6 +413,7 @@ impl World {
             let Some(key) = self.server.next_pending() else { return };
             self.write(key);
             self.apply();
+            self.server.check();
             self.look_again(key);
         }
     }
@@ -456,7 +457,6 @@ impl World {
             self.inputs += 1;
             self.server.sent(key, parts.len());
             self.apply();
-            self.server.check();
             if !self.by_key.contains_key(&key.to_bits()) {
                 return;
             }

@@ -181,6 +181,15 @@ impl Connection {
         count > 0 || ends
     }
 
+    /// What its stream was asked for, if it is one or will be one.
+    pub fn ask(&self) -> Option<&Ask> {
+        let expected = self.expects.iter().find_map(|expect| match &expect.what {
+            What::Stream(ask) => Some(ask),
+            _ => None,
+        });
+        self.stream.as_ref().map(|stream| &stream.ask).or(expected)
+    }
+
     pub fn room(&self) -> usize {
         self.capacity.saturating_sub(self.kernel.len())
     }
@@ -304,9 +313,15 @@ pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
     let mut stage = 0;
     for line in text[..text.len() - 2].split('\n') {
         let (name, value) = line.split_once(": ").ok_or_else(|| format!("no line: {text:?}"))?;
-        let order = ["retry", "id", "event", "data"].iter().position(|known| *known == name);
-        let order = order.ok_or_else(|| format!("an unknown line: {text:?}"))? + 1;
-        if order <= stage || value.contains('\r') {
+        // An id and a time in any order, then the event, then its data; each once.
+        let order = match name {
+            "retry" if !frame.retry && stage == 0 => 0,
+            "id" if frame.id.is_none() && stage == 0 => 0,
+            "event" if stage == 0 => 1,
+            "data" if stage == 1 => 2,
+            _ => usize::MAX,
+        };
+        if order == usize::MAX || value.contains('\r') {
             return Err(format!("lines out of order: {text:?}"));
         }
         stage = order;

@@ -589,7 +589,8 @@ impl World {
                     assert!(whole, "{context}: cut in a frame");
                     return;
                 }
-                assert!(from < evicted, "{context}: closed at {from}, {evicted} is forgotten");
+                let why = format!("closed at {from}, {evicted} is forgotten, next is {next:?}");
+                assert!(from < evicted, "{context} {:?}: {why}, {closed}", stream.ask);
                 self.hit("cut-by-lap");
             }
             Some(Cut::Other) if closed => {}

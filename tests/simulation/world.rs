@@ -431,9 +431,8 @@ impl World {
             let parts: Vec<u8> = match self.server.output(key) {
                 Output::Nothing => return,
                 Output::Close => {
-                    let stream = connection.stream.as_ref();
-                    let session =
-                        stream.and_then(|stream| self.followers[stream.ask.follower].session);
+                    let session = connection.ask().map(|ask| ask.follower);
+                    let session = session.and_then(|at| self.followers[at].session);
                     let evicted = self.model.list(session).evicted();
                     self.closed(key, Cut::Flush(evicted));
                     self.inputs += 1;

@@ -665,7 +665,6 @@ impl Server {
         }
         self.release_held();
         self.release_agents();
-        self.resume_agents();
     }
 
     /// Moves everybody who waits at a log to the pending list.
@@ -709,8 +708,12 @@ impl Server {
 
     // Deadlines.
 
-    /// Works off what is due, oldest first. Returns whether all of it is done.
+    /// Begins a turn: goes on with what waited for the last commit, and works off what is due,
+    /// oldest first. Returns whether all of it is done.
     pub fn expire(&mut self) -> bool {
+        // Not in the commit: what that has shown is to reach its readers before it can be
+        // overwritten.
+        self.resume_agents();
         let mut fired = std::mem::take(&mut self.fired);
         let there = self.wheel.advance(self.now_ms, DEADLINES_PER_TURN, |index| fired.push(index));
         for index in fired.drain(..) {

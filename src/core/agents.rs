@@ -458,7 +458,7 @@ impl Server {
 
     /// Where the next read of a pipe goes. Empty: the agent must wait.
     pub fn agent_space(&mut self, agent_key: Key, pipe: Pipe) -> &mut [u8] {
-        if pipe == Pipe::Stdout && self.is_paused(agent_key) {
+        if self.is_paused(agent_key) {
             return &mut [];
         }
         match self.agents.get_mut(agent_key) {
@@ -592,7 +592,7 @@ impl Server {
     }
 
     /// Goes on with the output of agents that had to wait for the last commit.
-    pub fn resume_agents(&mut self) {
+    pub(super) fn resume_agents(&mut self) {
         for agent_key in std::mem::take(&mut self.paused) {
             self.drain_lines(agent_key);
             self.check_agent(agent_key);

@@ -309,7 +309,8 @@ impl Server {
                 None => (&mut self.publisher.all, false),
                 Some(session) => {
                     let session = self.sessions.get_mut(session)?;
-                    let closed = session.closed_at.is_some();
+                    // Over only once its last event can be seen.
+                    let closed = session.closed_at.is_some() && session.feed.log.hidden() == 0;
                     (&mut session.feed.log, closed)
                 }
             };

@@ -8,9 +8,18 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug)]
 pub enum What {
     Create,
-    Prompt { session: usize, repeat: bool },
-    Approval { session: usize, approval: String, allow: bool },
-    Delete { session: usize },
+    Prompt {
+        session: usize,
+        repeat: bool,
+    },
+    Approval {
+        session: usize,
+        approval: String,
+        allow: bool,
+    },
+    Delete {
+        session: usize,
+    },
     Metrics,
     Plain,
     /// Not a request, or one that is refused: the connection may end with the answer.
@@ -173,10 +182,8 @@ impl Connection {
         let count = self.script.len().min(self.chunk);
         self.inbox.extend(self.script.drain(..count));
         self.sent += count;
-        let ends = self.ends_input
-            && !self.input_ended
-            && self.script.is_empty()
-            && self.plan.is_empty();
+        let ends =
+            self.ends_input && !self.input_ended && self.script.is_empty() && self.plan.is_empty();
         self.input_ended |= ends;
         count > 0 || ends
     }
@@ -307,8 +314,7 @@ pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
             false => Err(format!("a comment that says something: {text:?}")),
         };
     }
-    let mut frame =
-        Frame { text, retry: false, id: None, name: String::new(), data: Value::Null };
+    let mut frame = Frame { text, retry: false, id: None, name: String::new(), data: Value::Null };
     let text = frame.text.clone();
     let mut stage = 0;
     for line in text[..text.len() - 2].split('\n') {
@@ -333,8 +339,8 @@ pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
             "id" => frame.id = Some(value.to_owned()),
             "event" => frame.name = value.to_owned(),
             _ => {
-                frame.data = serde_json::from_str(value)
-                    .map_err(|error| format!("{error} in {text:?}"))?;
+                frame.data =
+                    serde_json::from_str(value).map_err(|error| format!("{error} in {text:?}"))?;
             }
         }
     }

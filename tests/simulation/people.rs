@@ -436,9 +436,8 @@ impl World {
 
     fn next_wanted(&self, follower: usize, seq: u64) -> Option<u64> {
         let follower = &self.followers[follower];
-        self.model.next_wanted(follower.session, seq, |event| {
-            follower.wants(event.session, &event.name)
-        })
+        self.model
+            .next_wanted(follower.session, seq, |event| follower.wants(event.session, &event.name))
     }
 
     fn event(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {

@@ -48,6 +48,7 @@ Bounds of the server [default, range]
   --connections-max COUNT               clients, as far as descriptors go [100000, 1 to 1000000]
   --connections-per-address-max COUNT   from one address behind a proxy [256, 1 to 1000000]
   --sessions-max COUNT                  sessions that are not closed [1000, 1 to 100000]
+  --closed-sessions-max COUNT           closed ones still served to the end [16, 1 to 10000]
   --session-creations-per-s COUNT       new sessions in one second [10, 1 to 10000]
   --readers-per-session-max COUNT       streams of one session [10000, 1 to 1000000]
   --agents-max COUNT                    agent processes [8, 1 to 1000]
@@ -65,6 +66,7 @@ Bounds of memory [default, range]
   --body-size-max SIZE      body of a request [8MiB, 1KiB to 256MiB]
   --bodies-size-max SIZE    all bodies held at once [32MiB, 1KiB to 4GiB]
   --queue-size-max SIZE     all prompts waiting [32MiB, 1KiB to 4GiB]
+  --large-size-max SIZE     fields too large for a log [32MiB, 1KiB to 4GiB]
 
 Bounds of the disk [default, range]
   --journal-max SIZE        one session's events, the oldest make room [64MiB, 8MiB to 1024GiB]
@@ -254,6 +256,7 @@ const BOUNDS: &[Bound] = &[
     bound!("connections-max", Count, 1, 1_000_000, connections_max),
     bound!("connections-per-address-max", Count, 1, 1_000_000, connections_per_address_max),
     bound!("sessions-max", Count, 1, 100_000, sessions_max),
+    bound!("closed-sessions-max", Count, 1, 10_000, closed_sessions_max),
     bound!("session-creations-per-s", Count, 1, 10_000, session_creations_per_s),
     bound!("readers-per-session-max", Count, 1, 1_000_000, readers_per_session_max),
     bound!("agents-max", Count, 1, 1_000, agents_max),
@@ -271,6 +274,7 @@ const BOUNDS: &[Bound] = &[
     bound!("queue-size-max", Bytes, KIB, 4 * GIB, queue_size_max),
     bound!("journal-max", Bytes, 8 * MIB, 1024 * GIB, journal_max),
     bound!("journal-total-max", Bytes, 8 * MIB, 16 * 1024 * GIB, journal_total_max),
+    bound!("large-size-max", Bytes, KIB, 4 * GIB, large_size_max),
     bound!("heartbeat", Milliseconds, TICK, MINUTE, heartbeat_ms),
     bound!("write-stall", Milliseconds, TICK, HOUR, write_stall_ms),
     bound!("keep-alive", Milliseconds, TICK, HOUR, keep_alive_ms),

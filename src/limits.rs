@@ -4,6 +4,10 @@
 //! answer to "how much can it hold". [`Limits::fit`] lowers what the kernel would refuse;
 //! [`Limits::memory`] is the sum that is printed at start-up.
 
+use crate::core::commit::RINGS_KEPT;
+use crate::core::epochs::Durability;
+use crate::core::journal::INDEX_STEP;
+use crate::core::past::{PIECE_SIZE, PIECES_MAX};
 use crate::base::ring::Ring;
 use crate::base::wheel::Wheel;
 use crate::core::agent::{Agent, LINE_SIZE};
@@ -209,8 +213,8 @@ impl Limits {
 
     /// The most that the server ever holds, in bytes. What the kernel holds for sockets and pipes
     /// is beside it.
-    pub fn memory(&self) -> u64 {
-        self.rings_memory() + self.connections_memory() + self.agents_memory() + {
+    pub fn memory(&self, durability: Durability) -> u64 {
+        self.rings_memory(durability) + self.connections_memory() + self.agents_memory() + {
             let mut sum = 0;
             sum += self.bodies_size_max as u64; // Request bodies, all together,
             sum += self.body_size_max as u64; // and the copy of the one that is being understood.
@@ -222,10 +226,21 @@ impl Limits {
     }
 
     /// The part of [`Limits::memory`] that sessions take, most of it their logs.
-    pub fn rings_memory(&self) -> u64 {
+    pub fn rings_memory(&self, durability: Durability) -> u64 {
         let sessions = u64::from(self.sessions_max) + u64::from(self.closed_sessions_max);
+        let rings = match durability {
+            Durability::Memory => sessions, // Each session's own log,
+            // or those of sessions that run, some more, and what is on its way to the disk.
+            _ => sessions.min(2 * u64::from(self.agents_max) + RINGS_KEPT as u64),
+        };
+        let piece = PIECE_SIZE.max(self.ring_size / 4);
         let mut sum = 0;
-        sum += sessions * Ring::memory(self.ring_size) as u64; // Each session's own log,
+        if durability != Durability::Memory {
+            sum += PIECES_MAX as u64 * piece as u64; // Pieces of replays,
+            let total = self.journal_total_max.min(sessions * self.journal_max);
+            sum += total / INDEX_STEP * size_of::<(u64, u64)>() as u64; // and where frames are.
+        }
+        sum += rings * Ring::memory(self.ring_size) as u64;
         sum += Ring::memory(self.all_ring_size) as u64; // and the one of all of them.
         sum + sessions * (size_of::<Session>() + SESSION_SIZE) as u64 // What it knows of itself.
     }
@@ -303,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_bound_grows_with_everything_that_is_counted_in_it() {
-        let base = Limits::default().memory();
+        let base = Limits::default().memory(Durability::Memory);
         type Change = fn(&mut Limits);
         let changes: [(Change, u64); 9] = [
             (|limits| limits.sessions_max += 1, MIB as u64),
@@ -319,7 +334,7 @@ mod tests {
         for (number, (change, least)) in changes.into_iter().enumerate() {
             let mut limits = Limits::default();
             change(&mut limits);
-            assert!(limits.memory() >= base + least, "change {number}");
+            assert!(limits.memory(Durability::Memory) >= base + least, "change {number}");
         }
     }
 }

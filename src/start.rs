@@ -171,8 +171,8 @@ impl Plan {
         let limits = &self.limits;
         text += &format!(
             "memory bound: {} MiB (rings {}, {} clients {}, {} agents {})\n",
-            mib(limits.memory()),
-            mib(limits.rings_memory()),
+            mib(limits.memory(self.arguments.durability)),
+            mib(limits.rings_memory(self.arguments.durability)),
             limits.connections_max,
             mib(limits.connections_memory()),
             limits.agents_max,

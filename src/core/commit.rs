@@ -89,8 +89,8 @@ impl Server {
             self.hand_over();
         }
         self.release_held();
+        self.answer_polls();
         self.release_agents();
-        self.resume_agents();
     }
 
     /// Shows what the rings hold: there is nothing to wait for.
@@ -152,6 +152,7 @@ impl Server {
     fn fill_part(&mut self, batch: &mut Batch, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let session_id = session.id().to_owned();
+        let stays_open = session.process.is_some();
         let log = &mut session.feed.log;
         log.dirty = false;
         let ring = &log.ring;
@@ -171,7 +172,7 @@ impl Server {
         }
         let session = self.sessions.get(key).filter(|_| place.is_new);
         let snapshot = session.map(|session| self.snapshot(session));
-        batch.parts.push(Part { key, session_id, place, start, from, snapshot });
+        batch.parts.push(Part { key, session_id, place, start, from, stays_open, snapshot });
     }
 
     /// The disk thread has answered a batch.
@@ -203,8 +204,8 @@ impl Server {
             }
         }
         self.release_held();
+        self.answer_polls();
         self.release_agents();
-        self.resume_agents();
         self.arm_own();
     }
 
@@ -380,11 +381,11 @@ impl Server {
             if busy || !log.is_on_disk() || log.hidden() > 0 {
                 return true;
             }
-            // Whoever reads in it goes on from the disk: only many rings are worth that.
-            if log.readers > log.waiting.len() && spare == 0 {
+            // Whoever reads there goes on from the disk: only many rings are worth that.
+            if spare == 0 {
                 return true;
             }
-            spare = spare.saturating_sub(1);
+            spare -= 1;
             log.ring.release();
             false
         });

@@ -4,6 +4,7 @@
 
 use crate::base::arena::Key;
 use crate::core::journal::{Place, SegmentId};
+use crate::core::event::Filter;
 use crate::core::publisher::Beside;
 use std::path::PathBuf;
 
@@ -111,6 +112,8 @@ pub enum DiskRequest {
         /// Where its frame is, should it have no large field.
         source: Source,
     },
+    /// Read a page of one journal, backwards.
+    Page(Box<Page>),
     /// Remove the oldest segment of a journal.
     Drop {
         /// The session.
@@ -169,6 +172,8 @@ pub struct Part {
     pub start: u64,
     /// Where its bytes begin in the batch; they end with the next part's.
     pub from: usize,
+    /// More is to be expected soon: the file may stay open.
+    pub stays_open: bool,
     /// To be written once the segment has begun.
     pub snapshot: Option<Vec<u8>>,
 }
@@ -190,6 +195,27 @@ pub struct Read {
     pub start: u64,
     /// It begins within a frame.
     pub within: bool,
+}
+
+/// A page of a journal's past.
+#[derive(Debug)]
+pub struct Page {
+    /// Who asked.
+    pub connection: Key,
+    /// The journal, all of it.
+    pub source: Source,
+    /// Frames before this number,
+    pub before: u64,
+    /// at most so many,
+    pub limit: usize,
+    /// and no more bytes than this, unless one frame alone has more,
+    pub size_max: usize,
+    /// of these kinds.
+    pub filter: Filter,
+    /// The frames, oldest first.
+    pub bytes: Vec<u8>,
+    /// There are more before them.
+    pub more: bool,
 }
 
 /// What is to be read of one journal.
@@ -257,6 +283,8 @@ pub enum DiskReply {
     Appended(Box<Batch>, Result<(), AppendFailure>),
     /// To [`DiskRequest::Read`].
     Read(Box<Read>, Result<(), ReadFailure>),
+    /// To [`DiskRequest::Page`].
+    Page(Box<Page>, Result<(), ReadFailure>),
     /// To [`DiskRequest::Large`].
     Large {
         /// Who asked.

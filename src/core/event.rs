@@ -110,6 +110,17 @@ impl Filter {
         self == Filter::ALL
     }
 
+    /// Whether it takes `session-output`.
+    pub fn listens(self) -> bool {
+        self.kinds >> EventKind::SessionOutput as u8 & 1 == 1
+    }
+
+    /// Whether it takes events of this name.
+    pub fn takes_name(self, name: &str) -> bool {
+        let kind = NAMES.iter().position(|known| *known == name);
+        kind.is_some_and(|kind| self.takes(kind as u8, false))
+    }
+
     /// Whether it takes this frame.
     pub fn takes(self, tag: u8, superseded: bool) -> bool {
         self.kinds >> tag & 1 == 1 && !(self.compact && superseded)

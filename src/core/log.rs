@@ -24,6 +24,8 @@ pub struct Log {
     pub waiting: List,
     /// Streams that read here.
     pub readers: u32,
+    /// Those of them that receive `session-output`.
+    pub listeners: u32,
     /// Whether it was noted that it has frames to be committed.
     pub dirty: bool,
 }
@@ -38,6 +40,7 @@ impl Log {
             visible_seq: 0,
             waiting: List::default(),
             readers: 0,
+            listeners: 0,
             dirty: false,
         }
     }
@@ -45,8 +48,9 @@ impl Log {
     /// A log whose frames so far are all on disk.
     pub fn found(ring: Ring, journal: Journal) -> Log {
         let (visible, visible_seq) = (journal.written(), journal.last_seq());
-        let (waiting, readers, dirty) = (List::default(), 0, false);
-        Log { ring, journal: Some(journal), visible, visible_seq, waiting, readers, dirty }
+        let (waiting, readers, listeners, dirty) = (List::default(), 0, 0, false);
+        let journal = Some(journal);
+        Log { ring, journal, visible, visible_seq, waiting, readers, listeners, dirty }
     }
 
     /// Appends a frame that nobody sees yet. Returns whether the log was clean before.

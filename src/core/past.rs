@@ -141,7 +141,7 @@ impl Past {
 }
 
 /// The number, the kind and the length of the frame at the start of `bytes`.
-fn head(bytes: &[u8]) -> Option<(u64, u8, usize)> {
+pub fn head(bytes: &[u8]) -> Option<(u64, u8, usize)> {
     let end = memchr::memmem::find(bytes, b"\n\n")? + 2;
     let rest = bytes[..end].strip_prefix(b"id: ")?;
     let (id, rest) = rest.split_at(memchr::memchr(b'\n', rest)?);
@@ -367,6 +367,11 @@ impl Server {
             Some(Phase::Stream(reader)) => reader.owners.as_deref(),
             _ => None,
         };
+        self.sources_of(owners, after)
+    }
+
+    /// What the journals of some sessions, or of all, hold behind number `after`.
+    pub(super) fn sources_of(&self, owners: Option<&[u32]>, after: u64) -> Vec<Source> {
         (0..self.sessions.capacity())
             .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
             .filter(|session| owners.is_none_or(|owners| owners.contains(&session.feed.number)))
@@ -449,6 +454,15 @@ impl Server {
     /// A piece has come.
     pub(super) fn piece_read(&mut self, read: Box<Read>, result: Result<(), ReadFailure>) {
         let Read { connection: key, merges, sources, bytes, start, within, .. } = *read;
+        if let Some(key) = key
+            && let Some(at) = self.pages.iter().position(|(asked, _)| *asked == key)
+        {
+            let (_, mut cursor) = self.pages.swap_remove(at);
+            if result.is_err() {
+                cursor.resume = "gap";
+            }
+            return self.poll_read(key, &cursor, &bytes);
+        }
         let reader = key.and_then(|key| self.connections.get_mut(key)).and_then(|connection| {
             match &mut connection.phase {
                 Phase::Stream(reader) if reader.past.is_some() => Some(reader),

@@ -7,6 +7,7 @@
 
 use crate::base::arena::{Arena, Key};
 use crate::base::list::{Links, List};
+use crate::base::ring::Found;
 use crate::base::wheel::Wheel;
 use crate::core::access::Access;
 use crate::core::agent::Agent;
@@ -21,6 +22,7 @@ use crate::core::past::Pieces;
 use crate::core::publisher::Publisher;
 use crate::core::random::Random;
 use crate::core::session::Session;
+use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
 use std::collections::{BTreeMap, VecDeque};
@@ -164,6 +166,8 @@ pub struct Server {
     pub(super) publisher: Publisher,
     pub(super) keeper: Keeper,
     pub(super) pieces: Pieces,
+    /// Requests that wait for a page of a journal.
+    pub(super) pages: Vec<(Key, Cursor)>,
     pub(super) connections: Arena<Connection>,
     pub(super) links: Links,
     /// Connections with something to send.
@@ -205,6 +209,8 @@ pub struct Server {
     pub(super) closed_ids: BTreeMap<String, Key>,
     /// How many agents the operator configured; those behind are named by old sessions only.
     pub(super) configured: usize,
+    /// Requests that wait for something to happen.
+    pub(super) waits: Vec<Wait>,
     /// Sessions created so far.
     pub(super) session_number: u32,
     /// Where answers are written before their length is known.
@@ -225,6 +231,7 @@ impl Server {
         let mut server = Server {
             keeper: Keeper::new(durability),
             pieces: Pieces::default(),
+            pages: Vec::new(),
             configured: config.agents.len(),
             random: Random::new(birth.seed),
             publisher: Publisher::new(birth.epochs, all, large, journals, hold_ms),
@@ -255,6 +262,7 @@ impl Server {
             date: (u64::MAX, reply::http_date(0)),
             closed: VecDeque::new(),
             closed_ids: BTreeMap::new(),
+            waits: Vec::new(),
             session_number: 0,
             json: Vec::new(),
             now_ms: 0,
@@ -516,6 +524,7 @@ impl Server {
                 }
                 if let Some(log) = self.log_of(reader.session) {
                     log.readers -= 1;
+                    log.listeners -= u32::from(reader.filter.listens());
                 }
             }
             Phase::Taken => {}
@@ -696,8 +705,12 @@ impl Server {
 
     // Deadlines.
 
-    /// Works off what is due, oldest first. Returns whether all of it is done.
+    /// Begins a turn: goes on with what waited for the last commit, and works off what is due,
+    /// oldest first. Returns whether all of it is done.
     pub fn expire(&mut self) -> bool {
+        // Not in the commit: what that has shown is to reach its readers before it can be
+        // overwritten.
+        self.resume_agents();
         let mut fired = std::mem::take(&mut self.fired);
         let there = self.wheel.advance(self.now_ms, DEADLINES_PER_TURN, |index| fired.push(index));
         for index in fired.drain(..) {
@@ -746,6 +759,8 @@ impl Server {
         };
         let due = match &connection.phase {
             Phase::Http(exchange) => match exchange.stage {
+                // A long poll has a time; what waits for the disk thread has none.
+                Stage::Waiting if exchange.due > self.now_ms => exchange.due.min(stall),
                 Stage::Waiting | Stage::Held => stall,
                 Stage::Head | Stage::Body | Stage::Lingering => exchange.due.min(stall),
                 Stage::Ending => stall,
@@ -775,7 +790,8 @@ impl Server {
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {
-                Stage::Waiting | Stage::Held | Stage::Ending => {}
+                Stage::Waiting => self.wait_is_over(key),
+                Stage::Held | Stage::Ending => {}
                 Stage::Lingering => return self.close(key),
                 // A slow client still takes its reply: the stall deadline judges that.
                 _ if exchange.has_output() => exchange.due = now_ms + self.limits.keep_alive_ms,
@@ -867,6 +883,7 @@ impl Server {
             DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
             DiskReply::Appended(batch, result) => self.appended(batch, result),
             DiskReply::Read(read, result) => self.piece_read(read, result),
+            DiskReply::Page(page, result) => self.page_read(*page, result),
             DiskReply::Large { connection, result } => self.large_read(connection, result),
             DiskReply::Removed(Ok(())) => {}
             DiskReply::Removed(Err(error)) => {
@@ -920,6 +937,7 @@ impl Server {
     fn begin_drain(&mut self) {
         self.drain = Drain::Draining(self.now_ms + self.limits.drain_timeout_ms);
         self.effects.push_back(Effect::CloseListeners);
+        self.end_waits(|_| true);
         self.stop_agents();
         for index in 0..self.connections.capacity() {
             let Some(key) = self.connections.key_at(index) else { continue };
@@ -933,9 +951,9 @@ impl Server {
         self.arm_own();
     }
 
-    /// Whether the server is on its way out.
+    /// Whether the server ends what it has, and takes nothing new.
     pub fn is_draining(&self) -> bool {
-        self.drain != Drain::Serving
+        matches!(self.drain, Drain::Draining(_))
     }
 
     /// Whether everything has come to its end, or the time for that is up.
@@ -955,6 +973,18 @@ impl Server {
     /// How many client connections, sessions that are not closed, and agents there are.
     pub fn population(&self) -> (usize, usize, usize) {
         (self.connections.len(), self.by_id.len(), self.agents.len())
+    }
+
+    /// The visible frames of all sessions from `position` on, and the position behind them; `None`
+    /// if the log has outrun it. For the simulation, whose truth they are.
+    pub fn visible_frames(&self, position: u64) -> Option<(Vec<u8>, u64)> {
+        let log = &self.publisher.all;
+        let end = log.visible();
+        match log.ring.at(position, end) {
+            Found::Bytes(part, wrapped) => Some(([part, wrapped].concat(), end)),
+            Found::CaughtUp => Some((Vec::new(), end)),
+            Found::Lapped => None,
+        }
     }
 
     /// Checks what must hold between any two inputs. For tests and the simulation.

@@ -164,6 +164,7 @@ impl Server {
         let head_start = self.random.below(request.heartbeat_ms / 4 + 1);
         let Some(log) = self.log_of(request.session) else { return };
         log.readers += 1;
+        log.listeners += u32::from(request.filter.listens());
         let replay_end = log.visible();
         let mut reader = Reader {
             session: request.session,
@@ -300,6 +301,18 @@ impl Server {
         if owners.is_some() { evicted } else { evicted.max(self.publisher.epochs.erased) }
     }
 
+    /// The verdict on a cursor, and the number behind which its client goes on.
+    pub(super) fn join_after(&mut self, request: &StreamRequest) -> (&'static str, u64) {
+        let join = self.join(request);
+        let visible = self.publisher.visible();
+        if let Some(past) = &join.past {
+            return (join.resume, past.last());
+        }
+        let Some(log) = self.log_of(request.session) else { return (join.resume, visible) };
+        let next = log.ring.mark_at(join.position).filter(|mark| mark.start < log.visible());
+        (join.resume, next.map_or(visible, |mark| mark.seq - 1))
+    }
+
     fn write_connected(
         &self,
         out: &mut Vec<u8>,
@@ -425,7 +438,8 @@ impl Server {
                 None => (&mut self.publisher.all, false),
                 Some(session) => {
                     let session = self.sessions.get_mut(session)?;
-                    let closed = session.closed_at.is_some();
+                    // Over only once its last event can be seen.
+                    let closed = session.closed_at.is_some() && session.feed.log.hidden() == 0;
                     (&mut session.feed.log, closed)
                 }
             };
@@ -583,6 +597,14 @@ impl Server {
         // Only a reader that has everything stands at a frame's end, and only it is quiet because
         // there is nothing to say. For the others the stall deadline judges.
         if connection.place != Place::Waiting {
+            let position = reader.position;
+            let session = reader.session;
+            let base = self.log_of(session).map_or(0, |log| log.ring.base());
+            if position < base {
+                // The log has outrun it while its client took nothing.
+                self.counters.readers_cut += 1;
+                self.close(key);
+            }
             return;
         }
         let session_id = reader.session;

@@ -172,6 +172,11 @@ impl Worker {
                 let result = store.map_or(Err(ReadFailure::Gone), |store| store.read(&mut read));
                 DiskReply::Read(read, result)
             }
+            DiskRequest::Page(mut page) => {
+                let store = self.store.as_ref();
+                let result = store.map_or(Err(ReadFailure::Gone), |store| store.page(&mut page));
+                DiskReply::Page(page, result)
+            }
             DiskRequest::Large { connection, seq, source } => {
                 let store = self.store.as_ref();
                 let result = store.and_then(|store| store.fetch(seq, &source));

@@ -12,10 +12,10 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::core::effect::{AppendFailure, Batch, Fetched, Part, Read, ReadFailure, Source};
+use crate::core::effect::{AppendFailure, Batch, Fetched, Page, Part, Read, ReadFailure, Source};
 use crate::core::epochs::{Durability, Epochs, Start};
 use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId};
-use crate::core::past::PIECE_SIZE;
+use crate::core::past::{self, PIECE_SIZE};
 use crate::core::publisher::Kind;
 use crate::core::restore::{FORMAT, Beside, Found, Snapshot};
 use crate::wire::sse::Epoch;
@@ -484,6 +484,10 @@ impl Store {
             if let Some(snapshot) = &part.snapshot {
                 self.write_snapshot(&part.session_id, snapshot)?;
             }
+            if !part.stays_open {
+                // Opened again and synced when its segment ends.
+                self.handles.remove(&part.session_id);
+            }
         }
         Ok(())
     }
@@ -633,6 +637,48 @@ impl Store {
             read.bytes.extend_from_slice(cursor.take());
         }
         read.sources = cursors.into_iter().map(Cursor::into_source).collect();
+        Ok(())
+    }
+
+    /// A page of one journal, backwards: segment by segment, until it is full.
+    ///
+    /// # Errors
+    /// If a segment cannot be read.
+    pub fn page(&self, page: &mut Page) -> Result<(), ReadFailure> {
+        let (mut frames, mut size): (VecDeque<Vec<u8>>, usize) = (VecDeque::new(), 0);
+        for (segment, end) in page.source.segments.iter().rev() {
+            if segment.first_seq >= page.before {
+                continue;
+            }
+            let path = self.path(&page.source.session_id, *segment);
+            let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+            let end = (*end).min(page.source.end);
+            let mut bytes = vec![0; end.saturating_sub(segment.start) as usize];
+            let count = read_at(&file, &mut bytes, 0);
+            bytes.truncate(count.map_err(|error| unreadable(&path, &error))?);
+            let mut wanted = Vec::new();
+            let mut at = 0;
+            while let Some((seq, kind, length)) = past::head(&bytes[at..])
+                && seq < page.before
+            {
+                if page.filter.takes(kind, false) {
+                    wanted.push(at..at + length);
+                }
+                at += length;
+            }
+            for range in wanted.into_iter().rev() {
+                size += range.len();
+                if frames.len() == page.limit || size > page.size_max && !frames.is_empty() {
+                    page.more = true;
+                    break;
+                }
+                frames.push_front(bytes[range].to_vec());
+            }
+            if page.more {
+                break;
+            }
+        }
+        page.bytes = frames.into_iter().flatten().collect();
         Ok(())
     }
 

@@ -14,16 +14,19 @@ use crate::base::arena::Key;
 use crate::core::access::Refusal;
 use crate::core::approvals::Answer;
 use crate::core::connection::{Exchange, Peer, Stage};
-use crate::core::effect::{DirectoryProblem, DiskRequest, Effect, Fetched, Source};
+use crate::core::effect::{
+    DirectoryProblem, DiskRequest, Effect, Fetched, Level, Page, Read, ReadFailure, Source,
+};
 use crate::core::event::{EventKind, Filter};
-use crate::core::journal::Journal;
+use crate::core::journal::{self, Frame, Journal};
 use crate::core::metrics::{self, StreamCount};
-use crate::core::pages::{self, Page};
+use crate::core::pages::{self, Page as Document};
 use crate::core::prompts::{Known, Prompt, Prompts};
 use crate::core::publisher::Feed;
 use crate::core::server::{Drain, PendingDirectory, Server};
 use crate::core::session::{Conversation, Process, Session, Status as SessionStatus};
 use crate::core::streams::{Replay, StreamRequest};
+use crate::core::waits::{self, Awaited, Cursor, Wait};
 use crate::wire::claude;
 use crate::wire::head::{self, BadRequest, Head, Method, Span};
 use crate::wire::json::{self, Object};
@@ -44,6 +47,12 @@ const NAME_SIZE_MAX: usize = 200;
 const PROMPT_ID_SIZE_MAX: usize = 128;
 /// The shortest and the longest heartbeat a client may ask for.
 const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
+/// The longest time a request may wait for something to happen, in seconds.
+const WAIT_S_MAX: u64 = 60;
+/// How long a long poll waits where it does not say.
+const POLL_WAIT_S: u64 = 25;
+/// Requests that may wait at one time.
+const WAITS_MAX: usize = 1024;
 /// The longest opening comment a client may ask for.
 const PAD_MAX: usize = 64 * 1024;
 /// Seconds after which a client that met a limit may try again.
@@ -69,11 +78,16 @@ pub struct NewSession {
 /// What a request names.
 enum Route<'a> {
     Sessions,
+    /// The seed's spelling, which only creates.
+    SeedSessions,
     Session(&'a str),
     Status(&'a str),
     Context(&'a str),
     Events(&'a str),
     EventsStatus(&'a str),
+    Poll(&'a str),
+    AllPoll,
+    History(&'a str),
     Event(&'a str, &'a str),
     Prompt(&'a str),
     Interrupt(&'a str),
@@ -89,15 +103,14 @@ enum Route<'a> {
     Health,
     Ready,
     OldWebSocket,
-    Page(&'static Page),
+    Page(&'static Document),
 }
 
 impl<'a> Route<'a> {
     fn find(segments: &[&'a str], path: &str) -> Option<Route<'a>> {
         Some(match *segments {
-            ["claude", "api", "claude", "sessions"] | ["api", "sessions" | "session"] => {
-                Route::Sessions
-            }
+            ["claude", "api", "claude", "sessions"] => Route::SeedSessions,
+            ["api", "sessions" | "session"] => Route::Sessions,
             ["claude", "api", "claude", "chat"] => Route::OldWebSocket,
             ["api", "sessions" | "session", id, ref rest @ ..] => match *rest {
                 [] => Route::Session(id),
@@ -105,6 +118,8 @@ impl<'a> Route<'a> {
                 ["context"] => Route::Context(id),
                 ["events"] => Route::Events(id),
                 ["events", "status"] => Route::EventsStatus(id),
+                ["events", "poll"] => Route::Poll(id),
+                ["history"] => Route::History(id),
                 ["events", event] => Route::Event(id, event),
                 ["prompt"] => Route::Prompt(id),
                 ["interrupt"] => Route::Interrupt(id),
@@ -115,6 +130,7 @@ impl<'a> Route<'a> {
                 _ => return None,
             },
             ["api", "events"] => Route::AllEvents,
+            ["api", "events", "poll"] => Route::AllPoll,
             ["api", "debug", "metrics"] => Route::Metrics,
             ["api", "sse", "stats"] => Route::Stats,
             ["api", "capabilities"] => Route::Capabilities,
@@ -129,7 +145,9 @@ impl<'a> Route<'a> {
         match self {
             Route::Sessions => &[Method::Get, Method::Head, Method::Post],
             Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
-            Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) => POST,
+            Route::SeedSessions | Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) => {
+                POST
+            }
             Route::Queued(..) => &[Method::Delete],
             Route::OldWebSocket => &[
                 Method::Get,
@@ -157,6 +175,21 @@ struct Request<'a> {
 impl<'a> Request<'a> {
     fn text(&self, span: Option<Span>) -> Option<&'a str> {
         span.and_then(|span| span.text(self.input))
+    }
+
+    /// A whole number of the query, within bounds.
+    fn number(
+        &self,
+        name: &'static str,
+        bounds: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.parameter(name)? else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let (least, most) = (bounds.start(), bounds.end());
+            let sentence = format!("\"{name}\" must be a number from {least} to {most}");
+            Problem::bad("invalid_value", sentence)
+        })
     }
 
     fn parameter(&self, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
@@ -253,7 +286,7 @@ enum Reply {
     /// A large field of an event: its bytes and their type.
     Bytes(Vec<u8>, &'static str),
     /// A page.
-    Page(&'static Page),
+    Page(&'static Document),
     /// No content; `Allow` says what there is.
     Options(String),
     /// The answer comes later.
@@ -314,7 +347,7 @@ impl Server {
         let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
         let input = std::mem::take(&mut exchange.input);
         let body = std::mem::take(&mut exchange.body);
-        self.name_request(&mut exchange, &head, &input);
+        self.name_request(&mut exchange, Some(&head), &input);
         exchange.close |= !head.keep_alive || self.is_draining();
         let outcome = match target::parse(head.method, head.target.of(&input)) {
             Ok(target) => {
@@ -395,8 +428,9 @@ impl Server {
     }
 
     /// The request's id: the client's if it is harmless, else one of ours.
-    fn name_request(&mut self, exchange: &mut Exchange, head: &Head, input: &[u8]) {
-        let theirs = head.request_id.and_then(|span| span.text(input)).filter(|id| {
+    fn name_request(&mut self, exchange: &mut Exchange, head: Option<&Head>, input: &[u8]) {
+        let theirs = head.and_then(|head| head.request_id).and_then(|span| span.text(input));
+        let theirs = theirs.filter(|id| {
             let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             (1..=64).contains(&id.len()) && id.bytes().all(harmless)
         });
@@ -408,6 +442,14 @@ impl Server {
                 let _ = write!(exchange.request_id, "{:016x}", self.random.bits());
             }
         }
+    }
+
+    /// The same for a request that is answered before it is whole: its id is not the last one's.
+    fn name_unfinished(&mut self, exchange: &mut Exchange) {
+        let head = exchange.has_head().copied();
+        let input = std::mem::take(&mut exchange.input);
+        self.name_request(exchange, head.as_ref(), &input);
+        exchange.input = input;
     }
 
     // Writing.
@@ -484,7 +526,7 @@ impl Server {
         self.write_json(exchange, problem.status, &problem.fields);
     }
 
-    fn write_page(&mut self, exchange: &mut Exchange, page: &'static Page, etag: Option<&str>) {
+    fn write_page(&mut self, exchange: &mut Exchange, page: &'static Document, etag: Option<&str>) {
         let tag = format!("\"{:016x}\"", page.etag);
         let csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
             img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -502,12 +544,20 @@ impl Server {
 
     /// Answers what was no request.
     pub(super) fn answer_bad(&mut self, exchange: &mut Exchange, bad: BadRequest) {
+        self.name_unfinished(exchange);
         exchange.close = true;
-        self.write_problem(exchange, &bad.into());
+        let mut problem = Problem::from(bad);
+        if bad == BadRequest::BodyTooLarge {
+            let size_max = self.limits.body_size_max;
+            problem.sentence =
+                format!("the request body is larger than {size_max} bytes, --body-size-max");
+        }
+        self.write_problem(exchange, &problem);
     }
 
     /// Answers a request that did not come in time.
     pub(super) fn answer_late(&mut self, exchange: &mut Exchange) {
+        self.name_unfinished(exchange);
         exchange.close = true;
         let sentence = "the request did not arrive in time";
         let problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
@@ -516,6 +566,7 @@ impl Server {
 
     /// Answers a body for which there is no room now.
     pub(super) fn refuse_body(&mut self, exchange: &mut Exchange) {
+        self.name_unfinished(exchange);
         exchange.close = true;
         exchange.stage = Stage::Ending;
         let sentence = "too many request bodies are on their way; try again soon";
@@ -567,8 +618,8 @@ impl Server {
 
     fn dispatch_route(&mut self, request: &Request<'_>, route: Route<'_>) -> Outcome {
         match (route, request.head.method) {
-            (Route::Sessions, Method::Post) => self.create_session(request),
-            (Route::Sessions, _) => self.list_sessions(request),
+            (Route::Sessions | Route::SeedSessions, Method::Post) => self.create_session(request),
+            (Route::Sessions | Route::SeedSessions, _) => self.list_sessions(request),
             (Route::Session(id), Method::Delete) => self.delete_session(id),
             (Route::Session(id), Method::Patch) => self.patch_session(request, id),
             (Route::Session(id), _) => self.get_session(id),
@@ -576,6 +627,9 @@ impl Server {
             (Route::Context(id), _) => self.session_context(id),
             (Route::Events(id), _) => self.session_events(request, id),
             (Route::EventsStatus(id), _) => self.events_status(id),
+            (Route::Poll(id), _) => self.poll(request, Some(id)),
+            (Route::AllPoll, _) => self.poll(request, None),
+            (Route::History(id), _) => self.history(request, id),
             (Route::Event(id, event), _) => self.event(request, id, event),
             (Route::Prompt(id), _) => self.prompt(request, id),
             (Route::Interrupt(id), _) => self.interrupt_session(request, id),

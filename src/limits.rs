@@ -4,14 +4,14 @@
 //! answer to "how much can it hold". [`Limits::fit`] lowers what the kernel would refuse;
 //! [`Limits::memory`] is the sum that is printed at start-up.
 
-use crate::core::commit::RINGS_KEPT;
-use crate::core::epochs::Durability;
-use crate::core::journal::INDEX_STEP;
-use crate::core::past::{PIECE_SIZE, PIECES_MAX};
 use crate::base::ring::Ring;
 use crate::base::wheel::Wheel;
 use crate::core::agent::{Agent, LINE_SIZE};
+use crate::core::commit::RINGS_KEPT;
 use crate::core::connection::{Connection, Exchange, Own};
+use crate::core::epochs::Durability;
+use crate::core::journal::INDEX_STEP;
+use crate::core::past::{PIECE_SIZE, PIECES_MAX};
 use crate::core::session::Session;
 
 /// One kibibyte, in bytes.

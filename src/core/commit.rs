@@ -278,10 +278,14 @@ impl Server {
             let error = format!("the journal cannot be written, streaming goes on: {sentence}");
             for key in keys {
                 let Some(session) = self.sessions.get_mut(*key) else { continue };
-                self.publisher.publish_apart(&mut session.feed, EventKind::SessionError, |object| {
-                    object.string("error", &error);
-                    object.string("code", "journal_failed");
-                });
+                self.publisher.publish_apart(
+                    &mut session.feed,
+                    EventKind::SessionError,
+                    |object| {
+                        object.string("error", &error);
+                        object.string("code", "journal_failed");
+                    },
+                );
             }
         }
         self.show_everything();
@@ -370,9 +374,8 @@ impl Server {
 
     /// Gives back the rings of sessions that are quiet: what was in them is on disk.
     pub(super) fn release_rings(&mut self) {
-        let mut spare = self.keeper.ringed.len().saturating_sub(
-            self.limits.agents_max as usize + RINGS_KEPT,
-        );
+        let mut spare =
+            self.keeper.ringed.len().saturating_sub(self.limits.agents_max as usize + RINGS_KEPT);
         let mut ringed = std::mem::take(&mut self.keeper.ringed);
         ringed.retain(|key| {
             let Some(session) = self.sessions.get_mut(*key) else { return false };

@@ -95,6 +95,8 @@ pub struct Reader {
     pub whole_seq: u64,
     /// and how much it was sent of the one behind.
     pub beyond: u32,
+    /// Of a stream over all sessions: the number up to which the replay goes.
+    pub replay_seq: u64,
     /// It is older than the ring, and reads journals.
     pub past: Option<Box<Past>>,
     /// Bytes that go out before the log's.

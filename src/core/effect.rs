@@ -3,8 +3,8 @@
 //! The core never waits for an effect. What became of it comes back as a fact, if anything does.
 
 use crate::base::arena::Key;
-use crate::core::journal::{Place, SegmentId};
 use crate::core::event::Filter;
+use crate::core::journal::{Place, SegmentId};
 use crate::core::publisher::Beside;
 use std::path::PathBuf;
 

@@ -151,9 +151,13 @@ impl Epochs {
 
     /// The id of event `seq`. A cursor right before the first event of this start is of it, too.
     pub fn id(&self, seq: u64) -> EventId {
-        let at = self.starts.partition_point(|start| start.first_seq <= seq.saturating_add(1)).max(1) - 1;
+        let at =
+            self.starts.partition_point(|start| start.first_seq <= seq.saturating_add(1)).max(1)
+                - 1;
         let at = match self.starts.get(at) {
-            Some(start) if start.first_seq == seq.saturating_add(1) && at + 1 < self.starts.len() => {
+            Some(start)
+                if start.first_seq == seq.saturating_add(1) && at + 1 < self.starts.len() =>
+            {
                 at.saturating_sub(1) // An old event, the last of its start.
             }
             _ => at,
@@ -252,7 +256,8 @@ mod tests {
         let line = Epochs::line(&start);
         let (read, whole) = Epochs::parse(format!("{line}start 0000").as_bytes()).unwrap();
         assert_eq!((read, whole), (Epochs::first(start), line.len()));
-        for damaged in ["x\n", "start 1 2 3 4\n", "broken\n", "start 00000000000a 1 write\n", "\n"] {
+        for damaged in ["x\n", "start 1 2 3 4\n", "broken\n", "start 00000000000a 1 write\n", "\n"]
+        {
             assert_eq!(Epochs::parse(damaged.as_bytes()), Err(1), "{damaged:?}");
         }
         assert_eq!(Epochs::parse(format!("{line}{line}").as_bytes()), Err(2), "it does not rise");

@@ -169,6 +169,9 @@ impl Journal {
         let Some(segment) = self.segments.get(index.saturating_sub(1)) else {
             return self.written;
         };
+        if seq >= segment.last_seq {
+            return self.next_start(segment.id.start).unwrap_or(self.written);
+        }
         let entry = segment.index.partition_point(|(known, _)| *known <= seq);
         match entry.checked_sub(1) {
             Some(entry) => segment.index[entry].1,
@@ -220,7 +223,11 @@ impl Journal {
         let segment_made = is_new.then_some(segment);
         self.handed =
             Some(Handed { segment: segment_made, end, last_seq, large_size, index, lost });
-        Some(Place { segment, is_new, closes: newest.filter(|newest| is_new && *newest != segment) })
+        Some(Place {
+            segment,
+            is_new,
+            closes: newest.filter(|newest| is_new && *newest != segment),
+        })
     }
 
     /// The disk thread has written what it was handed. Returns what was lost before it.
@@ -305,7 +312,9 @@ mod tests {
     use super::*;
 
     fn frame(seq: u64, text: &str) -> String {
-        format!("id: 00000000000a-{seq}\nevent: session-output\ndata: {{\"content\":\"{text}\"}}\n\n")
+        format!(
+            "id: 00000000000a-{seq}\nevent: session-output\ndata: {{\"content\":\"{text}\"}}\n\n"
+        )
     }
 
     #[test]
@@ -364,7 +373,10 @@ mod tests {
     #[test]
     fn a_number_leads_to_a_frame_before_it_and_not_far_before() {
         let journal = filled(100_000);
-        assert_eq!((journal.base(), journal.written(), journal.last_seq()), (0, 10_000_000, 100_000));
+        assert_eq!(
+            (journal.base(), journal.written(), journal.last_seq()),
+            (0, 10_000_000, 100_000)
+        );
         for seq in [0, 1, 2, 163, 164, 165, 41_999, 42_000, 42_001, 99_999, 100_000] {
             let position = journal.seek(seq);
             assert_eq!(position % 100, 0);

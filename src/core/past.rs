@@ -49,8 +49,6 @@ pub struct Past {
     last: u64,
     /// Frames up to this number are counted already.
     counted: u64,
-    /// Of several sessions: where the replay ends.
-    until: u64,
     /// Of several sessions: what `sources` go up to.
     built: u64,
     /// Of several sessions: how much of the first frame to come was sent.
@@ -96,19 +94,19 @@ enum Step {
 
 impl Past {
     /// Reads on behind number `after`.
-    pub fn behind(after: u64, until: u64) -> Box<Past> {
-        Box::new(Past { skip_to: after, last: after, until, ..Past::default() })
+    pub fn behind(after: u64) -> Box<Past> {
+        Box::new(Past { skip_to: after, last: after, ..Past::default() })
     }
 
     /// Reads what is left.
-    pub fn everything(until: u64) -> Box<Past> {
-        Box::new(Past { until, jumps: true, ..Past::default() })
+    pub fn everything() -> Box<Past> {
+        Box::new(Past { jumps: true, ..Past::default() })
     }
 
     /// Goes on for a reader that the ring has outrun; its replay is counted already.
     pub fn outrun(whole_seq: u64, beyond: usize) -> Box<Past> {
-        let (counted, until) = (u64::MAX, u64::MAX);
-        Box::new(Past { skip_to: 0, last: whole_seq, counted, until, beyond, ..Past::default() })
+        let counted = u64::MAX;
+        Box::new(Past { last: whole_seq, counted, beyond, ..Past::default() })
     }
 
     /// The number of the last frame that its client knows of.
@@ -169,7 +167,7 @@ fn find_run(reader: &mut Reader) -> Option<bool> {
     while at < piece.bytes.len() {
         let (seq, kind, length) = head(&piece.bytes[at..])?;
         let has_run = piece.run_end > piece.at;
-        let is_end = replays && reader.session.is_none() && seq > past.until;
+        let is_end = replays && reader.session.is_none() && seq > reader.replay_seq;
         if is_end {
             return Some(!has_run);
         }

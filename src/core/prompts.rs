@@ -97,7 +97,9 @@ impl Prompts {
 
     /// The ids that are remembered, oldest first: the digest of each command, and the answer.
     pub fn recent(&self) -> impl Iterator<Item = (&str, String, u64, u32)> {
-        self.recent.iter().map(|taken| (&*taken.id, hex(taken.digest), taken.cursor, taken.position))
+        self.recent
+            .iter()
+            .map(|taken| (&*taken.id, hex(taken.digest), taken.cursor, taken.position))
     }
 
     /// The digest by which a command is remembered, in hexadecimal.

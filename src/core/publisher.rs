@@ -455,7 +455,7 @@ mod tests {
         let durability = Durability::Memory;
         let start = Start { epoch, first_seq: 100, durability, boot_id, broken: false };
         let large = LargeFields::new(1 << 20, 1 << 10);
-        let publisher = 
+        let publisher =
             Publisher::new(Epochs::first(start), Log::new(1 << 16), large, false, hold_ms);
         let key = Key { kind: 1, generation: 0, index: 0 };
         (publisher, Feed::new(key, 1, "session-1-a".into(), 1 << 14))

@@ -7,12 +7,12 @@
 
 use crate::base::arena::Key;
 use crate::base::ring::Ring;
+use crate::core::agents::TurnEnd;
 use crate::core::approvals::{Approval, ApprovalKind, Approvals};
 use crate::core::journal::{Frame, Journal};
 use crate::core::log::Log;
 use crate::core::prompts::{Prompt, Prompts};
 use crate::core::publisher::Feed;
-use crate::core::agents::TurnEnd;
 use crate::core::server::{AgentConfig, Dialect, Server};
 use crate::core::session::{Conversation, Process, Session, Status, Subagent, TodoItem};
 use crate::core::turn::{Failure, OpenTurn, Turn};
@@ -224,7 +224,8 @@ impl Snapshot {
             }
             "todos-updated" => {
                 let todos = data.todos.unwrap_or_default();
-                self.todos = todos.into_iter().map(|todo| (todo.id, todo.text, todo.status)).collect();
+                self.todos =
+                    todos.into_iter().map(|todo| (todo.id, todo.text, todo.status)).collect();
             }
             _ => {}
         }

@@ -162,6 +162,7 @@ impl Server {
         // The first heartbeat comes early by up to a quarter, so that readers who came together
         // do not beat together for ever.
         let head_start = self.random.below(request.heartbeat_ms / 4 + 1);
+        let visible_seq = self.publisher.visible();
         let Some(log) = self.log_of(request.session) else { return };
         log.readers += 1;
         log.listeners += u32::from(request.filter.listens());
@@ -179,6 +180,7 @@ impl Server {
             shutting: false,
             ending: false,
             whole_seq: 0,
+            replay_seq: visible_seq,
             beyond: 0,
             past: join.past,
             own: Some(own),
@@ -228,7 +230,7 @@ impl Server {
             }
             if let Some(journal) = log.journal.as_ref().filter(|_| seq >= log.evicted()) {
                 let position = journal.seek(seq).max(journal.base());
-                let past = Some(Past::behind(seq, u64::MAX));
+                let past = Some(Past::behind(seq));
                 return Join { past, ..Join::at("ok", position) };
             }
         }
@@ -244,7 +246,7 @@ impl Server {
         {
             newest.position = position;
             newest.id = Some(seq - 1);
-            newest.past = Some(Past::behind(seq - 1, u64::MAX));
+            newest.past = Some(Past::behind(seq - 1));
         }
         match (cursor, request.replay) {
             (Some(_), _) => Join { resume: "gap", ..newest },
@@ -252,7 +254,7 @@ impl Server {
             (None, Replay::None) => Join { id: Some(visible_seq), ..Join::at("fresh", end) },
             (None, Replay::All) => match &log.journal {
                 Some(journal) if journal.base() < log.ring.base() => {
-                    let past = Some(Past::everything(u64::MAX));
+                    let past = Some(Past::everything());
                     Join { past, ..Join::at("fresh", journal.base()) }
                 }
                 _ => Join::at("fresh", log.ring.base()),
@@ -270,7 +272,7 @@ impl Server {
                 return Join::at("ok", log.ring.after(seq).min(end));
             }
             if self.keeper.keeps() && seq >= self.evicted_of(request.owners.as_deref()) {
-                let past = Some(Past::behind(seq, visible_seq));
+                let past = Some(Past::behind(seq));
                 return Join { past, ..Join::at("ok", 0) };
             }
         }
@@ -284,7 +286,7 @@ impl Server {
             (None, Replay::Newest) => Join::at("fresh", newest),
             (None, Replay::None) => Join { id: Some(visible_seq), ..Join::at("fresh", end) },
             (None, Replay::All) if self.keeper.keeps() => {
-                let past = Some(Past::everything(visible_seq));
+                let past = Some(Past::everything());
                 Join { past, ..Join::at("fresh", 0) }
             }
             (None, Replay::All) => Join::at("fresh", log.ring.base()),

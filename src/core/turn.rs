@@ -177,7 +177,9 @@ impl Turn {
             let output = if thinking { Output::Thinking } else { Output::Stdout };
             let open = OpenBlock { block, output, offset: 0, text };
             match &mut turn.streaming {
-                Some(streaming) if streaming.message_id == message_id => streaming.blocks.push(open),
+                Some(streaming) if streaming.message_id == message_id => {
+                    streaming.blocks.push(open)
+                }
                 slot => *slot = Some(Streaming { message_id, blocks: vec![open] }),
             }
         }

@@ -326,7 +326,8 @@ mod tests {
         let mut poll = mio::Poll::new().unwrap();
         let mut events = mio::Events::with_capacity(4);
         let waker = mio::Waker::new(poll.registry(), WAKE).unwrap();
-        let disk = Disk::start(waker, 2, surroundings(&["/".into()], Path::new("/-")), None).unwrap();
+        let disk =
+            Disk::start(waker, 2, surroundings(&["/".into()], Path::new("/-")), None).unwrap();
         let ask = |ticket| DiskRequest::Directory { ticket, path: "/".into() };
         // Untaken replies fill up, then the thread's hand, then the requests.
         let mut sent = 0;

@@ -17,7 +17,7 @@ use crate::core::epochs::{Durability, Epochs, Start};
 use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId};
 use crate::core::past::{self, PIECE_SIZE};
 use crate::core::publisher::Kind;
-use crate::core::restore::{FORMAT, Beside, Found, Snapshot};
+use crate::core::restore::{Beside, FORMAT, Found, Snapshot};
 use crate::wire::sse::Epoch;
 
 /// The format of the data directory that this version writes, and the newest one that it reads.
@@ -53,8 +53,10 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     let text = read_if_there(&path)?;
     let (mut epochs, whole) = Epochs::parse(&text).map_err(|line| {
         let path = path.display();
-        format!("{path} is damaged at line {line}; restore it from a backup, or remove it: then \
-            no cursor of before is known any more")
+        format!(
+            "{path} is damaged at line {line}; restore it from a backup, or remove it: then \
+            no cursor of before is known any more"
+        )
     })?;
     let boot_id = boot_id();
     let was_kept = epochs.last_mode().is_some_and(|mode| mode != Durability::Memory);
@@ -294,9 +296,9 @@ fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, St
     let text = read_if_there(&path)?;
     let snapshot = match text.is_empty() {
         true => None,
-        false => Some(
-            serde_json::from_slice::<Snapshot>(&text).map_err(|error| failed(&path, &error)),
-        ),
+        false => {
+            Some(serde_json::from_slice::<Snapshot>(&text).map_err(|error| failed(&path, &error)))
+        }
     };
     let from_start = files.segments.first().is_some_and(|first| first.start == 0);
     let mut snapshot = match snapshot {
@@ -535,10 +537,8 @@ impl Store {
     fn sync_parts(&self, batch: &Batch) -> Result<(), AppendFailure> {
         for part in &batch.parts {
             let path = self.path(&part.session_id, part.place.segment);
-            let in_doubt = |error: io::Error| AppendFailure {
-                in_doubt: true,
-                ..failure(&path, &error)
-            };
+            let in_doubt =
+                |error: io::Error| AppendFailure { in_doubt: true, ..failure(&path, &error) };
             if let Some((_, file)) = self.handles.get(&part.session_id) {
                 file.sync_data().map_err(in_doubt)?;
             }

@@ -110,7 +110,9 @@ impl Server {
         self.say(|server, object| {
             object.bool("success", true);
             object.array("agents", |array| {
-                for (agent, facts) in server.config.agents[..server.configured].iter().zip(&server.facts) {
+                for (agent, facts) in
+                    server.config.agents[..server.configured].iter().zip(&server.facts)
+                {
                     array.object(|object| {
                         object.string("name", &agent.name);
                         object.string("dialect", agent.dialect.as_str());

@@ -149,6 +149,15 @@ pub fn head(bytes: &[u8]) -> Option<(u64, u8, usize)> {
     Some((EventId::parse(id)?.seq, kind as u8, end))
 }
 
+/// How much is left of the frame within which `bytes` begin.
+fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
+    // The last newline alone: the next one ends the next frame.
+    if bytes == b"\n" || bytes.starts_with(b"\nid: ") {
+        return Some(1);
+    }
+    memchr::memmem::find(bytes, b"\n\n").map(|end| end + 2)
+}
+
 /// Finds the next frames of a reader's piece that are to be sent. Returns whether the replay ends
 /// before the next frame; `None`: the piece is no frame.
 fn find_run(reader: &mut Reader) -> Option<bool> {
@@ -158,7 +167,7 @@ fn find_run(reader: &mut Reader) -> Option<bool> {
     let mut at = piece.at;
     piece.run_end = at;
     if std::mem::take(&mut piece.within) {
-        at += memchr::memmem::find(&piece.bytes[at..], b"\n\n")? + 2;
+        at += rest_of_frame(&piece.bytes[at..])?;
         (piece.run_start, piece.run_end, piece.run_after) = (piece.at, at, past.last);
         if reader.shutting {
             return Some(false);
@@ -400,20 +409,17 @@ impl Server {
         };
         let (Some(log), Some(past)) = (log, reader.past.take()) else { return };
         let wanted = |mark: &&crate::base::ring::Mark| super::streams::wants(reader, mark);
-        if past.beyond > 0 {
-            // The frame that its client has a part of is the first one that it wants.
-            let begun = log.ring.marks_from(reader.position).find(wanted);
-            if let Some(begun) = begun.copied() {
-                reader.position = begun.start + past.beyond as u64;
-                reader.beyond = past.beyond as u32;
-            }
-            return;
-        }
+        let left = log.ring.marks_from(reader.position);
+        let left = left.take_while(|mark| mark.start < reader.replay_end);
+        let left = left.filter(|mark| mark.seq > past.counted).filter(wanted).count();
+        // The frame that its client has a part of is the first one that it wants.
+        let begun = log.ring.marks_from(reader.position).find(wanted).copied();
         if reader.replay_end != u64::MAX {
-            let left = log.ring.marks_from(reader.position);
-            let left = left.take_while(|mark| mark.start < reader.replay_end);
-            let left = left.filter(|mark| mark.seq > past.counted).filter(wanted);
-            reader.replay_count += left.count() as u32;
+            reader.replay_count += left as u32;
+        }
+        if let Some(begun) = begun.filter(|_| past.beyond > 0) {
+            reader.position = begun.start + past.beyond as u64;
+            reader.beyond = past.beyond as u32;
         }
     }
 
@@ -450,8 +456,8 @@ impl Server {
     }
 
     /// A piece has come.
-    pub(super) fn piece_read(&mut self, read: Box<Read>, result: Result<(), ReadFailure>) {
-        let Read { connection: key, merges, sources, bytes, start, within, .. } = *read;
+    pub(super) fn piece_read(&mut self, read: Read, result: Result<(), ReadFailure>) {
+        let Read { connection: key, merges, sources, bytes, start, within, .. } = read;
         if let Some(key) = key
             && let Some(at) = self.pages.iter().position(|(asked, _)| *asked == key)
         {
@@ -548,6 +554,17 @@ pub enum PastState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_is_finished_from_each_of_its_bytes() {
+        let text = "id: 00000000000a-17\nevent: tool-started\ndata: {}\n\n";
+        for rest in ["", "id: 00000000000a-18\nevent: session-output\ndata: {}\n\n"] {
+            let bytes = [text, rest].concat().into_bytes();
+            for at in 1..text.len() {
+                assert_eq!(rest_of_frame(&bytes[at..]), Some(text.len() - at), "from {at}");
+            }
+        }
+    }
 
     #[test]
     fn a_frames_head_is_read_without_its_data() {

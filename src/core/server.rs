@@ -882,7 +882,7 @@ impl Server {
             DiskReply::Directory { ticket, result } => self.directory_resolved(ticket, result),
             DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
             DiskReply::Appended(batch, result) => self.appended(batch, result),
-            DiskReply::Read(read, result) => self.piece_read(read, result),
+            DiskReply::Read(read, result) => self.piece_read(*read, result),
             DiskReply::Page(page, result) => self.page_read(*page, result),
             DiskReply::Large { connection, result } => self.large_read(connection, result),
             DiskReply::Removed(Ok(())) => {}

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// The numbers of some sessions, if not all are meant, and the ids that none has.
+type Owners = (Option<Box<[u32]>>, Vec<String>);
+
 impl Server {
     pub(super) fn session_events(&mut self, request: &Request<'_>, id: &str) -> Outcome {
         let asked = self.stream_request(request)?;
@@ -97,7 +100,7 @@ impl Server {
     }
 
     /// The sessions that a request over all of them is limited to, and the ids that are none.
-    fn owners(&self, request: &Request<'_>) -> Result<(Option<Box<[u32]>>, Vec<String>), Problem> {
+    fn owners(&self, request: &Request<'_>) -> Result<Owners, Problem> {
         let Some(list) = request.parameter("sessions")? else { return Ok((None, Vec::new())) };
         let (mut owners, mut unknown) = (Vec::new(), Vec::new());
         for id in list.split(',').filter(|id| !id.is_empty()).take(1000) {

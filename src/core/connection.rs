@@ -10,6 +10,7 @@ use crate::limits::Limits;
 use crate::wire::body::BodyDecoder;
 use crate::wire::head::{self, BadRequest, Framing, Head, HeadLimits};
 use crate::wire::reply;
+use ::core::net::IpAddr;
 
 /// Bytes of replies that may be pending before the next pipelined request is looked at.
 const PENDING_REPLIES_SIZE: usize = 16 * 1024;
@@ -37,6 +38,11 @@ pub enum Peer {
     Local {
         /// Its user id.
         uid: u32,
+    },
+    /// A process on another machine, at this address.
+    Remote {
+        /// Its address, or that of the last hop to it.
+        address: IpAddr,
     },
     /// The kernel does not say.
     Unknown,

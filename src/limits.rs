@@ -4,6 +4,12 @@
 //! answer to "how much can it hold". [`Limits::fit`] lowers what the kernel would refuse;
 //! [`Limits::memory`] is the sum that is printed at start-up.
 
+use crate::base::ring::Ring;
+use crate::base::wheel::Wheel;
+use crate::core::agent::{Agent, LINE_SIZE};
+use crate::core::connection::{Connection, Exchange, Own};
+use crate::core::session::Session;
+
 /// One kibibyte, in bytes.
 pub const KIB: usize = 1024;
 /// One mebibyte, in bytes.
@@ -12,8 +18,23 @@ pub const MIB: usize = 1024 * KIB;
 /// File descriptors kept free for everything that is not a client: listeners, the poller, the
 /// wakers, standard streams, the disk thread's files, the reserve for EMFILE.
 const FILES_RESERVED: u32 = 64;
+/// What the shell keeps for one connection: its socket's slot, and its place on the ready list.
+/// Held to by a check there.
+pub const SOCKET_SIZE: usize = 40;
+/// Replies that may wait for a client to take them.
+const REPLIES_SIZE: usize = 16 * KIB;
+/// What a session keeps beside its log and its prompts: names, approvals, the ids of prompts.
+const SESSION_SIZE: usize = 64 * KIB;
+/// Buffers that are kept for the next connection, and how much of each.
+const POOL_SIZE: usize = 64 * 3 * 32 * KIB;
+/// The loop's read buffer and its events; the disk thread's stack; the log's line; the program.
+const FIXED_SIZE: usize = 8 * MIB;
+
 /// Descriptors of one agent: three pipes and a pidfd, and as many again while it is spawned.
 const FILES_PER_AGENT: u32 = 8;
+
+/// The least descriptors for clients that make a server.
+const CONNECTIONS_MIN: u32 = 16;
 
 /// Bounds that a flag sets. Durations are milliseconds, sizes bytes.
 #[derive(Clone, Debug)]
@@ -125,6 +146,174 @@ impl Default for Limits {
             ladder_term_ms: 5_000,
             drain_delay_ms: 0,
             drain_timeout_ms: 20_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Whether the bounds can hold together. The command line sees to that for what it reads; this
+    /// is the same promise for whoever makes them otherwise.
+    ///
+    /// # Errors
+    /// A sentence that names the bounds.
+    pub fn check(&self) -> Result<(), String> {
+        let is_ring = |size: usize| size.is_power_of_two() && size >= 64 * KIB;
+        let indices = [self.connections_max, self.sessions_max, self.closed_sessions_max];
+        let indices = indices.into_iter().chain([self.agents_max, 1]).map(u64::from).sum::<u64>();
+        let rules = [
+            (is_ring(self.ring_size), "--ring-size must be a power of two of at least 64KiB"),
+            (is_ring(self.all_ring_size), "--all-ring-size must be a power of two, 64KiB or more"),
+            (self.ring_size <= self.all_ring_size, "--ring-size is above --all-ring-size"),
+            (self.connections_max > 0, "--connections-max must be at least 1"),
+            (self.sessions_max > 0, "--sessions-max must be at least 1"),
+            (self.agents_max > 0, "--agents-max must be at least 1"),
+            (self.agents_starting_max > 0, "--agents-starting-max must be at least 1"),
+            (self.line_size_max >= LINE_SIZE, "--line-max must be at least 64KiB"),
+            (self.body_size_max <= self.bodies_size_max, "--body-size-max is above all bodies'"),
+            (self.body_size_max <= self.queue_size_max, "--body-size-max is above all prompts'"),
+            (indices < u64::from(u32::MAX), "there are more connections and sessions than numbers"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            None => Ok(()),
+            Some((_, sentence)) => Err(sentence.into()),
+        }
+    }
+
+    /// Lowers the connections to what this many descriptors allow, beside agents and reserve.
+    ///
+    /// # Errors
+    /// A sentence with the cure, if too few are left to serve anybody.
+    pub fn fit(&mut self, nofile_soft: u64) -> Result<(), String> {
+        let taken = u64::from(FILES_RESERVED) + self.agents_files();
+        let left = nofile_soft.saturating_sub(taken);
+        if left < u64::from(CONNECTIONS_MIN.min(self.connections_max)) {
+            return Err(format!(
+                "{nofile_soft} open files are too few for {} agents, which take {taken}: \
+                 raise the limit (ulimit -n, LimitNOFILE=) or lower --agents-max",
+                self.agents_max
+            ));
+        }
+        self.connections_max = self.connections_max.min(u32::try_from(left).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    fn agents_files(&self) -> u64 {
+        u64::from(self.agents_max) * u64::from(FILES_PER_AGENT)
+    }
+
+    /// The most that the server ever holds, in bytes. What the kernel holds for sockets and pipes
+    /// is beside it.
+    pub fn memory(&self) -> u64 {
+        self.rings_memory() + self.connections_memory() + self.agents_memory() + {
+            let mut sum = 0;
+            sum += self.bodies_size_max as u64; // Request bodies, all together,
+            sum += self.body_size_max as u64; // and the copy of the one that is being understood.
+            sum += self.queue_size_max as u64; // Prompts that wait, all together.
+            sum += self.large_size_max as u64; // Large fields, kept beside their events.
+            sum += POOL_SIZE as u64; // Buffers that nobody uses at the moment.
+            sum + FIXED_SIZE as u64 // What there is one of.
+        }
+    }
+
+    /// The part of [`Limits::memory`] that sessions take, most of it their logs.
+    pub fn rings_memory(&self) -> u64 {
+        let sessions = u64::from(self.sessions_max) + u64::from(self.closed_sessions_max);
+        let mut sum = 0;
+        sum += sessions * Ring::memory(self.ring_size) as u64; // Each session's own log,
+        sum += Ring::memory(self.all_ring_size) as u64; // and the one of all of them.
+        sum + sessions * (size_of::<Session>() + SESSION_SIZE) as u64 // What it knows of itself.
+    }
+
+    /// The part of [`Limits::memory`] that clients take.
+    pub fn connections_memory(&self) -> u64 {
+        const LINKS_AND_GENERATION: usize = 3 * size_of::<u32>();
+        // A head under way and replies to the ones before it; a stream's own bytes are fewer.
+        let exchange = size_of::<Exchange>() + self.head_size_max + REPLIES_SIZE;
+        let slot = size_of::<Connection>() + LINKS_AND_GENERATION + SOCKET_SIZE;
+        let mut sum = 0;
+        sum += u64::from(self.connections_max) * slot as u64; // Slots, live or not.
+        sum += u64::from(self.connections_max) * exchange.max(size_of::<Own>()) as u64; // Requests.
+        let indices = self.connections_max + self.sessions_max + self.closed_sessions_max;
+        sum + Wheel::memory(indices + self.agents_max + 1) as u64 // Everybody's deadline.
+    }
+
+    /// The part of [`Limits::memory`] that agents take here; their own is theirs.
+    pub fn agents_memory(&self) -> u64 {
+        let mut sum = 0;
+        sum += u64::from(self.agents_max) * Agent::memory() as u64; // Lines and texts under way.
+        sum += u64::from(self.agents_max) * self.body_size_max as u64; // A prompt not yet taken.
+        sum + 2 * self.line_size_max as u64 // The long-line buffer, and what is made of its line.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_lowered_to_what_the_descriptors_allow_and_never_raised() {
+        let agents = 8 * FILES_PER_AGENT;
+        for (nofile, wanted, left) in [
+            (1024, 100_000, 1024 - FILES_RESERVED - agents),
+            (1 << 20, 100_000, 100_000),
+            (u64::MAX, 100, 100),
+            (u64::from(FILES_RESERVED + agents) + 16, 1_000, 16),
+            (u64::from(FILES_RESERVED + agents) + 1, 1, 1),
+        ] {
+            let mut limits = Limits { connections_max: wanted, agents_max: 8, ..Limits::default() };
+            limits.fit(nofile).unwrap();
+            assert_eq!(limits.connections_max, left, "{nofile} {wanted}");
+        }
+    }
+
+    #[test]
+    fn too_few_descriptors_are_refused_with_the_cure() {
+        let mut limits = Limits { agents_max: 1000, ..Limits::default() };
+        let sentence = limits.fit(1024).unwrap_err();
+        assert!(sentence.contains("1024") && sentence.contains("--agents-max"), "{sentence}");
+        assert!(Limits::default().fit(0).is_err());
+    }
+
+    #[test]
+    fn bounds_that_contradict_each_other_are_refused_by_name() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        type Change = fn(&mut Limits);
+        let changes: [(Change, &str); 7] = [
+            (|limits| limits.ring_size = MIB + 1, "--ring-size"),
+            (|limits| limits.ring_size = 32 * KIB, "--ring-size"),
+            (|limits| limits.all_ring_size = 3 * MIB, "--all-ring-size"),
+            (|limits| limits.all_ring_size = MIB / 2, "--all-ring-size"),
+            (|limits| limits.connections_max = u32::MAX, "connections"),
+            (|limits| limits.bodies_size_max = MIB, "--body-size-max"),
+            (|limits| limits.agents_max = 0, "--agents-max"),
+        ];
+        for (change, name) in changes {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            let sentence = limits.check().unwrap_err();
+            assert!(sentence.contains(name), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn the_bound_grows_with_everything_that_is_counted_in_it() {
+        let base = Limits::default().memory();
+        type Change = fn(&mut Limits);
+        let changes: [(Change, u64); 9] = [
+            (|limits| limits.sessions_max += 1, MIB as u64),
+            (|limits| limits.closed_sessions_max += 1, MIB as u64),
+            (|limits| limits.all_ring_size *= 2, 4 * MIB as u64),
+            (|limits| limits.connections_max += 1, 16 * KIB as u64),
+            (|limits| limits.bodies_size_max += MIB, MIB as u64),
+            (|limits| limits.queue_size_max += MIB, MIB as u64),
+            (|limits| limits.large_size_max += MIB, MIB as u64),
+            (|limits| limits.agents_max += 1, LINE_SIZE as u64),
+            (|limits| limits.line_size_max += MIB, 2 * MIB as u64),
+        ];
+        for (number, (change, least)) in changes.into_iter().enumerate() {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            assert!(limits.memory() >= base + least, "change {number}");
         }
     }
 }

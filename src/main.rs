@@ -1,10 +1,62 @@
-//! The command: for now only the shim's entry; the lead's `main.rs` takes its place.
+//! The command: what it was asked to be, then start, run, exit by code.
 
-use sidestream::shell::shim;
+mod start;
 
-fn main() {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == shim::FLAG) {
-        shim::main(arguments);
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use sidestream::arguments::{self, Command};
+use sidestream::core::server::End;
+use sidestream::shell::reactor::DEMO_FLAG;
+use sidestream::shell::{demo, shim};
+
+/// The exit status of a configuration that cannot be run with.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    match arguments.peek() {
+        Some(first) if first == shim::FLAG => shim::main(arguments.skip(1)),
+        Some(first) if first == DEMO_FLAG => {
+            return ExitCode::from(u8::try_from(demo::main()).unwrap_or(1));
+        }
+        _ => {}
     }
+    let variables = |name: &str| std::env::var_os(name);
+    let done = match arguments::parse(arguments, variables) {
+        Ok(Command::Help) => Ok(print(arguments::HELP)),
+        Ok(Command::Version) => Ok(print(&format!("sidestream {}\n", start::VERSION))),
+        Ok(Command::CheckConfig(arguments)) => start::check(*arguments).map(|()| print("ok\n")),
+        Ok(Command::Serve(arguments)) => start::serve(*arguments).map(ended),
+        Err(sentence) => Err(sentence),
+    };
+    done.unwrap_or_else(|sentence| {
+        tell(&sentence);
+        ExitCode::from(REFUSED)
+    })
+}
+
+fn ended(end: io::Result<End>) -> ExitCode {
+    match end {
+        Ok(End::Clean) => return ExitCode::SUCCESS,
+        Ok(End::Cut) => {
+            tell("stopped before everything had come to its end; what was left was killed");
+        }
+        Err(error) => tell(&format!("the poller failed: {error}")),
+    }
+    ExitCode::FAILURE
+}
+
+/// Says something to whoever started us, if they still listen: not with `println!`, which panics
+/// when they do not.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn tell(sentence: &str) {
+    let _ = writeln!(io::stderr(), "sidestream: {sentence}"); // Nobody listens, nobody to tell.
 }

@@ -12,7 +12,7 @@ use crate::core::effect::{DiskRequest, Effect, Exit, Pipe, Spawn};
 use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Output, Place};
-use crate::core::server::{Dialect, Server};
+use crate::core::server::{Dialect, Drain, Server};
 use crate::core::session::{Process, Session, Status};
 use crate::core::turn::{Failure, Turn};
 use crate::wire::claude;
@@ -234,7 +234,9 @@ impl Server {
         {
             session.waits_for_agent = true;
             self.start_queue.push_back(key);
-            self.update_status(key, Some("agents_max"));
+            if full {
+                self.update_status(key, Some("agents_max"));
+            }
         }
     }
 
@@ -669,6 +671,7 @@ impl Server {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let dialect = self.config.agents[session.agent].dialect;
         let described = describe(exit);
+        let draining = self.drain != Drain::Serving;
         if dialect == Dialect::Lines {
             let failed = exit != Some(Exit::Code(0));
             let interrupted = session.turn.as_ref().is_some_and(|turn| turn.interrupted);
@@ -681,9 +684,14 @@ impl Server {
             }
             return self.end_turn(key, TurnEnd { failure, interrupted, ..TurnEnd::default() });
         }
-        if session.deleting || self.drain != crate::core::server::Drain::Serving {
+        if session.deleting {
             let interrupted = true;
             return self.end_turn(key, TurnEnd { interrupted, ..TurnEnd::default() });
+        }
+        if draining {
+            let sentence = "the server was stopped in the middle of the turn".to_owned();
+            let failure = Some(Failure { code: "server_stopping", sentence });
+            return self.end_turn(key, TurnEnd { failure, ..TurnEnd::default() });
         }
         if let Some(turn) = &session.turn {
             let interrupted = turn.interrupted && turn.failure.is_none();

@@ -296,7 +296,7 @@ impl Exchange {
     }
 
     fn step_head(&mut self, limits: &Limits) -> Step {
-        if self.input.is_empty() || self.close {
+        if self.input.is_empty() {
             return Step::More;
         }
         // One after the other, and not faster than the client takes the replies.

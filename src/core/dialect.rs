@@ -23,6 +23,9 @@ const SUBAGENTS_MAX: usize = 64;
 /// Failed logins in a row after which a turn is ended: the agent itself would try for minutes.
 const LOGIN_ATTEMPTS_MAX: u32 = 2;
 
+/// The name of our question whether the agent still works.
+const PROBE: &str = "probe";
+
 /// A request of the agent for a human's word, as its line told it.
 struct ApprovalRequest<'a> {
     request_id: &'a str,
@@ -111,6 +114,22 @@ impl Server {
         let limit = self.limits.line_size_max;
         let sentence = format!("a line of {bytes} bytes was dropped; --line-max is {limit}");
         self.session_error(key, &Failure { code: "line_too_long", sentence }, None);
+        // It may have been the line that ends the turn: the agent is asked whether it still works.
+        self.tell_agent(agent_key, |out| claude::initialize(out, PROBE));
+    }
+
+    /// The agent has answered whether it works. If it does not, its turn ended in a dropped line.
+    fn probed(&mut self, key: Key, body: Option<&RawValue>) {
+        #[derive(serde::Deserialize)]
+        struct State<'a> {
+            session_state: Option<&'a str>,
+        }
+        let state = body.and_then(|body| serde_json::from_str::<State<'_>>(body.get()).ok());
+        if state.is_some_and(|state| state.session_state == Some("idle")) {
+            let sentence = "the line that ended the turn was too long".to_owned();
+            let failure = Some(Failure { code: "line_too_long", sentence });
+            self.end_turn(key, TurnEnd { failure, ..TurnEnd::default() });
+        }
     }
 
     /// Works on one line.
@@ -573,7 +592,9 @@ impl Server {
                 let _ = error;
                 self.agent_ready(agent_key);
             }
+            Ok(body) if request_id == PROBE => self.probed(key, body),
             Ok(_) => {}
+            Err(_) if request_id == PROBE => {}
             Err(error) => {
                 let sentence = format!("the agent refused a request: {error}");
                 self.session_error(key, &Failure { code: "agent_refused", sentence }, None);

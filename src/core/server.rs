@@ -349,10 +349,14 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Http(exchange) = &mut connection.phase else { return self.close(key) };
         exchange.ended = true;
-        match exchange.stage {
-            Stage::Head | Stage::Body if exchange.has_output() => exchange.close = true,
-            Stage::Head | Stage::Body | Stage::Lingering => self.close(key),
-            Stage::Waiting | Stage::Held | Stage::Ending => exchange.close = true,
+        // Whole requests are worked on as they come in: what is left of the input is none.
+        let over = match exchange.stage {
+            Stage::Head | Stage::Body => !exchange.has_output(),
+            Stage::Lingering => true,
+            Stage::Waiting | Stage::Held | Stage::Ending => false,
+        };
+        if over {
+            self.close(key);
         }
     }
 
@@ -376,7 +380,13 @@ impl Server {
                     if over {
                         self.refuse_body(&mut exchange);
                     }
+                    let gone = exchange.ended
+                        && matches!(exchange.stage, Stage::Head | Stage::Body)
+                        && !exchange.has_output();
                     self.put_exchange(key, exchange);
+                    if gone {
+                        self.close(key);
+                    }
                     return;
                 }
                 Step::Bad(bad) => {
@@ -596,7 +606,6 @@ impl Server {
                 }
                 match exchange.stage {
                     Stage::Ending => self.end_exchange(key),
-                    _ if exchange.close => self.close(key),
                     // Pipelined requests wait until the client has taken the replies.
                     _ => self.advance(key),
                 }
@@ -780,6 +789,8 @@ impl Server {
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {
                 Stage::Waiting | Stage::Held | Stage::Ending => {}
                 Stage::Lingering => return self.close(key),
+                // A slow client still takes its reply: the stall deadline judges that.
+                _ if exchange.has_output() => exchange.due = now_ms + self.limits.keep_alive_ms,
                 Stage::Head if exchange.input.is_empty() => return self.close(key),
                 Stage::Head | Stage::Body => return self.answer_timeout(key),
             },

@@ -13,55 +13,26 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::sys;
+use super::{process, sys};
+use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest};
 
-/// What the thread can be asked.
-#[derive(Debug)]
-pub enum Request {
-    /// Whether an agent may work in a directory.
-    Directory {
-        /// Given back in the reply.
-        ticket: u64,
-        /// As the client wrote it.
-        path: PathBuf,
-        /// The directories agents may work in, canonical ([`canonical_roots`]).
-        roots: Arc<[PathBuf]>,
-    },
-}
-
-/// What it answers.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// To [`Request::Directory`].
-    Directory {
-        /// The request's.
-        ticket: u64,
-        /// The canonical path, or why not.
-        result: Result<PathBuf, DirectoryProblem>,
-    },
-}
-
-/// Why an agent may not work in a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DirectoryProblem {
-    /// The path does not begin at `/`.
-    NotAbsolute,
-    /// Nothing is there.
-    Missing,
-    /// Something else is there, or on the way.
-    NotADirectory,
-    /// It is, with every link followed, in none of the roots.
-    OutsideRoots,
-    /// It cannot be reached or entered; the system's words.
-    Unreadable(String),
+/// What the thread needs to know beside the requests.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The directories agents may work in, canonical ([`canonical_roots`]).
+    pub roots: Arc<[PathBuf]>,
+    /// Where our own state is, canonical: no agent works in there.
+    pub data_dir: PathBuf,
+    /// What the markers of our agents begin with: the data directory's id.
+    pub marker_prefix: String,
 }
 
 /// The thread's handle, held by the reactor.
 #[derive(Debug)]
 pub struct Disk {
     /// `None` once the thread was told to end.
-    requests: Option<Sender<Request>>,
-    replies: Receiver<Reply>,
+    requests: Option<Sender<DiskRequest>>,
+    replies: Receiver<DiskReply>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -70,10 +41,14 @@ impl Disk {
     ///
     /// # Errors
     /// When out of threads.
-    pub fn start(waker: mio::Waker, capacity: usize) -> io::Result<Disk> {
+    pub fn start(
+        waker: mio::Waker,
+        capacity: usize,
+        surroundings: Surroundings,
+    ) -> io::Result<Disk> {
         let (requests, inbox) = bounded(capacity);
         let (outbox, replies) = bounded(capacity);
-        let work = move || run(&inbox, &outbox, &waker);
+        let work = move || run(&inbox, &outbox, &waker, &surroundings);
         let thread = thread::Builder::new().name("disk".into()).spawn(work)?;
         Ok(Disk { requests: Some(requests), replies, thread: Some(thread) })
     }
@@ -82,7 +57,7 @@ impl Disk {
     ///
     /// # Errors
     /// Gives it back when as many as fit are waiting; there is room after the next reply.
-    pub fn try_send(&self, request: Request) -> Result<(), Request> {
+    pub fn try_send(&self, request: DiskRequest) -> Result<(), DiskRequest> {
         let Some(requests) = &self.requests else { return Err(request) };
         requests.try_send(request).map_err(|error| match error {
             TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
@@ -91,17 +66,17 @@ impl Disk {
 
     /// The next reply, if there is one. After a wake take them until there is none: two replies
     /// may share a wake.
-    pub fn try_recv(&self) -> Option<Reply> {
+    pub fn try_recv(&self) -> Option<DiskReply> {
         self.replies.try_recv().ok()
     }
 
     /// Lets the thread finish what it was given, waits for its end and returns the replies that
     /// were not taken.
-    pub fn stop(mut self) -> Vec<Reply> {
+    pub fn stop(mut self) -> Vec<DiskReply> {
         self.finish()
     }
 
-    fn finish(&mut self) -> Vec<Reply> {
+    fn finish(&mut self) -> Vec<DiskReply> {
         self.requests = None; // The thread's loop ends when it has emptied the channel.
         let replies = self.replies.iter().collect(); // Until the thread drops its end.
         if let Some(thread) = self.thread.take() {
@@ -118,11 +93,22 @@ impl Drop for Disk {
     }
 }
 
-fn run(inbox: &Receiver<Request>, outbox: &Sender<Reply>, waker: &mio::Waker) {
+fn run(
+    inbox: &Receiver<DiskRequest>,
+    outbox: &Sender<DiskReply>,
+    waker: &mio::Waker,
+    surroundings: &Surroundings,
+) {
     for request in inbox {
         let reply = match request {
-            Request::Directory { ticket, path, roots } => {
-                Reply::Directory { ticket, result: directory(&path, &roots) }
+            DiskRequest::Directory { ticket, path } => {
+                DiskReply::Directory { ticket, result: directory(&path, surroundings) }
+            }
+            // Nobody is spared: the session's next agent starts only after this.
+            DiskRequest::Sweep { agent, session_id } => {
+                let prefix = &surroundings.marker_prefix;
+                let swept = process::sweep(prefix, Some(&session_id), &|_| false);
+                DiskReply::Swept { agent, killed: swept.killed }
             }
         };
         if outbox.send(reply).is_err() {
@@ -133,7 +119,7 @@ fn run(inbox: &Receiver<Request>, outbox: &Sender<Reply>, waker: &mio::Waker) {
 }
 
 /// The roots with every link followed, so that they can be compared with what
-/// [`Request::Directory`] finds.
+/// [`DiskRequest::Directory`] finds.
 ///
 /// # Errors
 /// The first one that is not a directory we can reach, and why.
@@ -145,7 +131,7 @@ pub fn canonical_roots(roots: &[PathBuf]) -> Result<Vec<PathBuf>, (PathBuf, io::
     roots.iter().map(|root| canonical(root).map_err(|error| (root.clone(), error))).collect()
 }
 
-fn directory(path: &Path, roots: &[PathBuf]) -> Result<PathBuf, DirectoryProblem> {
+fn directory(path: &Path, surroundings: &Surroundings) -> Result<PathBuf, DirectoryProblem> {
     if !path.is_absolute() {
         return Err(DirectoryProblem::NotAbsolute);
     }
@@ -155,7 +141,8 @@ fn directory(path: &Path, roots: &[PathBuf]) -> Result<PathBuf, DirectoryProblem
         _ => DirectoryProblem::Unreadable(error.to_string()),
     })?;
     // By components, after every link: neither `..` nor `/home/user-2` gets out of `/home/user`.
-    if !roots.iter().any(|root| canonical.starts_with(root)) {
+    let inside = |root: &PathBuf| canonical.starts_with(root);
+    if !surroundings.roots.iter().any(inside) || inside(&surroundings.data_dir) {
         return Err(DirectoryProblem::OutsideRoots);
     }
     if !canonical.is_dir() {
@@ -171,6 +158,7 @@ fn directory(path: &Path, roots: &[PathBuf]) -> Result<PathBuf, DirectoryProblem
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::arena::Key;
     use std::os::unix::fs::symlink;
     use std::time::Duration;
 
@@ -192,12 +180,17 @@ mod tests {
         }
     }
 
+    fn surroundings(roots: &[PathBuf], data_dir: &Path) -> Surroundings {
+        let marker_prefix = "nobody".to_owned();
+        Surroundings { roots: Arc::from(roots), data_dir: data_dir.into(), marker_prefix }
+    }
+
     #[test]
     fn a_directory_is_judged_by_where_it_really_is() {
         use DirectoryProblem::{Missing, NotADirectory, NotAbsolute, OutsideRoots};
         let scratch = Scratch::new("judged");
         let at = |path: &str| scratch.0.join(path);
-        for path in ["root/in/deep", "root-2", "elsewhere"] {
+        for path in ["root/in/deep", "root/state/in", "root-2", "elsewhere"] {
             fs::create_dir_all(at(path)).unwrap();
         }
         fs::write(at("root/file"), "").unwrap();
@@ -207,6 +200,7 @@ mod tests {
         symlink("loop", at("root/loop")).unwrap();
         let roots = canonical_roots(&[at("root-link")]).unwrap();
         assert_eq!(roots, [at("root")]);
+        let around = surroundings(&roots, &at("root/state"));
         for (path, expected) in [
             ("root", Ok("root")),
             ("root/in/deep", Ok("root/in/deep")),
@@ -217,21 +211,34 @@ mod tests {
             ("root/../elsewhere", Err(OutsideRoots)),
             ("root-2", Err(OutsideRoots)),
             ("root/out", Err(OutsideRoots)),
+            ("root/state", Err(OutsideRoots)),
+            ("root/state/in", Err(OutsideRoots)),
             ("root/none", Err(Missing)),
             ("root/file", Err(NotADirectory)),
             ("root/file/under", Err(NotADirectory)),
         ] {
-            assert_eq!(directory(&at(path), &roots), expected.map(at), "{path}");
+            assert_eq!(directory(&at(path), &around), expected.map(at), "{path}");
         }
-        assert_eq!(directory(Path::new("root"), &roots), Err(NotAbsolute));
-        assert_eq!(directory(Path::new(""), &roots), Err(NotAbsolute));
+        assert_eq!(directory(Path::new("root"), &around), Err(NotAbsolute));
+        assert_eq!(directory(Path::new(""), &around), Err(NotAbsolute));
         for path in ["root/loop", "root/\0"] {
-            let told = directory(&at(path), &roots);
+            let told = directory(&at(path), &around);
             assert!(matches!(told, Err(DirectoryProblem::Unreadable(_))), "{path:?} {told:?}");
         }
-        assert_eq!(directory(&at("root"), &[]), Err(OutsideRoots));
+        let nowhere = surroundings(&[], &at("root/state"));
+        assert_eq!(directory(&at("root"), &nowhere), Err(OutsideRoots));
         assert_eq!(canonical_roots(&[at("gone")]).unwrap_err().0, at("gone"));
         assert_eq!(canonical_roots(&[at("root/file")]).unwrap_err().0, at("root/file"));
+    }
+
+    fn ticket_of(reply: DiskReply) -> u64 {
+        match reply {
+            DiskReply::Directory { ticket, result } => {
+                assert_eq!(result, Ok("/".into()));
+                ticket
+            }
+            DiskReply::Swept { .. } => panic!("nobody asked for a sweep"),
+        }
     }
 
     #[test]
@@ -239,9 +246,9 @@ mod tests {
         const WAKE: mio::Token = mio::Token(3);
         let mut poll = mio::Poll::new().unwrap();
         let mut events = mio::Events::with_capacity(4);
-        let disk = Disk::start(mio::Waker::new(poll.registry(), WAKE).unwrap(), 2).unwrap();
-        let roots: Arc<[PathBuf]> = Arc::from([PathBuf::from("/")]);
-        let ask = |ticket| Request::Directory { ticket, path: "/".into(), roots: roots.clone() };
+        let waker = mio::Waker::new(poll.registry(), WAKE).unwrap();
+        let disk = Disk::start(waker, 2, surroundings(&["/".into()], Path::new("/-"))).unwrap();
+        let ask = |ticket| DiskRequest::Directory { ticket, path: "/".into() };
         // Untaken replies fill up, then the thread's hand, then the requests.
         let mut sent = 0;
         let refused = loop {
@@ -252,19 +259,15 @@ mod tests {
                 Err(_) => thread::yield_now(),
             }
         };
-        let Request::Directory { ticket, .. } = refused;
-        assert_eq!((ticket, sent), (5, 5));
+        assert!(matches!(refused, DiskRequest::Directory { ticket: 5, .. }) && sent == 5);
         let mut told = Vec::new();
         while told.len() < 4 {
             poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
             assert!(events.iter().all(|event| event.token() == WAKE));
             assert!(!events.is_empty(), "no wake after {told:?}");
-            while let Some(Reply::Directory { ticket, result }) = disk.try_recv() {
-                assert_eq!(result, Ok("/".into()));
-                told.push(ticket);
-            }
+            told.extend(std::iter::from_fn(|| disk.try_recv()).map(ticket_of));
         }
-        told.extend(disk.stop().into_iter().map(|Reply::Directory { ticket, .. }| ticket));
+        told.extend(disk.stop().into_iter().map(ticket_of));
         assert_eq!(told, [0, 1, 2, 3, 4]);
     }
 
@@ -272,11 +275,17 @@ mod tests {
     fn a_stop_finishes_what_was_asked_even_if_no_reply_was_taken() {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        let disk = Disk::start(waker, 1).unwrap();
-        let roots: Arc<[PathBuf]> = Arc::from([]);
-        let ask = Request::Directory { ticket: 9, path: "x".into(), roots };
-        disk.try_send(ask).unwrap();
-        let result = Err(DirectoryProblem::NotAbsolute);
-        assert_eq!(disk.stop(), [Reply::Directory { ticket: 9, result }]);
+        let disk = Disk::start(waker, 2, surroundings(&[], Path::new("/-"))).unwrap();
+        let agent = Key { kind: 3, generation: 5, index: 1 };
+        disk.try_send(DiskRequest::Directory { ticket: 9, path: "x".into() }).unwrap();
+        disk.try_send(DiskRequest::Sweep { agent, session_id: "none".into() }).unwrap();
+        let replies = disk.stop();
+        assert!(matches!(
+            replies[..],
+            [
+                DiskReply::Directory { ticket: 9, result: Err(DirectoryProblem::NotAbsolute) },
+                DiskReply::Swept { killed: 0, agent: told },
+            ] if told == agent
+        ));
     }
 }

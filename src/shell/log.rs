@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 
 use super::{clock, sys};
+use crate::core::effect::{Level, LogLine};
 
 /// Lines of one kind within one window.
 const KIND_LINES_MAX: u32 = 10;
@@ -21,27 +22,12 @@ const KINDS_MAX: usize = 128;
 /// A line's bytes. A pipe with any room takes this much in one piece (PIPE_BUF).
 const LINE_MAX: usize = 4096;
 
-/// How much it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Something is broken that a human should mend.
-    Error,
-    /// Something is wrong, and was dealt with.
-    Warn,
-    /// What an operator wants to know.
-    Info,
-    /// What a developer wants to know.
-    Debug,
-}
-
-impl Level {
-    fn name(self) -> &'static str {
-        match self {
-            Level::Error => "error",
-            Level::Warn => "warn",
-            Level::Info => "info",
-            Level::Debug => "debug",
-        }
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
     }
 }
 
@@ -98,19 +84,12 @@ impl Log {
 
     /// Writes one line, or counts why not. `now_ms` is the monotonic clock. The keys are ours,
     /// the values anybody's. A line too long for [`LINE_MAX`] ends in an ellipsis.
-    pub fn line(
-        &mut self,
-        now_ms: u64,
-        level: Level,
-        area: &'static str,
-        message: &'static str,
-        fields: &[(&str, &dyn Display)],
-    ) {
-        if level > self.level {
+    pub fn line(&mut self, now_ms: u64, line: &LogLine) {
+        if line.level > self.level {
             return;
         }
-        let Some(suppressed) = self.admit(now_ms, area, message) else { return };
-        self.render(level, area, message, suppressed, fields);
+        let Some(suppressed) = self.admit(now_ms, line.area, line.message) else { return };
+        self.render(line, suppressed);
         self.write();
     }
 
@@ -140,21 +119,14 @@ impl Log {
         Some(std::mem::take(&mut kind.suppressed))
     }
 
-    fn render(
-        &mut self,
-        level: Level,
-        area: &str,
-        message: &str,
-        suppressed: u64,
-        fields: &[(&str, &dyn Display)],
-    ) {
+    fn render(&mut self, line: &LogLine, suppressed: u64) {
         self.line.clear();
         self.line.push_str("ts=");
         push_time(&mut self.line, clock::wall_ms());
-        self.field("level", &level.name());
-        self.field("area", &area);
-        self.field("msg", &message);
-        for (key, value) in fields {
+        self.field("level", &name(line.level));
+        self.field("area", &line.area);
+        self.field("msg", &line.message);
+        for (key, value) in &line.fields {
             self.field(key, value);
         }
         if suppressed > 0 {
@@ -252,6 +224,18 @@ mod tests {
         (Log::to(level, File::from(std::os::fd::OwnedFd::from(writer))), reader)
     }
 
+    fn tell(
+        log: &mut Log,
+        now_ms: u64,
+        level: Level,
+        area: &'static str,
+        message: &'static str,
+        fields: &[(&'static str, &dyn Display)],
+    ) {
+        let fields = fields.iter().map(|(key, value)| (*key, value.to_string())).collect();
+        log.line(now_ms, &LogLine { level, area, message, fields });
+    }
+
     fn written(log: Log, mut reader: PipeReader) -> Vec<String> {
         drop(log);
         let mut text = String::new();
@@ -262,8 +246,15 @@ mod tests {
     #[test]
     fn a_line_is_keys_and_values_and_levels_below_are_silent() {
         let (mut log, reader) = piped(Level::Info);
-        log.line(1, Level::Warn, "http", "refused", &[("peer", &"127.0.0.1:9"), ("count", &3)]);
-        log.line(1, Level::Debug, "http", "refused", &[]);
+        tell(
+            &mut log,
+            1,
+            Level::Warn,
+            "http",
+            "refused",
+            &[("peer", &"127.0.0.1:9"), ("count", &3)],
+        );
+        tell(&mut log, 1, Level::Debug, "http", "refused", &[]);
         let line = "level=warn area=http msg=refused peer=127.0.0.1:9 count=3";
         assert_eq!(written(log, reader), [line]);
     }
@@ -291,11 +282,11 @@ mod tests {
     fn a_kind_that_floods_is_cut_and_says_so_while_others_pass() {
         let (mut log, reader) = piped(Level::Info);
         for _ in 0..KIND_LINES_MAX + 7 {
-            log.line(1, Level::Info, "a", "flood", &[]);
+            tell(&mut log, 1, Level::Info, "a", "flood", &[]);
         }
-        log.line(1, Level::Info, "a", "other", &[]);
-        log.line(1 + KIND_WINDOW_MS, Level::Info, "a", "flood", &[]);
-        log.line(1 + KIND_WINDOW_MS, Level::Info, "a", "flood", &[]);
+        tell(&mut log, 1, Level::Info, "a", "other", &[]);
+        tell(&mut log, 1 + KIND_WINDOW_MS, Level::Info, "a", "flood", &[]);
+        tell(&mut log, 1 + KIND_WINDOW_MS, Level::Info, "a", "flood", &[]);
         let lines = written(log, reader);
         assert_eq!(lines.len() as u32, KIND_LINES_MAX + 3);
         assert_eq!(lines[KIND_LINES_MAX as usize], "level=info area=a msg=other");
@@ -310,11 +301,11 @@ mod tests {
         let mut now = 0;
         while log.dropped() < 5 {
             now += KIND_WINDOW_MS;
-            log.line(now, Level::Info, "a", "long", &[("value", &long)]);
+            tell(&mut log, now, Level::Info, "a", "long", &[("value", &long)]);
         }
         let mut page = [0; 64 * 1024];
         assert!(reader.read(&mut page).unwrap() >= LINE_MAX);
-        log.line(now, Level::Info, "a", "short", &[]);
+        tell(&mut log, now, Level::Info, "a", "short", &[]);
         assert_eq!(log.dropped(), 5);
         let lines = written(log, reader);
         assert_eq!(lines.last().unwrap(), "level=info area=a msg=short dropped=5");
@@ -325,7 +316,7 @@ mod tests {
         for pad in 0..4 {
             let (mut log, reader) = piped(Level::Info);
             let long = "é".repeat(LINE_MAX);
-            log.line(1, Level::Info, &"aaaa"[..pad], "long", &[("value", &long), ("b", &1)]);
+            tell(&mut log, 1, Level::Info, &"aaaa"[..pad], "long", &[("value", &long), ("b", &1)]);
             let lines = written(log, reader);
             assert_eq!(lines.len(), 1);
             assert!(lines[0].ends_with("é…"), "{}", lines[0]);

@@ -1,1 +1,578 @@
-//! (being written)
+//! The loop: one thread that waits for everything, and does what the core says about it.
+//!
+//! One turn: poll, read the clock once, note readiness, deadlines, the ready list under budgets,
+//! agents, commit, flush, close. Effects are drained after every input to the core. Readiness is
+//! state here, cleared only by `WouldBlock`: the poller tells of an edge once. It sleeps as long
+//! as nothing is due, so an idle server makes no wake-ups. What any byte means is not known here.
+
+mod agents;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use mio::{Events, Poll, Token};
+
+use self::agents::Agents;
+pub use self::agents::{DEMO_FLAG, Surroundings};
+use super::clock::Clock;
+use super::disk::{self, Disk};
+use super::log::Log;
+use super::net::{Accepted, Listener, Reserve, Stream};
+use super::peer::Peers;
+use super::signals::{Signal, Signals};
+use crate::base::arena::Key;
+use crate::core::connection::Output;
+use crate::core::effect::{DiskReply, DiskRequest, Effect, Level, LogLine};
+use crate::core::server::{End, KIND_CONNECTION, Server};
+use crate::limits::SOCKET_SIZE;
+
+// Kinds of keys beside the core's.
+const KIND_LISTENER: u8 = 0x10;
+const KIND_WAKER: u8 = 0x11;
+const KIND_SIGNALS: u8 = 0x12;
+
+const _: () = assert!(usize::BITS == 64, "a key must fit a token");
+
+/// Events taken from the kernel in one turn; what is left over comes in the next.
+const EVENTS_PER_TURN: usize = 1024;
+/// Clients accepted on one listener in one turn: those that are here come first.
+const ACCEPTS_PER_TURN: usize = 16;
+/// Clients read from, or written to, in one turn, so that deadlines and agents have their turn.
+const CONNECTIONS_PER_TURN: usize = 2048;
+/// Bytes read from one client in one turn: one full read.
+const READ_BYTES: usize = 64 * 1024;
+/// Bytes written to one client in one turn: more than its socket holds, so only a client that
+/// takes them as fast as we give comes to it.
+const WRITE_BYTES: usize = 256 * 1024;
+/// Between two tries to accept, when there was no descriptor: the freed one makes no event.
+const ACCEPT_AGAIN_MS: u64 = 500;
+/// Between two log lines about that.
+const ACCEPT_TOLD_MS: u64 = 5_000;
+/// Requests that the disk thread is handed before they wait here.
+const DISK_REQUESTS_MAX: usize = 64;
+
+/// What the loop is made of.
+pub struct Parts {
+    /// The core, born by `clock`.
+    pub server: Server,
+    /// The clock of its birth.
+    pub clock: Clock,
+    /// Where log lines go.
+    pub log: Log,
+    /// Where clients come from.
+    pub listeners: Vec<Listener>,
+    /// What agents are started with.
+    pub agents: Surroundings,
+    /// What the disk thread knows.
+    pub disk: disk::Surroundings,
+}
+
+/// The loop.
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    clock: Clock,
+    /// The time of this turn.
+    now_ms: u64,
+    server: Server,
+    log: Log,
+    listeners: Vec<Listening>,
+    reserve: Reserve,
+    peers: Peers,
+    /// When to try again, after there was no descriptor for a client.
+    accept_again_at: Option<u64>,
+    accept_told_at: Option<u64>,
+    sockets: Sockets,
+    /// Connections that ended in this turn: dropped at its end.
+    closing: Vec<Stream>,
+    agents: Agents,
+    signals: Signals,
+    signals_ready: bool,
+    stops: u32,
+    disk: Disk,
+    disk_ready: bool,
+    /// Requests that the disk thread has no room for yet, oldest first.
+    disk_waiting: VecDeque<DiskRequest>,
+    /// Some deadlines are still to be worked off.
+    overdue: bool,
+    scratch: Box<[u8]>,
+}
+
+struct Listening {
+    listener: Listener,
+    /// Clients may be waiting.
+    ready: bool,
+}
+
+impl Reactor {
+    /// Takes everything into one poller. From here on signals are ours.
+    ///
+    /// # Errors
+    /// When out of descriptors or threads.
+    pub fn new(parts: Parts) -> io::Result<Reactor> {
+        let poll = Poll::new()?;
+        let mut signals = Signals::new()?;
+        poll.registry().register(&mut signals, token(KIND_SIGNALS, 0), mio::Interest::READABLE)?;
+        let waker = mio::Waker::new(poll.registry(), token(KIND_WAKER, 0))?;
+        let disk = Disk::start(waker, DISK_REQUESTS_MAX, parts.disk)?;
+        let mut listeners = Vec::with_capacity(parts.listeners.len());
+        for (index, mut listener) in parts.listeners.into_iter().enumerate() {
+            listener.register(poll.registry(), token(KIND_LISTENER, index as u32))?;
+            listeners.push(Listening { listener, ready: false });
+        }
+        let limits = &parts.server.limits;
+        Ok(Reactor {
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            now_ms: parts.server.now_ms,
+            sockets: Sockets::new(limits.connections_max),
+            agents: Agents::new(limits.agents_max, parts.agents),
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            reserve: Reserve::new(),
+            peers: Peers::new(),
+            poll,
+            clock: parts.clock,
+            server: parts.server,
+            log: parts.log,
+            listeners,
+            accept_again_at: None,
+            accept_told_at: None,
+            closing: Vec::new(),
+            signals,
+            signals_ready: false,
+            stops: 0,
+            disk,
+            disk_ready: false,
+            disk_waiting: VecDeque::new(),
+            overdue: false,
+        })
+    }
+
+    /// Where it listens, as people write it.
+    pub fn listening(&self) -> impl Iterator<Item = String> {
+        self.listeners.iter().map(|listening| listening.listener.name())
+    }
+
+    /// Serves until told to stop.
+    ///
+    /// # Errors
+    /// If the poller fails, which nothing can be done about.
+    pub fn run(mut self) -> io::Result<End> {
+        self.apply_effects(); // Those of the server's birth.
+        loop {
+            self.wait()?;
+            self.overdue = !self.server.expire();
+            self.apply_effects();
+            self.work_signals();
+            self.work_disk();
+            self.work_listeners();
+            self.work_connections();
+            self.work_agents();
+            self.server.commit();
+            self.apply_effects();
+            self.feed_agents();
+            self.flush();
+            self.closing.clear(); // Every key of theirs is stale by now.
+            if let Some(end) = self.server.finished() {
+                return Ok(self.end(end));
+            }
+            if self.stops > 2 {
+                return Ok(self.end(End::Cut));
+            }
+        }
+    }
+
+    /// Sleeps until something happens or is due, and notes what.
+    fn wait(&mut self) -> io::Result<()> {
+        let timeout = self.timeout();
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        self.now_ms = self.clock.now_ms(); // The one clock read of the turn.
+        self.server.set_time(self.now_ms, self.clock.wall_ms());
+        self.note_readiness();
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let may_accept = self.accept_again_at.is_none();
+        let busy = self.overdue
+            || self.server.has_work()
+            || !self.sockets.ready.is_empty()
+            || self.agents.hungry
+            || may_accept && self.listeners.iter().any(|listening| listening.ready);
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let dues = [self.server.next_due(), self.accept_again_at, self.agents.reap_at];
+        let due = dues.into_iter().flatten().min()?;
+        Some(Duration::from_millis(due.saturating_sub(self.now_ms)))
+    }
+
+    /// Turns events into state. Nothing runs yet, so no event of this batch can meet a newcomer
+    /// in its slot, and keys that went stale before are told apart by their generation.
+    fn note_readiness(&mut self) {
+        for event in &self.events {
+            let key = Key::from_bits(event.token().0 as u64);
+            // A failed or half-closed one is told by the call that meets it.
+            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            let writable = event.is_writable() || event.is_write_closed() || event.is_error();
+            match key.kind {
+                KIND_CONNECTION => {
+                    if writable {
+                        self.server.writable(key);
+                    }
+                    if readable && let Some(socket) = self.sockets.get_mut(key) {
+                        socket.readable = true;
+                        self.sockets.queue(key);
+                    }
+                }
+                KIND_LISTENER => {
+                    if let Some(listening) = self.listeners.get_mut(key.index as usize) {
+                        listening.ready = true;
+                    }
+                }
+                KIND_WAKER => self.disk_ready = true,
+                KIND_SIGNALS => self.signals_ready = true,
+                _ => self.agents.note(key, readable, writable),
+            }
+        }
+    }
+
+    /// Does what the core asked for, until it asks for nothing more.
+    fn apply_effects(&mut self) {
+        while let Some(effect) = self.server.next_effect() {
+            match effect {
+                Effect::Spawn(spawn) => self.spawn(&spawn),
+                Effect::CloseStdin(key) => self.agents.close_stdin(key, self.poll.registry()),
+                Effect::Signal(key, signal) => self.signal(key, signal),
+                Effect::ReleaseAgent(key) => self.agents.release(key, self.poll.registry()),
+                Effect::Disk(request) => {
+                    self.disk_waiting.push_back(request);
+                    self.ask_disk();
+                }
+                Effect::Close(key) => {
+                    if let Some(mut socket) = self.sockets.remove(key) {
+                        socket.stream.deregister(self.poll.registry());
+                        self.closing.push(socket.stream);
+                    }
+                }
+                Effect::EndOutput(key) => {
+                    if let Some(socket) = self.sockets.get_mut(key) {
+                        socket.stream.end_output();
+                        self.look_again(key);
+                    }
+                }
+                Effect::CloseListeners => {
+                    for mut listening in self.listeners.drain(..) {
+                        listening.listener.deregister(self.poll.registry());
+                    }
+                    self.accept_again_at = None;
+                }
+                Effect::Log(line) => self.log.line(self.now_ms, &line),
+            }
+        }
+    }
+
+    fn tell(
+        &mut self,
+        level: Level,
+        area: &'static str,
+        message: &'static str,
+        fields: Vec<(&'static str, String)>,
+    ) {
+        self.log.line(self.now_ms, &LogLine { level, area, message, fields });
+    }
+
+    // Signals and the disk thread.
+
+    fn work_signals(&mut self) {
+        if !std::mem::take(&mut self.signals_ready) {
+            return;
+        }
+        let caught: Vec<Signal> = self.signals.drain().collect();
+        for signal in caught {
+            match signal {
+                Signal::Terminate | Signal::Interrupt => {
+                    self.stops += 1;
+                    self.tell(Level::Info, "server", "stopping", Vec::new());
+                    self.server.stop();
+                    self.apply_effects();
+                }
+                Signal::Hangup => {
+                    let cure = "restart to read the options again".to_owned();
+                    self.tell(Level::Info, "server", "SIGHUP ignored", vec![("cure", cure)]);
+                }
+            }
+        }
+    }
+
+    fn work_disk(&mut self) {
+        if !std::mem::take(&mut self.disk_ready) {
+            return;
+        }
+        while let Some(reply) = self.disk.try_recv() {
+            if matches!(reply, DiskReply::Swept { .. }) {
+                self.agents.reap(); // What was killed in other groups became our children.
+            }
+            self.server.disk_replied(reply);
+            self.apply_effects();
+        }
+        self.ask_disk(); // There is room behind each reply, and each reply comes with a wake.
+    }
+
+    /// Hands over what waits, as far as there is room.
+    fn ask_disk(&mut self) {
+        while let Some(request) = self.disk_waiting.pop_front() {
+            if let Err(request) = self.disk.try_send(request) {
+                return self.disk_waiting.push_front(request);
+            }
+        }
+    }
+
+    // Clients.
+
+    fn work_listeners(&mut self) {
+        if self.accept_again_at.is_some_and(|at| self.now_ms < at) {
+            return;
+        }
+        self.accept_again_at = None;
+        for index in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                // An effect may have closed them all.
+                let Some(listening) = self.listeners.get_mut(index) else { return };
+                if !listening.ready {
+                    break;
+                }
+                match listening.listener.accept(&mut self.peers) {
+                    Accepted::Connection(stream, peer) => {
+                        // None: there is no room, and the drop hangs up.
+                        if let Some(key) = self.server.accepted(peer) {
+                            self.admit(key, stream);
+                        }
+                        self.apply_effects();
+                    }
+                    Accepted::Gone => {}
+                    Accepted::Nobody => listening.ready = false,
+                    // Readiness kept: whoever waits now makes no second event.
+                    Accepted::Failed(error) => {
+                        self.reserve.hang_up(&listening.listener);
+                        return self.accept_failed(&error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept_failed(&mut self, error: &io::Error) {
+        self.accept_again_at = Some(self.now_ms + ACCEPT_AGAIN_MS);
+        if self.accept_told_at.is_none_or(|at| self.now_ms >= at + ACCEPT_TOLD_MS) {
+            self.accept_told_at = Some(self.now_ms);
+            let fields = vec![("error", error.to_string())];
+            self.tell(Level::Warn, "net", "cannot accept connections", fields);
+        }
+    }
+
+    fn admit(&mut self, key: Key, mut stream: Stream) {
+        let registered = stream.register(self.poll.registry(), Token(key.to_bits() as usize));
+        self.sockets.insert(key, stream);
+        if let Err(error) = registered {
+            self.tell(Level::Warn, "net", "cannot poll", vec![("error", error.to_string())]);
+            self.server.connection_lost(key);
+        }
+    }
+
+    fn work_connections(&mut self) {
+        for _ in 0..self.sockets.ready.len().min(CONNECTIONS_PER_TURN) {
+            if let Some(key) = self.sockets.ready.pop_front() {
+                self.read(key);
+            }
+        }
+    }
+
+    /// Reads from a client, as much as a turn allows.
+    fn read(&mut self, key: Key) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.queued = false;
+        let mut left = READ_BYTES;
+        while left > 0 {
+            let allowed = self.server.read_allowance(key).min(left);
+            // Looked up again each time: what was read may have ended it.
+            let Some(socket) = self.sockets.get_mut(key) else { return };
+            if allowed == 0 {
+                return; // Readiness kept: `look_again` comes back to it.
+            }
+            match socket.stream.read(&mut self.scratch[..allowed]) {
+                Ok(0) => {
+                    socket.readable = false;
+                    self.server.peer_ended(key);
+                    return self.apply_effects();
+                }
+                Ok(count) => {
+                    left -= count;
+                    self.server.received(key, &self.scratch[..count]);
+                    self.apply_effects();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    socket.readable = false;
+                    return;
+                }
+                Err(_) => {
+                    socket.readable = false;
+                    self.server.connection_lost(key);
+                    return self.apply_effects();
+                }
+            }
+        }
+        self.sockets.queue(key); // Readiness kept: budget spent, not WouldBlock.
+    }
+
+    /// Comes back to a client that was not allowed to send, if it is now.
+    fn look_again(&mut self, key: Key) {
+        let waits = self.sockets.get_mut(key).is_some_and(|socket| socket.readable);
+        if waits && self.server.read_allowance(key) > 0 {
+            self.sockets.queue(key);
+        }
+    }
+
+    /// Writes to whoever there is something for; the rest has the next turn.
+    fn flush(&mut self) {
+        for _ in 0..CONNECTIONS_PER_TURN {
+            let Some(key) = self.server.next_pending() else { return };
+            self.write(key);
+            self.apply_effects();
+            self.look_again(key);
+        }
+    }
+
+    /// Writes to a client, as much as a turn allows.
+    fn write(&mut self, key: Key) {
+        let mut left = WRITE_BYTES;
+        loop {
+            let Some(socket) = self.sockets.get_mut(key) else { return };
+            let result = match self.server.output(key) {
+                Output::Nothing => return,
+                Output::Close => return self.server.connection_lost(key),
+                Output::Bytes(_) if left == 0 => return self.server.requeue(key),
+                Output::Bytes(parts) => socket.stream.write(parts),
+            };
+            match result {
+                Ok(count) => {
+                    left = left.saturating_sub(count);
+                    self.server.sent(key, count);
+                    self.apply_effects();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return self.server.blocked(key);
+                }
+                Err(_) => return self.server.connection_lost(key),
+            }
+        }
+    }
+
+    // The end.
+
+    /// Leaves nothing behind: no process, no file, no thread.
+    fn end(mut self, end: End) -> End {
+        self.listeners.clear();
+        if end == End::Cut {
+            self.agents.kill_all();
+        }
+        // What was asked of the disk thread is done; nobody is left to tell.
+        drop(self.disk.stop());
+        if end == End::Cut {
+            self.agents.sweep_all();
+        }
+        end
+    }
+}
+
+fn token(kind: u8, index: u32) -> Token {
+    Token(Key { kind, generation: 0, index }.to_bits() as usize)
+}
+
+/// One client's socket. A slot of a table, because there may be very many that only listen.
+struct Socket {
+    key: Key,
+    stream: Stream,
+    /// There may be bytes.
+    readable: bool,
+    /// It is on the ready list.
+    queued: bool,
+}
+
+// Debug builds of mio keep a mark of the poller in each socket.
+const SOCKET_FITS: bool = size_of::<Option<Socket>>() + size_of::<Key>() <= SOCKET_SIZE;
+const _: () = assert!(SOCKET_FITS || cfg!(debug_assertions));
+
+/// The sockets by the index of their keys, and the list of those to be read from.
+struct Sockets {
+    /// Grows to the most that were ever open at once; never reallocated.
+    slots: Vec<Option<Socket>>,
+    ready: VecDeque<Key>,
+}
+
+impl Sockets {
+    fn new(connections_max: u32) -> Sockets {
+        let capacity = connections_max as usize;
+        Sockets { slots: Vec::with_capacity(capacity), ready: VecDeque::new() }
+    }
+
+    fn insert(&mut self, key: Key, stream: Stream) {
+        let index = key.index as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || None);
+        }
+        debug_assert!(self.slots[index].is_none(), "the core closes before it reuses");
+        self.slots[index] = Some(Socket { key, stream, readable: false, queued: false });
+    }
+
+    /// The socket, unless the connection that the key was made for is gone.
+    fn get_mut(&mut self, key: Key) -> Option<&mut Socket> {
+        let socket = self.slots.get_mut(key.index as usize)?.as_mut()?;
+        (socket.key == key).then_some(socket)
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Socket> {
+        self.get_mut(key)?;
+        self.slots[key.index as usize].take()
+    }
+
+    /// Puts it on the ready list, once.
+    fn queue(&mut self, key: Key) {
+        if let Some(socket) = self.get_mut(key)
+            && !std::mem::replace(&mut socket.queued, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream() -> Stream {
+        Stream::Unix(mio::net::UnixStream::pair().unwrap().0)
+    }
+
+    #[test]
+    fn a_stale_key_misses_the_newcomers_socket() {
+        let old = Key { kind: KIND_CONNECTION, generation: 1, index: 2 };
+        let new = Key { generation: 2, ..old };
+        let mut sockets = Sockets::new(4);
+        sockets.insert(old, stream());
+        sockets.queue(old);
+        sockets.queue(old);
+        assert_eq!(sockets.ready, [old]);
+        assert!(sockets.remove(old).is_some());
+        sockets.insert(new, stream());
+        assert!(sockets.get_mut(old).is_none() && sockets.remove(old).is_none());
+        sockets.queue(old);
+        sockets.queue(new);
+        assert_eq!(sockets.ready, [old, new], "a stale entry hides nobody");
+    }
+}

@@ -32,6 +32,8 @@ pub const SIGCHLD: i32 = libc::SIGCHLD;
 pub const ESRCH: i32 = libc::ESRCH;
 /// The errno of "no such file", and of a socket that `NETLINK_SOCK_DIAG` does not find.
 pub const ENOENT: i32 = libc::ENOENT;
+/// The errno of an accept whose client is gone already.
+pub const EPROTO: i32 = libc::EPROTO;
 
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

@@ -1,0 +1,482 @@
+//! From the command line to a running server: everything that is looked at once.
+//!
+//! What is wrong is found before a port is taken, and told in one sentence that names it. The
+//! order matters: limits, directories, agents, addresses, then the process itself.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sidestream::arguments::{AgentArgument, Arguments, DialectArgument, Listen, LogLevel};
+use sidestream::core::access::Access;
+use sidestream::core::effect::{Level, Program};
+use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, End, Server};
+use sidestream::limits::{Limits, MIB};
+use sidestream::shell::clock::Clock;
+use sidestream::shell::log::Log;
+use sidestream::shell::net;
+use sidestream::shell::peer::Peers;
+use sidestream::shell::reactor::{Parts, Reactor, Surroundings};
+use sidestream::shell::{disk, process, sys};
+use sidestream::wire::sse::Epoch;
+
+/// This program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The CLI's own joining of deltas, in milliseconds: fewer lines to read than if we joined them.
+const HOLD_VARIABLE: &str = "CLAUDE_CODE_STREAM_EVENT_HOLD_MS";
+const CLAUDE_MISSING: &str = "claude was not found on the PATH, in ~/.local/bin, \
+    ~/.claude/local or nvm; install it with `npm install -g @anthropic-ai/claude-code`";
+
+/// What the operator's words come to on this machine.
+struct Plan {
+    arguments: Arguments,
+    limits: Limits,
+    roots: Arc<[PathBuf]>,
+    agents: Vec<AgentConfig>,
+    commands: Vec<String>,
+    /// The descriptors' limits that we were started with: agents get them back.
+    nofile: (u64, u64),
+}
+
+/// Looks at everything that a start needs, and starts nothing: beside a running server, too.
+pub fn check(arguments: Arguments) -> Result<(), String> {
+    let plan = plan(arguments)?;
+    data_dir(&plan.arguments).map(drop)
+}
+
+/// Serves until told to stop.
+pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
+    let plan = plan(arguments)?;
+    let state = State::open(data_dir(&plan.arguments)?)?;
+    let shared = !plan.arguments.trust_uids.is_empty();
+    let arguments = &plan.arguments;
+    let listeners = net::bind(&arguments.listen, arguments.listen_is_default, shared)?;
+    if arguments.listen.iter().any(|listen| matches!(listen, Listen::Tcp(..))) {
+        Peers::new().probe().map_err(|error| {
+            format!(
+                "the kernel does not say who connects over TCP ({error}); \
+                 listen on a Unix socket: --listen unix:/path"
+            )
+        })?;
+    }
+    let system = |error: io::Error| format!("the system refuses a start: {error}");
+    sys::become_subreaper().map_err(system)?;
+    sys::forbid_dumps().map_err(system)?;
+    sweep(&state.id);
+    let banner = plan.banner(&state);
+    let reactor = Reactor::new(plan.parts(&state, listeners)?).map_err(system)?;
+    announce(banner, &reactor);
+    let end = reactor.run();
+    drop(state); // The lock is held to here.
+    Ok(end)
+}
+
+fn plan(mut arguments: Arguments) -> Result<Plan, String> {
+    let system = |error: io::Error| format!("the limit on open files cannot be read: {error}");
+    let nofile = sys::nofile().map_err(system)?;
+    let _ = sys::set_nofile(nofile.1, nofile.1); // Else what we have must do: `fit` says if not.
+    let mut limits = std::mem::take(&mut arguments.limits);
+    limits.check()?;
+    limits.fit(sys::nofile().map_err(system)?.0)?;
+    let roots = roots(&arguments)?.into();
+    let (agents, commands) = agents(&arguments.agents);
+    Ok(Plan { arguments, limits, roots, agents, commands, nofile })
+}
+
+impl Plan {
+    fn parts(self, state: &State, listeners: Vec<net::Listener>) -> Result<Parts, String> {
+        let clock = Clock::new();
+        let mut random = [0; 16];
+        getrandom::fill(&mut random)
+            .map_err(|error| format!("the system has no random numbers: {error}"))?;
+        let [seed, epoch] = [0, 8].map(|at| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&random[at..at + 8]);
+            u64::from_ne_bytes(word)
+        });
+        let birth = Birth {
+            seed,
+            epoch: Epoch::new(epoch),
+            first_seq: 1,
+            now_ms: clock.now_ms(),
+            wall_ms: clock.wall_ms(),
+        };
+        let environment = environment(&self.arguments.agent_env, self.limits.delta_hold_ms);
+        let arguments = self.arguments;
+        let config = Config {
+            agents: self.agents,
+            commands: self.commands,
+            access: Access { own_uid: sys::effective_uid(), trusted_uids: arguments.trust_uids },
+            base_path: arguments.base_path,
+            allow_bypass: arguments.allow_bypass,
+            allow_persistent_rules: false,
+            raw_events: arguments.raw_events,
+            version: VERSION,
+        };
+        Ok(Parts {
+            server: Server::new(self.limits, config, birth),
+            clock,
+            log: Log::new(level(arguments.log_level)),
+            listeners,
+            agents: Surroundings {
+                own_program: own_program()?,
+                roots: self.roots.clone(),
+                environment,
+                marker_prefix: state.id.clone(),
+                nofile: self.nofile,
+            },
+            disk: disk::Surroundings {
+                roots: self.roots,
+                data_dir: state.path.clone(),
+                marker_prefix: state.id.clone(),
+            },
+        })
+    }
+
+    /// What the operator is told at the start, but for the addresses.
+    fn banner(&self, state: &State) -> String {
+        let mut text = format!("sidestream {VERSION}\n");
+        for (number, agent) in self.agents.iter().enumerate() {
+            let what = match (&agent.program, agent.dialect) {
+                (Err(sentence), _) => format!("NOT USABLE: {sentence}"),
+                (Ok(_), Dialect::Lines) => format!("lines, {}", self.commands[number]),
+                (Ok(Program::Path(path)), _) => path.display().to_string(),
+                (Ok(Program::Demo), _) => "built in".into(),
+            };
+            let default = if number == 0 { " (default)" } else { "" };
+            text += &format!("agent {}{default}: {what}\n", agent.name);
+        }
+        if self.agents.first().is_some_and(|agent| agent.dialect == Dialect::Demo) {
+            text += DEMO_NOTICE;
+        }
+        for root in self.roots.iter() {
+            text += &format!("root: {}\n", root.display());
+        }
+        text += &format!("data directory: {}\n", state.path.display());
+        let mib = |bytes: u64| bytes.div_ceil(MIB as u64);
+        let limits = &self.limits;
+        text += &format!(
+            "memory bound: {} MiB (rings {}, {} clients {}, {} agents {})\n",
+            mib(limits.memory()),
+            mib(limits.rings_memory()),
+            limits.connections_max,
+            mib(limits.connections_memory()),
+            limits.agents_max,
+            mib(limits.agents_memory()),
+        );
+        if sys::effective_uid() == 0 {
+            text += "note: running as root, so whatever runs as root is served, proxies too\n";
+        }
+        if !process::proc_available() {
+            text += "note: no /proc here, so what agents leave behind is not found\n";
+        }
+        text
+    }
+}
+
+const DEMO_NOTICE: &str = "
+  *****************************************************************
+  **  DEMO AGENT: canned answers, runs nothing                   **
+  **  For the real one: npm install -g @anthropic-ai/claude-code **
+  *****************************************************************
+
+";
+
+fn announce(mut banner: String, reactor: &Reactor) {
+    for name in reactor.listening() {
+        banner += &format!("listening on {name}\n");
+    }
+    super::print(&banner);
+}
+
+fn level(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Error => Level::Error,
+        LogLevel::Warn => Level::Warn,
+        LogLevel::Info => Level::Info,
+        LogLevel::Debug => Level::Debug,
+    }
+}
+
+/// An absolute path from a variable; the rules of XDG and plain sense alike ignore others.
+fn path_variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+// Agents
+
+fn agents(asked: &[AgentArgument]) -> (Vec<AgentConfig>, Vec<String>) {
+    if asked.is_empty() {
+        return (vec![default_agent()], vec![String::new()]);
+    }
+    asked.iter().map(agent).unzip()
+}
+
+/// Claude if it is here; else the demo, unless somebody counts on Claude.
+fn default_agent() -> AgentConfig {
+    let claude = find_claude("claude");
+    let counted_on = env::var_os("INVOCATION_ID").is_some()
+        || path_variable("HOME").is_some_and(|home| home.join(".claude").is_dir());
+    if claude.is_err() && !counted_on {
+        let program = Ok(Program::Demo);
+        return AgentConfig { name: "demo".into(), dialect: Dialect::Demo, program };
+    }
+    AgentConfig { name: "claude".into(), dialect: Dialect::Claude, program: claude }
+}
+
+fn agent(asked: &AgentArgument) -> (AgentConfig, String) {
+    let (dialect, program, command) = match &asked.dialect {
+        DialectArgument::Claude { path } => {
+            let program = find_claude(path.as_deref().unwrap_or("claude"));
+            (Dialect::Claude, program, String::new())
+        }
+        DialectArgument::Lines { command } => {
+            (Dialect::Lines, Ok(Program::Path("/bin/sh".into())), command.clone())
+        }
+        DialectArgument::Demo => (Dialect::Demo, Ok(Program::Demo), String::new()),
+    };
+    (AgentConfig { name: asked.name.clone(), dialect, program }, command)
+}
+
+fn find_claude(name: &str) -> Result<Program, String> {
+    let home = path_variable("HOME");
+    let found = process::find_program(name, env::var_os("PATH").as_deref(), home.as_deref());
+    found.map(Program::Path).ok_or_else(|| match name {
+        "claude" => CLAUDE_MISSING.into(),
+        _ => format!("{name} is not an executable file; name one with --agent claude:/PATH"),
+    })
+}
+
+fn environment(extra: &[String], delta_hold_ms: u64) -> Vec<(OsString, OsString)> {
+    let mut environment = process::environment(env::vars_os(), extra);
+    if environment.iter().all(|(name, _)| name != HOLD_VARIABLE) {
+        environment.push((HOLD_VARIABLE.into(), delta_hold_ms.to_string().into()));
+    }
+    environment
+}
+
+/// Ourselves, to be started as the shim. By `/proc` it stays right when the file is replaced.
+fn own_program() -> Result<PathBuf, String> {
+    let by_proc = PathBuf::from("/proc/self/exe");
+    if by_proc.exists() {
+        return Ok(by_proc);
+    }
+    let name = env::args_os().next().unwrap_or_default();
+    let found =
+        process::find_program(&name.to_string_lossy(), env::var_os("PATH").as_deref(), None);
+    found.ok_or_else(|| "the path of this program is not known; start it by its path".into())
+}
+
+/// Ends what a predecessor left when it was killed. Whoever started us is spared: it may be an
+/// agent's shell that restarts its own server.
+fn sweep(id: &str) {
+    let mut ancestors = Vec::new();
+    let mut ancestor = sys::parent();
+    while ancestor > 1 && !ancestors.contains(&ancestor) {
+        ancestors.push(ancestor);
+        ancestor = process::parent_of(ancestor).unwrap_or(0);
+    }
+    process::sweep(id, None, &|pid| ancestors.contains(&pid));
+}
+
+// Directories
+
+fn roots(arguments: &Arguments) -> Result<Vec<PathBuf>, String> {
+    let mut asked = arguments.roots.clone();
+    if asked.is_empty() {
+        asked.push(path_variable("HOME").ok_or(
+            "HOME is not set; name the directories that sessions may work in with --root DIR",
+        )?);
+    }
+    disk::canonical_roots(&asked).map_err(|(path, error)| {
+        format!("the root {} cannot be used: {error}; choose one with --root DIR", path.display())
+    })
+}
+
+/// Makes the data directory if it is not there, and makes sure that it is ours alone.
+fn data_dir(arguments: &Arguments) -> Result<PathBuf, String> {
+    let state_home = || {
+        let home = || path_variable("HOME").map(|home| home.join(".local/state"));
+        path_variable("XDG_STATE_HOME").or_else(home).map(|home| home.join("sidestream"))
+    };
+    let path = arguments.data_dir.clone().or_else(state_home).ok_or(
+        "neither XDG_STATE_HOME nor HOME is set; name the data directory with --data-dir DIR",
+    )?;
+    let refuse = |why: &dyn std::fmt::Display| {
+        format!("the data directory {} cannot be used: {why}", path.display())
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| refuse(&error))?;
+    let path = fs::canonicalize(&path).map_err(|error| refuse(&error))?;
+    let directory = fs::metadata(&path).map_err(|error| refuse(&error))?;
+    if directory.uid() != sys::effective_uid() {
+        return Err(refuse(&format!("it belongs to uid {}", directory.uid())));
+    }
+    if directory.mode() & 0o022 != 0 {
+        return Err(refuse(&"others may write to it; chmod 700 it"));
+    }
+    Ok(path)
+}
+
+/// The data directory while it is ours.
+struct State {
+    path: PathBuf,
+    /// Random, made once: by it agents of this directory are told from others'.
+    id: String,
+    /// Held by us alone until it is dropped.
+    _lock: File,
+}
+
+impl State {
+    fn open(path: PathBuf) -> Result<State, String> {
+        let refuse = |error: io::Error| {
+            format!("the data directory {} cannot be used: {error}", path.display())
+        };
+        let lock = lock(&path).map_err(refuse)?.ok_or_else(|| {
+            let holder = fs::read_to_string(path.join("lock")).unwrap_or_default();
+            format!(
+                "the data directory {} is in use by another sidestream, process {}; \
+                 end it, or choose another with --data-dir DIR",
+                path.display(),
+                holder.trim(),
+            )
+        })?;
+        let id = id(&path).map_err(refuse)?;
+        Ok(State { path, id, _lock: lock })
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).read(true).write(true);
+    options
+}
+
+/// Locks the directory and writes our number into the lock; `None` if another has it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let mut file = private().create(true).truncate(false).open(path.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(Some(file))
+}
+
+/// The directory's id: read, or made. A torn one cannot be: it gets its name when it is whole.
+fn id(path: &Path) -> io::Result<String> {
+    const LENGTH: usize = 32;
+    let name = path.join("id");
+    let mut text = String::new();
+    match File::open(&name).and_then(|file| file.take(64).read_to_string(&mut text)) {
+        Ok(_) => {
+            let id = text.trim_end();
+            if id.len() == LENGTH && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Ok(id.to_owned());
+            }
+            let why = format!("{} does not hold an id; remove it", name.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut random = [0; LENGTH / 2];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let draft = path.join("id.new");
+    let mut file = private().create(true).truncate(true).open(&draft)?;
+    file.write_all(format!("{id}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(draft, name)?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let name = format!("sidestream-start-{name}-{}", std::process::id());
+        let path = env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn a_data_directory_is_made_for_us_alone_and_keeps_its_id() {
+        let path = scratch("id").join("a/b");
+        let arguments = Arguments { data_dir: Some(path.clone()), ..Arguments::default() };
+        let state = State::open(data_dir(&arguments).unwrap()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        for file in ["lock", "id"] {
+            assert_eq!(fs::metadata(path.join(file)).unwrap().mode() & 0o777, 0o600, "{file}");
+        }
+        let id = state.id.clone();
+        drop(state);
+        assert_eq!(State::open(path.clone()).unwrap().id, id);
+        fs::write(path.join("id"), "torn").unwrap();
+        assert!(State::open(path.clone()).map(drop).unwrap_err().contains("remove it"));
+        fs::remove_dir_all(scratch("id")).unwrap_or_default();
+    }
+
+    #[test]
+    fn a_second_server_on_one_data_directory_is_refused_with_the_firsts_number() {
+        let path = scratch("lock");
+        let arguments = Arguments { data_dir: Some(path.clone()), ..Arguments::default() };
+        let first = State::open(data_dir(&arguments).unwrap()).unwrap();
+        let sentence = State::open(path.clone()).map(drop).unwrap_err();
+        let number = format!("process {};", std::process::id());
+        assert!(sentence.contains(&number) && sentence.contains("--data-dir"), "{sentence}");
+        drop(first);
+        assert!(State::open(path.clone()).is_ok());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_data_directory_that_others_may_write_to_is_refused() {
+        let path = scratch("open");
+        DirBuilder::new().mode(0o700).create(&path).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(&path, mode).unwrap();
+        let arguments = Arguments { data_dir: Some(path.clone()), ..Arguments::default() };
+        assert!(data_dir(&arguments).unwrap_err().contains("chmod 700"));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_root_that_is_not_there_is_refused_by_name() {
+        let gone = scratch("gone");
+        let arguments = Arguments { roots: vec![gone.clone()], ..Arguments::default() };
+        let sentence = roots(&arguments).unwrap_err();
+        assert!(sentence.contains(&gone.display().to_string()) && sentence.contains("--root"));
+    }
+
+    #[test]
+    fn every_agent_that_is_asked_for_is_there_with_its_command_even_if_it_cannot_run() {
+        let asked = |name: &str, dialect| AgentArgument { name: name.into(), dialect };
+        let (agents, commands) = agents(&[
+            asked("a", DialectArgument::Claude { path: Some("/none/claude".into()) }),
+            asked("b", DialectArgument::Lines { command: "tr a b".into() }),
+            asked("c", DialectArgument::Demo),
+        ]);
+        assert_eq!(commands, ["", "tr a b", ""]);
+        assert!(agents[0].program.as_ref().unwrap_err().contains("/none/claude"));
+        assert_eq!(agents[1].program, Ok(Program::Path("/bin/sh".into())));
+        assert_eq!(agents[2].program, Ok(Program::Demo));
+    }
+
+    #[test]
+    fn the_operators_own_delta_hold_wins_over_ours() {
+        let hold = |environment: Vec<(OsString, OsString)>| {
+            let held = environment.into_iter().filter(|(name, _)| name == HOLD_VARIABLE);
+            held.map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        let expected = env::var_os(HOLD_VARIABLE).unwrap_or("70".into());
+        assert_eq!(hold(environment(&[], 70)), [expected]);
+    }
+}

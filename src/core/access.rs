@@ -178,8 +178,8 @@ impl Access {
         }
         let (name, has, wants) = (caller.by, caller.scope.as_str(), needed.as_str());
         let sentence = format!(
-            "{name} may {has} here, and this needs the scope {wants}: \
-             `sidestream token add NAME {wants}`"
+            "the token of {name} has the scope {has}, and this needs {wants}: \
+             `sidestream token add NAME {wants}` makes one"
         );
         let mut refusal = refusal(Status::FORBIDDEN, "scope_too_small", sentence);
         refusal.challenge =

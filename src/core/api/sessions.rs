@@ -156,6 +156,7 @@ impl Server {
             todos: Vec::new(),
             waits_for_agent: false,
             idle_at: self.now_ms,
+            self_access_told_at: None,
         };
         let key = self.sessions.insert(session).expect("room was made for it");
         self.by_id.insert(id.clone(), key);

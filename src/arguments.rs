@@ -60,6 +60,7 @@ Bounds of the server [default, range]
   --sessions-max COUNT                  sessions that are not closed [1000, 1 to 100000]
   --pipeline-max COUNT                  replies a client has not taken [64, 1 to 10000]
   --login-failures-max COUNT            failed logins in a minute [10, 1 to 10000]
+  --closed-sessions-max COUNT           closed ones still served to the end [16, 1 to 10000]
   --session-creations-per-s COUNT       new sessions in one second [10, 1 to 10000]
   --readers-per-session-max COUNT       streams of one session [10000, 1 to 1000000]
   --agents-max COUNT                    agent processes [8, 1 to 1000]
@@ -78,6 +79,7 @@ Bounds of memory [default, range]
   --bodies-size-max SIZE    all bodies held at once [32MiB, 1KiB to 4GiB]
   --body-rate-min SIZE      what a body brings in a second [1KiB, 0 to 1MiB]
   --queue-size-max SIZE     all prompts waiting [32MiB, 1KiB to 4GiB]
+  --large-size-max SIZE     fields too large for a log [32MiB, 1KiB to 4GiB]
 
 Times [default, range]
   --heartbeat TIME          quiet time before a heartbeat [15s, 100ms to 60s]
@@ -313,6 +315,7 @@ const BOUNDS: &[Bound] = &[
     bound!("sessions-max", Count, 1, 100_000, sessions_max),
     bound!("pipeline-max", Count, 1, 10_000, pipeline_max),
     bound!("login-failures-max", Count, 1, 10_000, login_failures_max),
+    bound!("closed-sessions-max", Count, 1, 10_000, closed_sessions_max),
     bound!("session-creations-per-s", Count, 1, 10_000, session_creations_per_s),
     bound!("readers-per-session-max", Count, 1, 1_000_000, readers_per_session_max),
     bound!("agents-max", Count, 1, 1_000, agents_max),
@@ -329,6 +332,7 @@ const BOUNDS: &[Bound] = &[
     bound!("bodies-size-max", Bytes, KIB, 4 * GIB, bodies_size_max),
     bound!("body-rate-min", Bytes, 0, MIB, body_rate_min),
     bound!("queue-size-max", Bytes, KIB, 4 * GIB, queue_size_max),
+    bound!("large-size-max", Bytes, KIB, 4 * GIB, large_size_max),
     bound!("heartbeat", Milliseconds, TICK, MINUTE, heartbeat_ms),
     bound!("write-stall", Milliseconds, TICK, HOUR, write_stall_ms),
     bound!("keep-alive", Milliseconds, TICK, HOUR, keep_alive_ms),

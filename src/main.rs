@@ -43,7 +43,9 @@ fn ended(end: io::Result<End>) -> ExitCode {
     match end {
         Ok(End::Clean) => return ExitCode::SUCCESS,
         Ok(End::Cut) => {
-            tell("stopped before everything had come to its end; what was left was killed");
+            tell(
+                "the drain was cut, by --drain-timeout or another signal: what was left is killed",
+            );
         }
         Err(error) => tell(&format!("the poller failed: {error}")),
     }

@@ -12,7 +12,7 @@ use crate::core::effect::{DiskRequest, Effect, Exit, Pipe, Spawn};
 use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Output, Place};
-use crate::core::server::{Dialect, Drain, Server};
+use crate::core::server::{Dialect, Server};
 use crate::core::session::{Process, Session, Status};
 use crate::core::turn::{Failure, Turn};
 use crate::wire::claude;
@@ -128,7 +128,7 @@ impl Server {
         session.usage = end.usage.or(session.usage.take());
         let (total, usage) = (session.total_cost_usd, session.usage.as_deref());
         let duration_ms = self.now_ms.saturating_sub(turn.started_at);
-        self.publisher.publish(&mut session.feed, kind, |object| {
+        let seq = self.publisher.publish(&mut session.feed, kind, |object| {
             if turn.prompt.is_none() {
                 object.string("origin", "agent");
             }
@@ -148,7 +148,13 @@ impl Server {
         session.feed.scope.turn_id = None;
         session.feed.scope.prompt_id = None;
         session.idle_at = self.now_ms;
+        if let Some(prompt) = &turn.prompt {
+            self.prompt_ended(key, &prompt.id, seq);
+        }
         self.after(key, None);
+        if !self.start_queue.is_empty() {
+            self.serve_start_queue(); // It may be this session's agent that can be spared now.
+        }
     }
 
     /// Fails the prompt that waits first: what it needed could not be had.
@@ -157,7 +163,8 @@ impl Server {
         let Some(prompt) = session.prompts.queue.pop_front() else { return };
         self.queue_size -= prompt.size();
         let waited = self.now_ms.saturating_sub(prompt.queued_at);
-        self.publisher.publish_apart(&mut session.feed, EventKind::PromptFailed, |object| {
+        let feed = &mut session.feed;
+        let seq = self.publisher.publish_apart(feed, EventKind::PromptFailed, |object| {
             object.string("promptId", &prompt.id);
             object.bool("isError", true);
             object.bool("interrupted", false);
@@ -166,6 +173,7 @@ impl Server {
             object.string("code", failure.code);
             object.string("error", &failure.sentence);
         });
+        self.prompt_ended(key, &prompt.id, seq);
     }
 
     /// Takes a prompt off the queue for good.
@@ -438,7 +446,7 @@ impl Server {
             let (detail, exit) = agent.unwrap_or_default();
             object.string("detail", last_lines(detail));
             match exit {
-                Some(Exit::Code(code)) => object.display("exitCode", code),
+                Some(Exit::Code(code)) => object.integer("exitCode", code.into()),
                 Some(Exit::Signal(signal)) => object.number("signal", signal.unsigned_abs().into()),
                 None => {}
             }
@@ -506,7 +514,20 @@ impl Server {
             (Pipe::Stdout, Speech::Lines(_)) => self.drain_lines(agent_key),
             (Pipe::Stdout, Speech::Text(_)) => self.drain_text(agent_key, true),
         }
+        if pipe == Pipe::Stdout {
+            self.end_the_mute(agent_key);
+        }
         self.check_agent(agent_key);
+    }
+
+    /// An agent of many turns that has closed its output and lives on can never end a turn: it is
+    /// stopped.
+    fn end_the_mute(&mut self, agent_key: Key) {
+        let Some(agent) = self.agents.get_mut(agent_key) else { return };
+        if matches!(agent.stdout, Speech::Lines(_)) && !agent.is_leaving() {
+            let effect = agent.stop(agent_key, self.now_ms, &self.limits);
+            self.effects.extend(effect);
+        }
     }
 
     /// Publishes text of an agent that speaks no lines.
@@ -610,7 +631,7 @@ impl Server {
             let key = agent.session;
             let seconds = limits.start_timeout_ms / 1000;
             let sentence = format!("the agent did not say within {seconds} s that it is ready");
-            let failure = Failure { code: "agent_start_timeout", sentence };
+            let failure = Failure { code: "agent_failed_to_start", sentence };
             let effect = agent.terminate(agent_key, now_ms, limits);
             let tail = agent.tail.clone();
             agent.suspending = true; // Its end is told already.
@@ -668,10 +689,10 @@ impl Server {
         let suspending = agent.suspending;
         self.withdraw_approvals(key, "agent_exited", |_| true);
         self.end_subagents(key);
+        let draining = self.is_draining();
         let Some(session) = self.sessions.get_mut(key) else { return };
         let dialect = self.config.agents[session.agent].dialect;
         let described = describe(exit);
-        let draining = self.drain != Drain::Serving;
         if dialect == Dialect::Lines {
             let failed = exit != Some(Exit::Code(0));
             let interrupted = session.turn.as_ref().is_some_and(|turn| turn.interrupted);

@@ -110,6 +110,11 @@ impl Filter {
         self == Filter::ALL
     }
 
+    /// Whether it takes `session-output`.
+    pub fn listens(self) -> bool {
+        self.kinds >> EventKind::SessionOutput as u8 & 1 == 1
+    }
+
     /// Whether it takes this frame.
     pub fn takes(self, tag: u8, superseded: bool) -> bool {
         self.kinds >> tag & 1 == 1 && !(self.compact && superseded)

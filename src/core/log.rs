@@ -18,6 +18,8 @@ pub struct Log {
     pub waiting: List,
     /// Streams that read here.
     pub readers: u32,
+    /// Those of them that receive `session-output`.
+    pub listeners: u32,
     /// Whether it has frames that are not visible yet.
     pub dirty: bool,
 }
@@ -30,6 +32,7 @@ impl Log {
             visible: 0,
             waiting: List::default(),
             readers: 0,
+            listeners: 0,
             dirty: false,
         }
     }

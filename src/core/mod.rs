@@ -23,3 +23,4 @@ pub mod server;
 pub mod session;
 pub mod streams;
 pub mod turn;
+pub mod waits;

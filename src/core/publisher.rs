@@ -338,6 +338,11 @@ impl Publisher {
         self.dirty.drain(..)
     }
 
+    /// The name and the data of the event that was published last.
+    pub fn last_event(&self) -> Option<(&str, &str)> {
+        sse::parse_frame(&self.frame).map(|(_, name, data)| (name, data))
+    }
+
     /// Whether anything is published and not visible.
     pub fn has_hidden(&self) -> bool {
         self.visible != self.seq

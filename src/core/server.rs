@@ -20,6 +20,7 @@ use crate::core::metrics::Counters;
 use crate::core::publisher::Publisher;
 use crate::core::random::Random;
 use crate::core::session::Session;
+use crate::core::waits::Wait;
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
 use crate::wire::sse::Epoch;
@@ -210,6 +211,8 @@ pub struct Server {
     pub(super) closed: VecDeque<Key>,
     /// Their ids.
     pub(super) closed_ids: BTreeMap<String, Key>,
+    /// Requests that wait for something to happen.
+    pub(super) waits: Vec<Wait>,
     /// Sessions created so far.
     pub(super) session_number: u32,
     /// Where answers are written before their length is known.
@@ -257,6 +260,7 @@ impl Server {
             date: (u64::MAX, reply::http_date(0)),
             closed: VecDeque::new(),
             closed_ids: BTreeMap::new(),
+            waits: Vec::new(),
             session_number: 0,
             json: Vec::new(),
             now_ms: 0,
@@ -564,6 +568,7 @@ impl Server {
                 }
                 if let Some(log) = self.log_of(reader.session) {
                     log.readers -= 1;
+                    log.listeners -= u32::from(reader.filter.listens());
                 }
             }
             Phase::Taken => {}
@@ -723,6 +728,7 @@ impl Server {
             Self::wake(all, &mut self.connections, &mut self.links, &mut self.pending, self.now_ms);
         }
         self.release_held();
+        self.answer_polls();
         self.release_agents();
         self.resume_agents();
     }
@@ -818,6 +824,8 @@ impl Server {
         };
         let due = match &connection.phase {
             Phase::Http(exchange) => match exchange.stage {
+                // A long poll has a time; what waits for the disk thread has none.
+                Stage::Waiting if exchange.due > self.now_ms => exchange.due.min(stall),
                 Stage::Waiting | Stage::Held => stall,
                 Stage::Head | Stage::Body | Stage::Lingering => exchange.due.min(stall),
                 Stage::Ending => stall,
@@ -854,7 +862,8 @@ impl Server {
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {
-                Stage::Waiting | Stage::Held | Stage::Ending => {}
+                Stage::Waiting => self.wait_is_over(key),
+                Stage::Held | Stage::Ending => {}
                 Stage::Lingering => return self.close(key),
                 // A slow client still takes its reply: the stall deadline judges that.
                 _ if exchange.has_output() => exchange.due = now_ms + self.limits.keep_alive_ms,
@@ -1013,6 +1022,7 @@ impl Server {
     fn begin_drain(&mut self) {
         self.drain = Drain::Draining(self.now_ms + self.limits.drain_timeout_ms);
         self.effects.push_back(Effect::CloseListeners);
+        self.end_waits(|_| true);
         self.stop_agents();
         for index in 0..self.connections.capacity() {
             let Some(key) = self.connections.key_at(index) else { continue };
@@ -1026,9 +1036,9 @@ impl Server {
         self.arm_own();
     }
 
-    /// Whether the server is on its way out.
+    /// Whether the server ends what it has, and takes nothing new.
     pub fn is_draining(&self) -> bool {
-        self.drain != Drain::Serving
+        matches!(self.drain, Drain::Draining(_))
     }
 
     /// Whether everything has come to its end, or the time for that is up.

@@ -190,6 +190,12 @@ impl Session {
         }
     }
 
+    /// Whether this prompt waits or runs.
+    pub fn has_prompt(&self, id: &str) -> bool {
+        let running = self.turn.as_ref().and_then(|turn| turn.prompt.as_ref());
+        self.prompts.queue.iter().chain(running).any(|prompt| prompt.id == id)
+    }
+
     /// Whether its agent could be stopped now without a loss.
     pub fn is_dispensable(&self) -> bool {
         self.turn.is_none()

@@ -157,6 +157,7 @@ impl Server {
         let head_start = self.random.below(request.heartbeat_ms / 4 + 1);
         let Some(log) = self.log_of(request.session) else { return };
         log.readers += 1;
+        log.listeners += u32::from(request.filter.listens());
         let replay_end = log.visible();
         let mut reader = Reader {
             session: request.session,
@@ -210,6 +211,15 @@ impl Server {
             Replay::All => Join { resume: "fresh", position: log.ring.base(), id: None },
             Replay::None => Join { resume: "fresh", position: end, id: Some(visible_seq) },
         }
+    }
+
+    /// The verdict on a cursor, and the number behind which its client goes on.
+    pub(super) fn join_after(&mut self, request: &StreamRequest) -> (&'static str, u64) {
+        let join = self.join(request);
+        let visible = self.publisher.visible();
+        let Some(log) = self.log_of(request.session) else { return (join.resume, visible) };
+        let next = log.ring.mark_at(join.position).filter(|mark| mark.start < log.visible());
+        (join.resume, next.map_or(visible, |mark| mark.seq - 1))
     }
 
     fn write_connected(

@@ -87,6 +87,11 @@ impl<'a> Object<'a> {
         self.member(name, |out| number(out, value));
     }
 
+    /// A whole number that may be negative.
+    pub fn integer(&mut self, name: &'static str, value: i64) {
+        self.member(name, |out| write_display(out, value));
+    }
+
     /// A whole number, or null.
     pub fn number_or_null(&mut self, name: &'static str, value: Option<u64>) {
         match value {

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// The numbers of the sessions that are asked for, if not all, and the ids that no session has.
+type Owners = (Option<Box<[u32]>>, Vec<String>);
+
 impl Server {
     pub(super) fn session_events(&mut self, request: &Request<'_>, id: &str) -> Outcome {
         let asked = self.stream_request(request)?;
@@ -33,17 +36,7 @@ impl Server {
         if asked.cursor.is_none() && request.parameter("replay")?.is_none() {
             asked.replay = Replay::None;
         }
-        if let Some(list) = request.parameter("sessions")? {
-            let mut owners = Vec::new();
-            for id in list.split(',').filter(|id| !id.is_empty()).take(1000) {
-                match self.by_id.get(id).and_then(|key| self.sessions.get(*key)) {
-                    Some(session) => owners.push(session.feed.number),
-                    None => asked.unknown.push(id.chars().take(80).collect()),
-                }
-            }
-            asked.unknown.truncate(16);
-            asked.owners = Some(owners.into_boxed_slice());
-        }
+        (asked.owners, asked.unknown) = self.owners(request)?;
         if let Some(reason) = self.stream_refused(None) {
             return Ok(Reply::Busy(reason));
         }
@@ -102,6 +95,121 @@ impl Server {
             heartbeat_ms,
             pad,
         })
+    }
+
+    /// The sessions that a request over all of them is limited to, and the ids that are none.
+    fn owners(&self, request: &Request<'_>) -> Result<Owners, Problem> {
+        let Some(list) = request.parameter("sessions")? else { return Ok((None, Vec::new())) };
+        let (mut owners, mut unknown) = (Vec::new(), Vec::new());
+        for id in list.split(',').filter(|id| !id.is_empty()).take(1000) {
+            match self.by_id.get(id).and_then(|key| self.sessions.get(*key)) {
+                Some(session) => owners.push(session.feed.number),
+                None => unknown.push(id.chars().take(80).collect()),
+            }
+        }
+        unknown.truncate(16);
+        Ok((Some(owners.into_boxed_slice()), unknown))
+    }
+
+    /// Answers with what has happened behind a cursor, as soon as there is anything.
+    pub(super) fn poll(&mut self, request: &Request<'_>, id: Option<&str>) -> Outcome {
+        let session = id.map(|id| self.session_key(id)).transpose()?;
+        let mut asked = self.stream_request(request)?;
+        asked.session = session;
+        if let Some(after) = request.parameter("after")?.filter(|after| !after.is_empty()) {
+            asked.cursor = Some(after.as_bytes().to_vec());
+        }
+        if session.is_none() && asked.cursor.is_none() && asked.replay == Replay::Newest {
+            asked.replay = Replay::None;
+        }
+        let wait_s = request.number("wait", 0..=WAIT_S_MAX)?.unwrap_or(POLL_WAIT_S);
+        let (owners, _) = match session {
+            None => self.owners(request)?,
+            Some(_) => (None, Vec::new()),
+        };
+        let (resume, after) = self.join_after(&asked);
+        let cursor = Cursor { session, after, resume, filter: asked.filter, owners };
+        let draining = self.is_draining();
+        if wait_s == 0 || resume == "gap" || draining || !self.page_after(&cursor).is_empty() {
+            self.say_page(&cursor);
+            return ok();
+        }
+        self.room_to_wait()?;
+        let due = self.now_ms + wait_s * 1000;
+        let what = Awaited::Events(cursor);
+        self.wait(Wait { connection: request.connection, due, what });
+        Ok(Reply::Later)
+    }
+
+    /// Whether another request may wait.
+    pub(super) fn room_to_wait(&self) -> Result<(), Problem> {
+        if self.waits.len() < WAITS_MAX {
+            return Ok(());
+        }
+        let sentence = format!("{WAITS_MAX} requests wait already");
+        Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "waits_max", sentence))
+    }
+
+    /// Writes a page of events behind a cursor into `self.json`.
+    fn say_page(&mut self, cursor: &Cursor) {
+        let marks = self.page_after(cursor);
+        self.say(|server, object| {
+            let mut last = None;
+            object.bool("success", true);
+            object.array("events", |array| {
+                if let Some(log) = server.log_at(cursor.session) {
+                    last = waits::write_events(server, log, &marks, array).last;
+                }
+            });
+            // Without an event the cursor still moves: over what the filter passed over.
+            let next = last.unwrap_or_else(|| server.publisher.visible().max(cursor.after));
+            object.display("next", server.publisher.id(next));
+            object.string("resume", cursor.resume);
+        });
+    }
+
+    /// Answers a long poll.
+    pub(in crate::core) fn answer_poll(&mut self, connection: Key, cursor: &Cursor) {
+        self.resume_answer(connection, |server, exchange| {
+            server.say_page(cursor);
+            server.write_json(exchange, Status::OK, &[]);
+            None
+        });
+    }
+
+    /// A page of a session's past, before an event.
+    pub(super) fn history(&mut self, request: &Request<'_>, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        let asked = self.stream_request(request)?;
+        let limit = request.number("limit", 1..=1000)?.unwrap_or(100) as usize;
+        let visible = self.publisher.visible();
+        let before = match request.parameter("before")? {
+            None => visible + 1,
+            Some(text) => crate::wire::sse::EventId::parse(text.as_bytes())
+                .filter(|id| id.epoch == self.publisher.epoch())
+                .map(|id| id.seq)
+                .ok_or_else(|| {
+                    Problem::bad("invalid_value", "\"before\" must be the id of an event")
+                })?,
+        };
+        let (session, filter, owners) = (Some(key), asked.filter, None);
+        let cursor = Cursor { session, after: 0, resume: "ok", filter, owners };
+        let (marks, more) = self.page_before(&cursor, before, limit);
+        self.say(|server, object| {
+            let mut paged = waits::Paged::default();
+            object.bool("success", true);
+            object.string("sessionId", id);
+            object.array("events", |array| {
+                if let Some(log) = server.log_at(cursor.session) {
+                    paged = waits::write_events(server, log, &marks, array);
+                }
+            });
+            let first = paged.first.filter(|_| more).map(|seq| server.publisher.id(seq));
+            object.string_or_null("before", first.map(|id| id.to_string()).as_deref());
+            object.bool("more", more);
+            object.display("lastEventId", server.publisher.id(visible));
+        });
+        ok()
     }
 
     pub(super) fn events_status(&mut self, id: &str) -> Outcome {

@@ -26,6 +26,7 @@ use crate::core::server::{Drain, PendingDirectory, Server};
 use crate::core::session::{Conversation, Process, Session, Status as SessionStatus};
 use crate::core::streams::{Replay, StreamRequest};
 use crate::core::turn::Failure;
+use crate::core::waits::{self, Awaited, Cursor, Wait};
 use crate::wire::claude;
 use crate::wire::head::{self, BadRequest, Head, Method, Span};
 use crate::wire::json::{self, Object};
@@ -46,6 +47,12 @@ const NAME_SIZE_MAX: usize = 200;
 const PROMPT_ID_SIZE_MAX: usize = 128;
 /// The shortest and the longest heartbeat a client may ask for.
 const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
+/// The longest time a request may wait for something to happen, in seconds.
+const WAIT_S_MAX: u64 = 60;
+/// How long a long poll waits where it does not say.
+const POLL_WAIT_S: u64 = 25;
+/// Requests that may wait at one time.
+const WAITS_MAX: usize = 1024;
 /// The longest opening comment a client may ask for.
 const PAD_MAX: usize = 64 * 1024;
 /// Seconds after which a client that met a limit may try again.
@@ -76,11 +83,16 @@ pub struct NewSession {
 /// What a request names.
 enum Route<'a> {
     Sessions,
+    /// The seed's spelling, which only creates.
+    SeedSessions,
     Session(&'a str),
     Status(&'a str),
     Context(&'a str),
     Events(&'a str),
     EventsStatus(&'a str),
+    Poll(&'a str),
+    AllPoll,
+    History(&'a str),
     Event(&'a str, &'a str),
     Prompt(&'a str),
     Interrupt(&'a str),
@@ -103,9 +115,8 @@ enum Route<'a> {
 impl<'a> Route<'a> {
     fn find(segments: &[&'a str], path: &str) -> Option<Route<'a>> {
         Some(match *segments {
-            ["claude", "api", "claude", "sessions"] | ["api", "sessions" | "session"] => {
-                Route::Sessions
-            }
+            ["claude", "api", "claude", "sessions"] => Route::SeedSessions,
+            ["api", "sessions" | "session"] => Route::Sessions,
             ["claude", "api", "claude", "chat"] => Route::OldWebSocket,
             ["api", "sessions" | "session", id, ref rest @ ..] => match *rest {
                 [] => Route::Session(id),
@@ -113,6 +124,8 @@ impl<'a> Route<'a> {
                 ["context"] => Route::Context(id),
                 ["events"] => Route::Events(id),
                 ["events", "status"] => Route::EventsStatus(id),
+                ["events", "poll"] => Route::Poll(id),
+                ["history"] => Route::History(id),
                 ["events", event] => Route::Event(id, event),
                 ["prompt"] => Route::Prompt(id),
                 ["interrupt"] => Route::Interrupt(id),
@@ -124,6 +137,7 @@ impl<'a> Route<'a> {
             },
             ["api", "events"] => Route::AllEvents,
             ["api", "login"] => Route::Login,
+            ["api", "events", "poll"] => Route::AllPoll,
             ["api", "debug", "metrics"] => Route::Metrics,
             ["api", "sse", "stats"] => Route::Stats,
             ["api", "capabilities"] => Route::Capabilities,
@@ -138,7 +152,11 @@ impl<'a> Route<'a> {
         match self {
             Route::Sessions => &[Method::Get, Method::Head, Method::Post],
             Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
-            Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) | Route::Login => POST,
+            Route::SeedSessions
+            | Route::Prompt(_)
+            | Route::Interrupt(_)
+            | Route::Approval(..)
+            | Route::Login => POST,
             Route::Queued(..) => &[Method::Delete],
             Route::OldWebSocket => &[
                 Method::Get,
@@ -184,6 +202,21 @@ struct Request<'a> {
 impl<'a> Request<'a> {
     fn text(&self, span: Option<Span>) -> Option<&'a str> {
         span.and_then(|span| span.text(self.input))
+    }
+
+    /// A whole number of the query, within bounds.
+    fn number(
+        &self,
+        name: &'static str,
+        bounds: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.parameter(name)? else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let (least, most) = (bounds.start(), bounds.end());
+            let sentence = format!("\"{name}\" must be a number from {least} to {most}");
+            Problem::bad("invalid_value", sentence)
+        })
     }
 
     fn parameter(&self, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
@@ -592,12 +625,26 @@ impl Server {
     /// Answers what was no request.
     pub(super) fn answer_bad(&mut self, exchange: &mut Exchange, bad: BadRequest) {
         exchange.close = true;
-        self.write_problem(exchange, &bad.into());
+        if exchange.has_head().is_some() {
+            let (head, input) = (*exchange.head(), std::mem::take(&mut exchange.input));
+            self.name_request(exchange, &head, &input);
+            exchange.input = input;
+        } else {
+            exchange.request_id = format!("{:016x}", self.random.bits());
+        }
+        let mut problem = Problem::from(bad);
+        if bad == BadRequest::BodyTooLarge {
+            let size_max = self.limits.body_size_max;
+            problem.sentence =
+                format!("the request body is larger than {size_max} bytes, --body-size-max");
+        }
+        self.write_problem(exchange, &problem);
     }
 
     /// Answers a request that did not come in time.
     pub(super) fn answer_late(&mut self, exchange: &mut Exchange) {
         exchange.close = true;
+        exchange.request_id = format!("{:016x}", self.random.bits());
         let sentence = "the request did not arrive in time";
         let problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
         self.write_problem(exchange, &problem);
@@ -607,6 +654,7 @@ impl Server {
     pub(super) fn refuse_body(&mut self, exchange: &mut Exchange) {
         exchange.close = true;
         exchange.stage = Stage::Ending;
+        exchange.request_id = format!("{:016x}", self.random.bits());
         let sentence = "too many request bodies are on their way; try again soon";
         let problem = Problem::limited(Status::SERVICE_UNAVAILABLE, "bodies_max", sentence);
         self.write_problem(exchange, &problem);
@@ -705,8 +753,8 @@ impl Server {
 
     fn dispatch_route(&mut self, request: &Request<'_>, route: Route<'_>) -> Outcome {
         match (route, request.head.method) {
-            (Route::Sessions, Method::Post) => self.create_session(request),
-            (Route::Sessions, _) => self.list_sessions(request),
+            (Route::Sessions | Route::SeedSessions, Method::Post) => self.create_session(request),
+            (Route::Sessions | Route::SeedSessions, _) => self.list_sessions(request),
             (Route::Session(id), Method::Delete) => self.delete_session(id),
             (Route::Session(id), Method::Patch) => self.patch_session(request, id),
             (Route::Session(id), _) => self.get_session(id),
@@ -714,6 +762,9 @@ impl Server {
             (Route::Context(id), _) => self.session_context(id),
             (Route::Events(id), _) => self.session_events(request, id),
             (Route::EventsStatus(id), _) => self.events_status(id),
+            (Route::Poll(id), _) => self.poll(request, Some(id)),
+            (Route::AllPoll, _) => self.poll(request, None),
+            (Route::History(id), _) => self.history(request, id),
             (Route::Event(id, event), _) => self.event(id, event),
             (Route::Prompt(id), _) => self.prompt(request, id),
             (Route::Interrupt(id), _) => self.interrupt_session(request, id),

@@ -22,6 +22,10 @@ impl Server {
         let images = images(&body)?;
         let client_id = name(&body, "clientId")?.map(str::to_owned);
         let prompt_id = prompt_id(request, &body)?;
+        let wait_s = request.number("wait", 0..=WAIT_S_MAX)?.unwrap_or(0);
+        if wait_s > 0 {
+            self.room_to_wait()?;
+        }
         let Some(session) = self.sessions.get(key) else {
             return Err(Problem::session_not_found(id));
         };
@@ -33,8 +37,18 @@ impl Server {
                 Known::New => {}
                 Known::Same(taken) => {
                     let (cursor, position) = (taken.cursor, taken.position);
-                    self.say_prompt(key, prompt_id, cursor, position);
-                    return accepted(self.publisher.seq());
+                    return match wait_s > 0 && session.has_prompt(prompt_id) {
+                        true => self.wait_for_prompt(
+                            request,
+                            key,
+                            prompt_id,
+                            (cursor, position, wait_s),
+                        ),
+                        false => {
+                            self.say_prompt(key, prompt_id, cursor, position);
+                            accepted(self.publisher.seq())
+                        }
+                    };
                 }
                 Known::Other => {
                     let sentence =
@@ -53,12 +67,73 @@ impl Server {
             client_id,
             queued_at: self.now_ms,
         };
-        let seq = self.queue_prompt(key, prompt, interrupts);
-        accepted(seq)
+        let prompt_id = prompt.id.clone();
+        let (seq, cursor, position) = self.queue_prompt(key, prompt, interrupts);
+        let ended = self.sessions.get(key).is_none_or(|session| !session.has_prompt(&prompt_id));
+        if wait_s == 0 || ended {
+            return accepted(seq);
+        }
+        self.wait_for_prompt(request, key, &prompt_id, (cursor, position, wait_s))
+    }
+
+    /// Lets a request wait for the end of its prompt.
+    fn wait_for_prompt(
+        &mut self,
+        request: &Request<'_>,
+        session: Key,
+        prompt_id: &str,
+        (cursor, position, wait_s): (u64, u32, u64),
+    ) -> Outcome {
+        let due = self.now_ms + wait_s * 1000;
+        let prompt_id = prompt_id.to_owned();
+        let what = Awaited::Prompt { session, prompt_id, cursor, position };
+        self.wait(Wait { connection: request.connection, due, what });
+        Ok(Reply::Later)
+    }
+
+    /// A prompt did not end in the time that its client had: the answer is that of no wait.
+    pub(in crate::core) fn answer_prompt_wait(
+        &mut self,
+        connection: Key,
+        (session, prompt_id): (Key, &str),
+        cursor: u64,
+        position: u32,
+    ) {
+        self.resume_answer(connection, |server, exchange| {
+            server.say_prompt(session, prompt_id, cursor, position);
+            server.write_json(exchange, Status::ACCEPTED, &[]);
+            Some(server.publisher.seq())
+        });
+    }
+
+    /// A prompt has ended, with the event that was just published.
+    pub(in crate::core) fn answer_prompt_end(
+        &mut self,
+        connection: Key,
+        session: Key,
+        prompt_id: &str,
+        seq: u64,
+    ) {
+        self.resume_answer(connection, |server, exchange| {
+            server.say(|server, object| {
+                let Some(session) = server.sessions.get(session) else { return };
+                object.bool("success", true);
+                object.string("sessionId", session.id());
+                object.string("promptId", prompt_id);
+                object.string("status", session.status().as_str());
+                if let Some((name, data)) = server.publisher.last_event() {
+                    object.string("event", name);
+                    object.raw("data", data);
+                }
+                object.display("lastEventId", server.publisher.id(seq));
+            });
+            server.write_json(exchange, Status::OK, &[]);
+            Some(seq)
+        });
     }
 
     pub(super) fn room_for_prompt(&mut self, key: Key, size: usize) -> Result<(), Problem> {
-        if self.drain != Drain::Serving && !matches!(self.drain, Drain::Delayed(_)) {
+        if self.is_draining() {
             let sentence = "the server is shutting down";
             return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
         }
@@ -75,10 +150,15 @@ impl Server {
     }
 
     /// Queues a prompt and sets it going if it can. Its answer is in `self.json`. Returns the
-    /// number of its `prompt-queued`.
-    pub(super) fn queue_prompt(&mut self, key: Key, prompt: Prompt, interrupts: bool) -> u64 {
+    /// number of its `prompt-queued`, the cursor before that, and its position.
+    pub(super) fn queue_prompt(
+        &mut self,
+        key: Key,
+        prompt: Prompt,
+        interrupts: bool,
+    ) -> (u64, u64, u32) {
         let cursor = self.publisher.seq();
-        let Some(session) = self.sessions.get_mut(key) else { return cursor };
+        let Some(session) = self.sessions.get_mut(key) else { return (cursor, cursor, 0) };
         // Held text belongs before the prompt, so the cursor stands behind it.
         self.publisher.flush(&mut session.feed);
         let cursor = self.publisher.seq().max(cursor);
@@ -108,7 +188,7 @@ impl Server {
         }
         self.after(key, None);
         self.say_prompt(key, &id, cursor, position);
-        seq
+        (seq, cursor, position)
     }
 
     pub(super) fn say_prompt(&mut self, key: Key, prompt_id: &str, cursor: u64, position: u32) {

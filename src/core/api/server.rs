@@ -11,8 +11,9 @@ impl Server {
             let Some(session) = self.sessions.get(*key) else { continue };
             let streams = u64::from(session.feed.log.readers);
             let heard = if session.closed_at.is_none() { self.heard_by_all(session) } else { 0 };
-            if streams + heard > 0 {
-                counts.push(StreamCount { key: id, streams, listeners: streams + heard });
+            let listeners = u64::from(session.feed.log.listeners) + heard;
+            if streams + listeners > 0 {
+                counts.push(StreamCount { key: id, streams, listeners });
             }
         }
         if all > 0 {
@@ -29,7 +30,8 @@ impl Server {
         self.all_readers()
             .filter(|reader| {
                 let owners = reader.owners.as_deref();
-                owners.is_none_or(|owners| owners.contains(&session.feed.number))
+                reader.filter.listens()
+                    && owners.is_none_or(|owners| owners.contains(&session.feed.number))
             })
             .count() as u64
     }
@@ -141,7 +143,7 @@ impl Server {
     }
 
     pub(super) fn ready(&mut self) -> Outcome {
-        if self.is_draining() {
+        if self.drain != Drain::Serving {
             let sentence = "the server is shutting down";
             return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
         }

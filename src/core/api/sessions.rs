@@ -209,14 +209,7 @@ impl Server {
     }
 
     pub(super) fn list_sessions(&mut self, request: &Request<'_>) -> Outcome {
-        let limit = match request.parameter("limit")? {
-            None => 100,
-            Some(text) => {
-                text.parse().ok().filter(|limit| (1..=1000).contains(limit)).ok_or_else(|| {
-                    Problem::bad("invalid_value", "\"limit\" must be a number from 1 to 1000")
-                })?
-            }
-        };
+        let limit = request.number("limit", 1..=1000)?.unwrap_or(100) as usize;
         let status = request.parameter("status")?;
         let query = request.parameter("q")?.map(|text| text.to_lowercase());
         let before = request.parameter("before")?;

@@ -111,7 +111,8 @@ fn another_user_of_this_machine_is_refused_with_the_cure_and_let_in_by_it() {
     }
     let create = ["-X", "POST", "-H", "Content-Type: application/json", "-d"];
     let body = json!({"workingDir": server.root()}).to_string();
-    let create = [&create[..], &[&*body, &*format!("{url}/api/sessions")]].concat();
+    let sessions = format!("{url}/api/sessions");
+    let create = [&create[..], &[&*body, &*sessions]].concat();
     assert_eq!(curl_as(NOBODY, &create).0, "401");
     assert_eq!(server.rows(), Vec::<Value>::new());
 
@@ -598,11 +599,9 @@ fn curl_prompt(url: &str, more: &str, session: &str) -> String {
 #[track_caller]
 fn run(server: &Server, session: &str, command: &str) -> (String, Vec<support::Event>) {
     let mut stream = server.stream(session);
-    server.prompt(session, command);
-    stream.until_name("prompt-completed");
-    let output = stream.seen.iter().filter(|event| event.name == "session-output");
-    let text = output.map(|event| event.text("content")).collect();
-    (text, std::mem::take(&mut stream.seen))
+    let prompt = server.prompt(session, command);
+    stream.turn_end(&prompt);
+    (stream.output(&prompt, "stdout"), std::mem::take(&mut stream.seen))
 }
 
 #[test]
@@ -791,4 +790,38 @@ fn a_get_changes_nothing() {
         let path = path.replace("ID", &session);
         guarded.send(&guarded.full, "GET", &path, "").expect(405);
     }
+}
+
+#[test]
+fn an_address_behind_a_trusted_proxy_has_so_many_connections_and_no_more() {
+    let flags = ["--trusted-proxy", "127.0.0.1", "--connections-per-address-max", "2"];
+    let guarded = Guarded::start(&flags);
+    let session = guarded.create();
+    let bearer = format!("Bearer {}", guarded.read);
+    let from = |address: &'static str| {
+        [("Authorization", bearer.clone()), ("X-Forwarded-For", format!("9.9.9.9, {address}"))]
+    };
+    let stream = |address| {
+        let headers = from(address);
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (*name, &**value)).collect();
+        guarded.server.stream_with(&session, "", &headers)
+    };
+    let get = |address| {
+        let headers = from(address);
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (*name, &**value)).collect();
+        request(guarded.server.address, "GET", "/api/sessions", &headers, b"")
+    };
+    let (mut first, mut second) = (stream("1.2.3.4"), stream("1.2.3.4"));
+    first.until_name("connected");
+    second.until_name("connected");
+    let mut third = stream("1.2.3.4");
+    let busy = third.until_name("server-busy");
+    assert_eq!(busy.text("reason"), "connections_per_address_max");
+    let (_, code) = get("1.2.3.4").expect_error(429);
+    assert_eq!(code, "connections_per_address_max");
+    get("1.2.3.5").expect(200);
+    drop(second);
+    eventually("there is room again", || get("1.2.3.4").status == 200);
 }

@@ -880,10 +880,12 @@ impl Server {
     fn goes_on(exchange: &mut Exchange, now_ms: u64, limits: &Limits) -> bool {
         let Some(body_due) = exchange.body_due else { return false };
         let needed = limits.body_rate_min as u64 * BODY_WINDOW_MS / 1000;
-        let came = exchange.received - exchange.received_before;
+        if now_ms >= body_due || exchange.received - exchange.received_before < needed {
+            return false;
+        }
         exchange.received_before = exchange.received;
         exchange.due = body_due.min(now_ms + BODY_WINDOW_MS);
-        now_ms < body_due && came >= needed
+        true
     }
 
     /// A request did not arrive in time.

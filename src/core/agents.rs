@@ -8,7 +8,7 @@ use crate::base::arena::Key;
 use crate::base::lines::Lines;
 use crate::base::text::Text;
 use crate::core::agent::{self, Agent, LINE_SIZE, Life, Speech, TEXT_SIZE};
-use crate::core::effect::{DiskRequest, Effect, Exit, Pipe, Spawn};
+use crate::core::effect::{DiskRequest, Effect, Exit, Level, Pipe, Spawn};
 use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Output, Place};
@@ -452,13 +452,17 @@ impl Server {
             }
         };
         self.publisher.publish(&mut session.feed, EventKind::SessionError, write);
+        let session_id = session.id().to_owned();
+        let code = failure.code.to_owned();
+        let fields = vec![("session", session_id), ("code", code)];
+        self.log(Level::Warn, "session", "a session met an error", fields);
     }
 
     // Bytes of agents.
 
     /// Where the next read of a pipe goes. Empty: the agent must wait.
     pub fn agent_space(&mut self, agent_key: Key, pipe: Pipe) -> &mut [u8] {
-        if pipe == Pipe::Stdout && self.is_paused(agent_key) {
+        if self.is_paused(agent_key) {
             return &mut [];
         }
         match self.agents.get_mut(agent_key) {
@@ -592,7 +596,7 @@ impl Server {
     }
 
     /// Goes on with the output of agents that had to wait for the last commit.
-    pub fn resume_agents(&mut self) {
+    pub(super) fn resume_agents(&mut self) {
         for agent_key in std::mem::take(&mut self.paused) {
             self.drain_lines(agent_key);
             self.check_agent(agent_key);
@@ -972,6 +976,7 @@ impl Server {
         });
         session.closed_at = Some(self.now_ms);
         let id = session.id().to_owned();
+        self.log(Level::Info, "session", "closed", vec![("session", id.clone())]);
         self.by_id.remove(&id);
         self.arm_session(key, u64::MAX);
         self.closed.push_back(key);

@@ -7,6 +7,7 @@
 
 use crate::base::arena::{Arena, Key};
 use crate::base::list::{Links, List};
+use crate::base::ring::Found;
 use crate::base::wheel::Wheel;
 use crate::core::access::Access;
 use crate::core::agent::Agent;
@@ -730,7 +731,6 @@ impl Server {
         self.release_held();
         self.answer_polls();
         self.release_agents();
-        self.resume_agents();
     }
 
     /// Moves everybody who waits at a log to the pending list.
@@ -774,8 +774,12 @@ impl Server {
 
     // Deadlines.
 
-    /// Works off what is due, oldest first. Returns whether all of it is done.
+    /// Begins a turn: goes on with what waited for the last commit, and works off what is due,
+    /// oldest first. Returns whether all of it is done.
     pub fn expire(&mut self) -> bool {
+        // Not in the commit: what that has shown is to reach its readers before it can be
+        // overwritten.
+        self.resume_agents();
         let mut fired = std::mem::take(&mut self.fired);
         let there = self.wheel.advance(self.now_ms, DEADLINES_PER_TURN, |index| fired.push(index));
         for index in fired.drain(..) {
@@ -1060,6 +1064,18 @@ impl Server {
     /// How many client connections, sessions that are not closed, and agents there are.
     pub fn population(&self) -> (usize, usize, usize) {
         (self.connections.len(), self.by_id.len(), self.agents.len())
+    }
+
+    /// The visible frames of all sessions from `position` on, and the position behind them; `None`
+    /// if the log has outrun it. For the simulation, whose truth they are.
+    pub fn visible_frames(&self, position: u64) -> Option<(Vec<u8>, u64)> {
+        let log = &self.publisher.all;
+        let end = log.visible();
+        match log.ring.at(position, end) {
+            Found::Bytes(part, wrapped) => Some(([part, wrapped].concat(), end)),
+            Found::CaughtUp => Some((Vec::new(), end)),
+            Found::Lapped => None,
+        }
     }
 
     /// Checks what must hold between any two inputs. For tests and the simulation.

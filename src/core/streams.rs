@@ -313,7 +313,8 @@ impl Server {
                 None => (&mut self.publisher.all, false),
                 Some(session) => {
                     let session = self.sessions.get_mut(session)?;
-                    let closed = session.closed_at.is_some();
+                    // Over only once its last event can be seen.
+                    let closed = session.closed_at.is_some() && session.feed.log.hidden() == 0;
                     (&mut session.feed.log, closed)
                 }
             };
@@ -443,6 +444,14 @@ impl Server {
         // Only a reader that has everything stands at a frame's end, and only it is quiet because
         // there is nothing to say. For the others the stall deadline judges.
         if connection.place != Place::Waiting {
+            let position = reader.position;
+            let session = reader.session;
+            let base = self.log_of(session).map_or(0, |log| log.ring.base());
+            if position < base {
+                // The log has outrun it while its client took nothing.
+                self.counters.readers_cut += 1;
+                self.close(key);
+            }
             return;
         }
         let session_id = reader.session;

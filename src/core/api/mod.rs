@@ -406,7 +406,7 @@ impl Server {
         let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
         let input = std::mem::take(&mut exchange.input);
         let body = std::mem::take(&mut exchange.body);
-        self.name_request(&mut exchange, &head, &input);
+        self.name_request(&mut exchange, Some(&head), &input);
         exchange.close |= !head.keep_alive || self.is_draining();
         let outcome = match target::parse(head.method, head.target.of(&input)) {
             Ok(target) => {
@@ -500,8 +500,9 @@ impl Server {
     }
 
     /// The request's id: the client's if it is harmless, else one of ours.
-    fn name_request(&mut self, exchange: &mut Exchange, head: &Head, input: &[u8]) {
-        let theirs = head.request_id.and_then(|span| span.text(input)).filter(|id| {
+    fn name_request(&mut self, exchange: &mut Exchange, head: Option<&Head>, input: &[u8]) {
+        let theirs = head.and_then(|head| head.request_id).and_then(|span| span.text(input));
+        let theirs = theirs.filter(|id| {
             let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             (1..=64).contains(&id.len()) && id.bytes().all(harmless)
         });
@@ -513,6 +514,14 @@ impl Server {
                 let _ = write!(exchange.request_id, "{:016x}", self.random.bits());
             }
         }
+    }
+
+    /// The same for a request that is answered before it is whole: its id is not the last one's.
+    fn name_unfinished(&mut self, exchange: &mut Exchange) {
+        let head = exchange.has_head().copied();
+        let input = std::mem::take(&mut exchange.input);
+        self.name_request(exchange, head.as_ref(), &input);
+        exchange.input = input;
     }
 
     // Writing.
@@ -624,14 +633,8 @@ impl Server {
 
     /// Answers what was no request.
     pub(super) fn answer_bad(&mut self, exchange: &mut Exchange, bad: BadRequest) {
+        self.name_unfinished(exchange);
         exchange.close = true;
-        if exchange.has_head().is_some() {
-            let (head, input) = (*exchange.head(), std::mem::take(&mut exchange.input));
-            self.name_request(exchange, &head, &input);
-            exchange.input = input;
-        } else {
-            exchange.request_id = format!("{:016x}", self.random.bits());
-        }
         let mut problem = Problem::from(bad);
         if bad == BadRequest::BodyTooLarge {
             let size_max = self.limits.body_size_max;
@@ -643,8 +646,8 @@ impl Server {
 
     /// Answers a request that did not come in time.
     pub(super) fn answer_late(&mut self, exchange: &mut Exchange) {
+        self.name_unfinished(exchange);
         exchange.close = true;
-        exchange.request_id = format!("{:016x}", self.random.bits());
         let sentence = "the request did not arrive in time";
         let problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
         self.write_problem(exchange, &problem);
@@ -652,9 +655,9 @@ impl Server {
 
     /// Answers a body for which there is no room now.
     pub(super) fn refuse_body(&mut self, exchange: &mut Exchange) {
+        self.name_unfinished(exchange);
         exchange.close = true;
         exchange.stage = Stage::Ending;
-        exchange.request_id = format!("{:016x}", self.random.bits());
         let sentence = "too many request bodies are on their way; try again soon";
         let problem = Problem::limited(Status::SERVICE_UNAVAILABLE, "bodies_max", sentence);
         self.write_problem(exchange, &problem);

@@ -1,0 +1,351 @@
+//! Fake clients: what one end of a connection holds, and strict readers of what comes back.
+
+use serde_json::Value;
+use sidestream::base::arena::Key;
+use std::collections::VecDeque;
+
+/// What a request was for, so that its answer can be judged.
+#[derive(Clone, Debug)]
+pub enum What {
+    Create,
+    Prompt {
+        session: usize,
+        repeat: bool,
+    },
+    Approval {
+        session: usize,
+        approval: String,
+        allow: bool,
+    },
+    Delete {
+        session: usize,
+    },
+    Metrics,
+    Plain,
+    /// Not a request, or one that is refused: the connection may end with the answer.
+    Bad,
+    Stream(Ask),
+}
+
+/// What a stream was asked for.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub follower: usize,
+    pub cursor: Option<String>,
+    pub replay: &'static str,
+    pub pad: usize,
+}
+
+/// An answer that is owed.
+#[derive(Clone, Debug)]
+pub struct Expect {
+    pub id: String,
+    pub what: What,
+    pub head: bool,
+    /// The length of the request; once sent, where it ends among the bytes of its connection.
+    pub end: usize,
+}
+
+/// A stream as its reader sees it.
+pub struct Stream {
+    pub ask: Ask,
+    pub connected: bool,
+    pub replaying: bool,
+    /// Everything wanted up to here was delivered.
+    pub position: u64,
+    /// Another place where the stream may begin, as long as nothing was delivered.
+    pub other: Option<u64>,
+    pub count: u64,
+    /// The server said that this is the end.
+    pub over: bool,
+}
+
+/// Somebody who reads events, over many connections.
+pub struct Follower {
+    pub session: Option<usize>,
+    pub owners: Option<Vec<usize>>,
+    pub types: Option<&'static str>,
+    pub compact: bool,
+    pub cursor: Option<String>,
+    pub connection: Option<u64>,
+}
+
+impl Follower {
+    pub fn wants(&self, session: usize, name: &str) -> bool {
+        if self.owners.as_ref().is_some_and(|owners| !owners.contains(&session)) {
+            return false;
+        }
+        let Some(types) = self.types else { return true };
+        let mut positive = types.split(',').filter(|name| !name.starts_with('-')).peekable();
+        let taken = positive.peek().is_none() || positive.any(|wanted| wanted == name);
+        taken && !types.split(',').any(|one| one.strip_prefix('-') == Some(name))
+    }
+}
+
+/// Why the server closed a connection, as far as the kernel can see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Its deadline for writing had passed.
+    Stalled,
+    /// In the middle of a flush; what its log had forgotten by then.
+    Flush(u64),
+    /// At another time.
+    Other,
+}
+
+/// One connection: both ends and the kernel between them.
+pub struct Connection {
+    pub id: u64,
+    /// Its key in the server, while it is open there.
+    pub key: Option<Key>,
+    /// It was accepted once.
+    pub accepted: bool,
+    // From the client to the server.
+    pub script: VecDeque<u8>,
+    pub plan: VecDeque<(Vec<u8>, Expect)>,
+    pub chunk: usize,
+    pub inbox: VecDeque<u8>,
+    pub sent: usize,
+    pub read: usize,
+    pub ends_input: bool,
+    pub input_ended: bool,
+    pub input_end_told: bool,
+    // What the reactor keeps.
+    pub readable: bool,
+    pub queued: bool,
+    pub writable: bool,
+    pub blocked_at: Option<u64>,
+    // From the server to the client.
+    pub kernel: VecDeque<u8>,
+    pub capacity: usize,
+    pub pace: usize,
+    pub stalled: bool,
+    pub output_ended: bool,
+    pub cut: Option<Cut>,
+    // The client's end.
+    pub buffer: Vec<u8>,
+    pub expects: VecDeque<Expect>,
+    pub answered: Vec<String>,
+    pub closing: bool,
+    pub stream: Option<Stream>,
+    pub poked: bool,
+    pub lingers: bool,
+    pub done: bool,
+}
+
+impl Connection {
+    pub fn new(id: u64, plan: VecDeque<(Vec<u8>, Expect)>) -> Connection {
+        Connection {
+            id,
+            key: None,
+            accepted: false,
+            script: VecDeque::new(),
+            plan,
+            chunk: usize::MAX,
+            inbox: VecDeque::new(),
+            sent: 0,
+            read: 0,
+            ends_input: false,
+            input_ended: false,
+            input_end_told: false,
+            readable: false,
+            queued: false,
+            writable: false,
+            blocked_at: None,
+            kernel: VecDeque::new(),
+            capacity: 64 * 1024,
+            pace: usize::MAX,
+            stalled: false,
+            output_ended: false,
+            cut: None,
+            buffer: Vec::new(),
+            expects: VecDeque::new(),
+            answered: Vec::new(),
+            closing: false,
+            stream: None,
+            poked: false,
+            lingers: false,
+            done: false,
+        }
+    }
+
+    /// Sends the next request of the plan.
+    pub fn ask_next(&mut self) {
+        let Some((bytes, mut expect)) = self.plan.pop_front() else { return };
+        self.script.extend(bytes);
+        expect.end = self.sent + self.script.len();
+        self.expects.push_back(expect);
+    }
+
+    /// Moves some of what the client wants to send into the kernel. True: the server sees an edge.
+    pub fn send(&mut self) -> bool {
+        let count = self.script.len().min(self.chunk);
+        self.inbox.extend(self.script.drain(..count));
+        self.sent += count;
+        let ends =
+            self.ends_input && !self.input_ended && self.script.is_empty() && self.plan.is_empty();
+        self.input_ended |= ends;
+        count > 0 || ends
+    }
+
+    /// What its stream was asked for, if it is one or will be one.
+    pub fn ask(&self) -> Option<&Ask> {
+        let expected = self.expects.iter().find_map(|expect| match &expect.what {
+            What::Stream(ask) => Some(ask),
+            _ => None,
+        });
+        self.stream.as_ref().map(|stream| &stream.ask).or(expected)
+    }
+
+    pub fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.kernel.len())
+    }
+}
+
+/// One reply, taken apart.
+pub struct Reply {
+    pub status: u16,
+    pub fields: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    pub fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+}
+
+/// What a buffer begins with.
+pub enum Parsed {
+    More,
+    Interim,
+    Reply(Reply),
+    /// The head of a stream; what follows are frames.
+    Stream(Reply),
+}
+
+/// Takes a reply off the front of a buffer, as strictly as it can be read.
+pub fn take_reply(buffer: &mut Vec<u8>, is_head: bool) -> Result<Parsed, String> {
+    let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(Parsed::More);
+    };
+    let head = std::str::from_utf8(&buffer[..end]).map_err(|error| error.to_string())?;
+    let mut lines = head.split("\r\n");
+    let first = lines.next().unwrap_or_default();
+    let rest = first
+        .strip_prefix("HTTP/1.1 ")
+        .or(first.strip_prefix("HTTP/1.0 "))
+        .ok_or_else(|| format!("no status line: {first:?}"))?;
+    let status: u16 = rest.get(..3).and_then(|s| s.parse().ok()).ok_or("no status")?;
+    if status == 100 {
+        buffer.drain(..end + 4);
+        return Ok(Parsed::Interim);
+    }
+    let mut fields = Vec::new();
+    for line in lines {
+        let (name, value) = line.split_once(": ").ok_or_else(|| format!("no field: {line:?}"))?;
+        if name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-') {
+            return Err(format!("no field name: {line:?}"));
+        }
+        if value.contains(['\r', '\n']) || value != value.trim() {
+            return Err(format!("no field value: {line:?}"));
+        }
+        let name = name.to_ascii_lowercase();
+        if fields.iter().any(|(known, _)| *known == name) {
+            return Err(format!("twice: {line:?}"));
+        }
+        fields.push((name, value.to_owned()));
+    }
+    let reply = Reply { status, fields, body: Vec::new() };
+    if reply.field("date").is_none() {
+        return Err("no Date".to_owned());
+    }
+    let is_stream = reply.field("content-type").is_some_and(|t| t.starts_with("text/event-stream"));
+    if is_stream {
+        if reply.field("content-length").is_some() || reply.field("connection") != Some("close") {
+            return Err("a stream has no length and closes".to_owned());
+        }
+        buffer.drain(..end + 4);
+        return Ok(Parsed::Stream(reply));
+    }
+    let length = match reply.field("content-length") {
+        Some(text) => text.parse().map_err(|_| "no length".to_owned())?,
+        None if matches!(status, 204 | 304) => 0,
+        None => return Err(format!("no length: {head}")),
+    };
+    let length: usize = if is_head || matches!(status, 204 | 304) { 0 } else { length };
+    if buffer.len() < end + 4 + length {
+        return Ok(Parsed::More);
+    }
+    let body = buffer[end + 4..end + 4 + length].to_vec();
+    buffer.drain(..end + 4 + length);
+    Ok(Parsed::Reply(Reply { body, ..reply }))
+}
+
+/// One frame of a stream, taken apart.
+#[derive(Debug)]
+pub struct Frame {
+    /// All of it, as it came.
+    pub text: String,
+    pub retry: bool,
+    pub id: Option<String>,
+    pub name: String,
+    pub data: Value,
+}
+
+/// Takes the next whole frame off a buffer. `None`: there is none yet.
+pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
+    let Some(end) = buffer.windows(2).position(|two| two == b"\n\n") else { return Ok(None) };
+    let text = String::from_utf8(buffer.drain(..end + 2).collect())
+        .map_err(|_| "a frame that is no text".to_owned())?;
+    if let Some(comment) = text.strip_prefix(':') {
+        return match comment.trim_end_matches(' ') == "\n\n" || comment.trim() == "" {
+            true => Ok(Some(Frame {
+                text,
+                retry: false,
+                id: None,
+                name: String::new(),
+                data: Value::Null,
+            })),
+            false => Err(format!("a comment that says something: {text:?}")),
+        };
+    }
+    let mut frame = Frame { text, retry: false, id: None, name: String::new(), data: Value::Null };
+    let text = frame.text.clone();
+    let mut stage = 0;
+    for line in text[..text.len() - 2].split('\n') {
+        let (name, value) = line.split_once(": ").ok_or_else(|| format!("no line: {text:?}"))?;
+        // An id and a time in any order, then the event, then its data; each once.
+        let order = match name {
+            "retry" if !frame.retry && stage == 0 => 0,
+            "id" if frame.id.is_none() && stage == 0 => 0,
+            "event" if stage == 0 => 1,
+            "data" if stage == 1 => 2,
+            _ => usize::MAX,
+        };
+        if order == usize::MAX || value.contains('\r') {
+            return Err(format!("lines out of order: {text:?}"));
+        }
+        stage = order;
+        match name {
+            "retry" => {
+                value.parse::<u64>().map_err(|_| format!("no time: {text:?}"))?;
+                frame.retry = true;
+            }
+            "id" => frame.id = Some(value.to_owned()),
+            "event" => frame.name = value.to_owned(),
+            _ => {
+                frame.data =
+                    serde_json::from_str(value).map_err(|error| format!("{error} in {text:?}"))?;
+            }
+        }
+    }
+    if frame.name.is_empty() || !frame.data.is_object() || frame.data["_eventType"] != frame.name {
+        return Err(format!("no event: {text:?}"));
+    }
+    Ok(Some(frame))
+}

@@ -1,0 +1,406 @@
+//! The truth that clients are compared with: every frame that ever became visible, what its log
+//! still held at that time, and what was begun and not yet ended.
+//!
+//! It is told the frames of the log of all sessions at each commit, and knows nothing of streams.
+
+use crate::tally::Tally;
+use serde_json::Value;
+use sidestream::wire::sse::{self, EventId};
+use std::collections::{BTreeMap, VecDeque};
+
+/// One visible event.
+pub struct Event {
+    pub seq: u64,
+    pub session: usize,
+    pub name: String,
+    pub frame: String,
+}
+
+/// An event's place in a log: enough to say what a stream that begins there is owed.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub seq: u64,
+    pub event: usize,
+    length: usize,
+    /// The newest number that the log had forgotten once this event stood in it.
+    evicted: u64,
+    /// Events of one commit have one number.
+    batch: u64,
+}
+
+/// One log, as the ring that holds it would forget it.
+#[derive(Default)]
+pub struct List {
+    pub entries: Vec<Entry>,
+    kept: VecDeque<(u64, usize)>,
+    kept_size: usize,
+    evicted: u64,
+    ring_size: usize,
+}
+
+impl List {
+    fn push(&mut self, seq: u64, event: usize, length: usize, batch: u64) {
+        while self.kept.len() == self.ring_size / 256 || self.kept_size + length > self.ring_size {
+            let (seq, length) = self.kept.pop_front().expect("a frame fits into an empty ring");
+            self.kept_size -= length;
+            self.evicted = seq;
+        }
+        self.kept.push_back((seq, length));
+        self.kept_size += length;
+        self.entries.push(Entry { seq, event, length, evicted: self.evicted, batch });
+    }
+
+    /// The newest number that is surely forgotten by now.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn index_after(&self, seq: u64) -> usize {
+        self.entries.partition_point(|entry| entry.seq <= seq)
+    }
+
+    /// What the log had forgotten when `latest` was the newest visible event: at least, and at
+    /// most, since what was published by then and not visible had made room for itself.
+    pub fn evicted_at(&self, latest: u64) -> (u64, u64) {
+        let at = self.index_after(latest);
+        let least = at.checked_sub(1).map_or(0, |at| self.entries[at].evicted);
+        let Some(next) = self.entries.get(at) else { return (least, least) };
+        let batch = self.entries[at..].iter().take_while(|entry| entry.batch == next.batch);
+        (least, batch.last().map_or(least, |entry| entry.evicted))
+    }
+
+    /// Behind which number a stream begins that is given the newest `size` bytes up to `latest`.
+    pub fn newest(&self, size: usize, latest: u64, evicted: u64) -> u64 {
+        let mut left = size;
+        let mut at = self.index_after(latest);
+        while at > 0 && self.entries[at - 1].length <= left && self.entries[at - 1].seq > evicted {
+            left -= self.entries[at - 1].length;
+            at -= 1;
+        }
+        at.checked_sub(1).map_or(0, |at| self.entries[at].seq)
+    }
+}
+
+/// What a prompt has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fate {
+    pub started: bool,
+    pub ended: bool,
+}
+
+/// An approval that waits for a human.
+#[derive(Clone)]
+pub struct Open {
+    pub id: String,
+    pub hash: String,
+    pub questions: Vec<String>,
+    pub rules: Value,
+}
+
+/// One session, as its events tell it.
+#[derive(Default)]
+pub struct Session {
+    pub id: String,
+    pub agent: String,
+    pub list: List,
+    pub status: String,
+    pub prompts: BTreeMap<String, Fate>,
+    pub approvals: Vec<Open>,
+    pub resolved: Vec<String>,
+    tools: Vec<String>,
+    subagents: Vec<String>,
+    /// Blocks with text whose end was not told: message and number.
+    blocks: Vec<(String, u64)>,
+    turn: Option<String>,
+    pub closed: bool,
+    /// Its agent was made to say things that no agent says, so only the frame is checked.
+    pub odd: bool,
+    /// Some frame lost its members.
+    pub truncated: bool,
+}
+
+impl Session {
+    pub fn queued(&self) -> impl Iterator<Item = &String> {
+        self.prompts.iter().filter(|(_, fate)| !fate.started && !fate.ended).map(|(id, _)| id)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.turn.is_some()
+    }
+}
+
+/// Everything that is known.
+pub struct Model {
+    pub events: Vec<Event>,
+    pub sessions: Vec<Session>,
+    pub all: List,
+    by_id: BTreeMap<String, usize>,
+    pub visible: u64,
+    pub epoch: String,
+    position: u64,
+    batch: u64,
+    ring_size: usize,
+    pub tally: Tally,
+    pub context: String,
+}
+
+impl Model {
+    pub fn new(ring_size: usize, all_ring_size: usize, epoch: String, first_seq: u64) -> Model {
+        Model {
+            events: Vec::new(),
+            sessions: Vec::new(),
+            all: List { ring_size: all_ring_size, ..List::default() },
+            by_id: BTreeMap::new(),
+            visible: first_seq - 1,
+            epoch,
+            position: 0,
+            batch: 0,
+            ring_size,
+            tally: Tally::default(),
+            context: String::new(),
+        }
+    }
+
+    pub fn session(&self, id: &str) -> Option<usize> {
+        self.by_id.get(id).copied()
+    }
+
+    pub fn list(&self, session: Option<usize>) -> &List {
+        session.map_or(&self.all, |session| &self.sessions[session].list)
+    }
+
+    /// The number of an id of ours.
+    pub fn seq(&self, id: &str) -> Option<u64> {
+        let id = EventId::parse(id.as_bytes())?;
+        (id.epoch.to_string() == self.epoch).then_some(id.seq)
+    }
+
+    /// The first event behind `seq` in a log that `wanted` takes.
+    pub fn next_wanted(
+        &self,
+        session: Option<usize>,
+        seq: u64,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Option<u64> {
+        let list = self.list(session);
+        let rest = &list.entries[list.index_after(seq)..];
+        rest.iter().find(|entry| wanted(&self.events[entry.event])).map(|entry| entry.seq)
+    }
+
+    pub fn event(&self, seq: u64) -> Option<&Event> {
+        let at = self.events.binary_search_by_key(&seq, |event| event.seq).ok()?;
+        Some(&self.events[at])
+    }
+
+    /// From where the log of all sessions is to be read.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// A commit has made these frames visible.
+    pub fn commit(&mut self, bytes: &[u8], position: u64) {
+        self.position = position;
+        self.batch += 1;
+        let text = std::str::from_utf8(bytes).expect("frames are text");
+        for frame in text.split_inclusive("\n\n") {
+            let (id, name, data) = sse::parse_frame(frame.as_bytes())
+                .unwrap_or_else(|| panic!("{}: no frame: {frame:?}", self.context));
+            let context = &self.context;
+            let seq = self.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id: {id}"));
+            assert!(seq > self.visible, "{context}: numbers must rise: {seq}");
+            self.visible = seq;
+            let data: Value = serde_json::from_str(data)
+                .unwrap_or_else(|error| panic!("{context}: {error}: {data}"));
+            assert_eq!(data["_eventType"], name, "{context}");
+            assert!(data["timestamp"].is_u64(), "{context}");
+            let session_id = data["sessionId"].as_str().expect("an event has its session");
+            let session = match self.by_id.get(session_id) {
+                Some(session) => *session,
+                None => {
+                    assert_eq!(name, "session-created", "{context}: the first event");
+                    let session = self.sessions.len();
+                    self.sessions.push(Session {
+                        id: session_id.to_owned(),
+                        list: List { ring_size: self.ring_size, ..List::default() },
+                        status: "idle".to_owned(),
+                        agent: data["agent"].as_str().unwrap_or_default().to_owned(),
+                        ..Session::default()
+                    });
+                    self.by_id.insert(session_id.to_owned(), session);
+                    session
+                }
+            };
+            let event = self.events.len();
+            let length = frame.len();
+            self.events.push(Event { seq, session, name: name.to_owned(), frame: frame.into() });
+            self.all.push(seq, event, length, self.batch);
+            let known = &mut self.sessions[session];
+            assert!(!known.closed, "{context}: {name} after session-closed");
+            known.list.push(seq, event, length, self.batch);
+            if data["large"].is_object() {
+                self.tally.hit("large-field");
+            }
+            if data["truncated"] == true {
+                known.truncated = true;
+            }
+            follow(known, name, &data, &mut self.tally, &format!("{context} {seq} {name} {data}"));
+        }
+    }
+
+    /// What must hold once every agent is gone.
+    pub fn check_ended(&self, queued_may_stay: bool) {
+        for session in self.sessions.iter().filter(|session| !session.truncated) {
+            let context = format!("{} {}", self.context, session.id);
+            assert_eq!(session.turn, None, "{context}: a turn was left open");
+            assert!(session.approvals.is_empty(), "{context}: approvals were left open");
+            assert!(session.subagents.is_empty(), "{context}: {:?}", session.subagents);
+            assert!(session.tools.is_empty(), "{context}: {:?}", session.tools);
+            assert!(session.blocks.is_empty() || session.odd, "{context}: {:?}", session.blocks);
+            for (id, fate) in &session.prompts {
+                let waits = !fate.started && queued_may_stay;
+                assert!(fate.ended || waits, "{context}: {id} {fate:?}");
+            }
+        }
+    }
+}
+
+fn text<'a>(data: &'a Value, name: &str) -> &'a str {
+    data[name].as_str().unwrap_or_default()
+}
+
+/// Follows one event: everything that starts ends, once, and nothing ends that did not start.
+fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, context: &str) {
+    if session.truncated {
+        return; // What is missing in one frame can no longer be followed in the others.
+    }
+    if let Some(turn) = data["turnId"].as_str() {
+        let inside = session.turn.as_deref() == Some(turn) || name == "prompt-started";
+        assert!(inside, "{context}: not in turn {:?}", session.turn);
+    }
+    match name {
+        "prompt-queued" => {
+            let id = text(data, "promptId").to_owned();
+            let before = session.prompts.insert(id, Fate::default());
+            assert_eq!(before, None, "{context}: queued twice");
+        }
+        "prompt-started" => {
+            assert_eq!(session.turn, None, "{context}: a turn within a turn");
+            session.turn = Some(text(data, "turnId").to_owned());
+            match data["promptId"].as_str() {
+                Some(id) => {
+                    let fate = session.prompts.get_mut(id).expect("it was queued");
+                    assert_eq!(*fate, Fate::default(), "{context}");
+                    fate.started = true;
+                }
+                None => {
+                    assert_eq!(data["origin"], "agent", "{context}");
+                    tally.hit("unprompted-turn");
+                }
+            }
+        }
+        "prompt-completed" | "prompt-failed" | "prompt-cancelled" => {
+            tally.hit(match name {
+                "prompt-completed" => "prompt-completed",
+                "prompt-failed" => "prompt-failed",
+                _ => "prompt-cancelled",
+            });
+            if data["interrupted"] == true {
+                tally.hit("interrupted");
+            }
+            let ends_turn = data["turnId"].is_string();
+            if ends_turn {
+                session.turn = None;
+                let foreground = session.tools.iter().chain(session.blocks.iter().map(|b| &b.0));
+                assert!(session.odd || foreground.count() == 0, "{context}: left open in its turn");
+            }
+            if let Some(id) = data["promptId"].as_str() {
+                let fate = session.prompts.get_mut(id).expect("it was queued");
+                assert_eq!((fate.ended, fate.started), (false, ends_turn), "{context}");
+                fate.ended = true;
+            } else {
+                assert!(ends_turn, "{context}");
+            }
+        }
+        "session-output" if text(data, "type") != "stderr" && session.turn.is_some() => {
+            let block = (text(data, "messageId").to_owned(), data["block"].as_u64().unwrap_or(0));
+            if session.agent != "lines" && !session.blocks.contains(&block) {
+                session.blocks.push(block);
+            }
+        }
+        "message-block" => {
+            let block = (text(data, "messageId").to_owned(), data["block"].as_u64().unwrap_or(0));
+            session.blocks.retain(|open| *open != block);
+            for replaced in data["replaces"].as_array().into_iter().flatten() {
+                session.blocks.retain(|open| open.0 != replaced.as_str().unwrap_or_default());
+            }
+        }
+        "tool-started" => open(&mut session.tools, text(data, "toolUseId"), context),
+        "tool-progress" => {
+            assert!(session.tools.contains(&text(data, "toolUseId").to_owned()), "{context}");
+        }
+        "tool-completed" => close(&mut session.tools, text(data, "toolUseId"), context),
+        "subagent-started" => open(&mut session.subagents, text(data, "agentId"), context),
+        "subagent-completed" => close(&mut session.subagents, text(data, "agentId"), context),
+        "approval-required" => {
+            let questions = data["input"]["questions"].as_array().into_iter().flatten();
+            session.approvals.push(Open {
+                id: text(data, "approvalId").to_owned(),
+                hash: text(data, "inputHash").to_owned(),
+                questions: questions.map(|one| text(one, "question").to_owned()).collect(),
+                rules: data["suggestions"].clone(),
+            });
+        }
+        "approval-resolved" | "approval-withdrawn" => {
+            tally.hit(match name {
+                "approval-resolved" => "approval-resolved",
+                _ => "approval-withdrawn",
+            });
+            let id = text(data, "approvalId");
+            let at = session.approvals.iter().position(|open| open.id == id);
+            session.approvals.remove(at.unwrap_or_else(|| panic!("{context}: was not open")));
+            session.resolved.push(id.to_owned());
+        }
+        "session-status" => {
+            let status = text(data, "status");
+            if data["reason"] == "changed" {
+                return; // A change of name, mode or model: the status is told as it is.
+            }
+            assert_eq!(text(data, "previous"), session.status, "{context}");
+            if status == "suspended" {
+                tally.hit("suspended");
+            }
+            if data["reason"] == "agents_max" {
+                tally.hit("start-queue-wait");
+            }
+            session.status = status.to_owned();
+        }
+        "session-closed" => {
+            assert_eq!(text(data, "previous"), session.status, "{context}");
+            assert!(session.turn.is_none() && session.approvals.is_empty(), "{context}");
+            assert!(session.tools.is_empty() && session.subagents.is_empty(), "{context}");
+            assert!(session.prompts.values().all(|fate| fate.ended), "{context}");
+            session.closed = true;
+            tally.hit("session-closed");
+        }
+        "session-error" => match text(data, "code") {
+            "line_too_long" => tally.hit("agent-line-dropped"),
+            "agent_start_timeout" => tally.hit("agent-start-timeout"),
+            "approvals_max" => tally.hit("approvals-max"),
+            _ => {}
+        },
+        "session-stalled" => tally.hit("session-stalled"),
+        _ => {}
+    }
+}
+
+#[track_caller]
+fn open(list: &mut Vec<String>, id: &str, context: &str) {
+    assert!(!list.iter().any(|known| known == id), "{context}: started twice");
+    list.push(id.to_owned());
+}
+
+#[track_caller]
+fn close(list: &mut Vec<String>, id: &str, context: &str) {
+    let at = list.iter().position(|known| known == id);
+    list.remove(at.unwrap_or_else(|| panic!("{context}: ended without a start")));
+}

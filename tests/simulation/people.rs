@@ -1,0 +1,656 @@
+//! Who uses the server in this world: clients come, ask, read strictly, stall, vanish and return.
+//!
+//! Everything a client receives is judged here, against the model, as soon as it is read.
+
+use crate::client::{
+    Ask, Connection, Cut, Expect, Follower, Frame, Parsed, Reply, Stream, What, take_frame,
+    take_reply,
+};
+use crate::requests::Draft;
+use crate::world::World;
+use serde_json::Value;
+use std::collections::VecDeque;
+
+const TYPES: &[&str] = &[
+    "session-output",
+    "-session-output",
+    "prompt-completed,prompt-failed,prompt-started",
+    "session-status,-session-status",
+    "-session-output,-message-block",
+];
+
+impl World {
+    // What people do.
+
+    /// A turn's worth of life among the clients.
+    pub fn live(&mut self) {
+        let few = self.model.sessions.iter().filter(|session| !session.closed).count() < 2;
+        if self.connections.len() < self.limits.connections_max as usize + 3 {
+            if self.random.chance(self.faults.clients) {
+                self.visit(few);
+            }
+            if self.random.chance(self.faults.clients / 2) {
+                self.follow();
+            }
+        }
+        let ids: Vec<u64> = self.connections.keys().copied().collect();
+        for id in ids {
+            if self.random.chance(self.faults.reset) {
+                self.hit("client-reset");
+                self.reset(id);
+                continue;
+            }
+            let (stall, poke) = (self.random.chance(self.faults.stall), self.random.chance(2));
+            let connection = self.connections.get_mut(&id).expect("it is here");
+            if stall {
+                connection.stalled = !connection.stalled;
+            }
+            if poke && connection.stream.is_some() && !connection.poked {
+                connection.poked = true;
+                connection.script.push_back(b'x');
+            }
+        }
+    }
+
+    /// A client comes with a few requests.
+    fn visit(&mut self, create: bool) {
+        let count = 1 + self.random.index(5);
+        let mut plan = VecDeque::new();
+        for at in 0..count {
+            let last = at + 1 == count;
+            if last && self.random.chance(120) {
+                plan.push_back(self.asker.bad(&mut self.random));
+                break;
+            }
+            if last && !self.followers.is_empty() && self.random.chance(100) {
+                // A stream behind other requests on one connection.
+                let follower = self.random.index(self.followers.len());
+                if self.followers[follower].connection.is_none() {
+                    self.followers[follower].connection = Some(self.next_id());
+                    plan.push_back(self.stream_request(follower));
+                    break;
+                }
+            }
+            let draft = self.asker.draw(&mut self.random, &self.model, create && at == 0);
+            plan.push_back(self.asker.write(&mut self.random, draft, last));
+        }
+        let mut connection = Connection::new(0, plan);
+        let drip = self.random.chance(self.faults.drip);
+        connection.chunk = match (drip, self.random.below(3)) {
+            (true, _) => 1,
+            (false, 0) => 1 + self.random.index(200),
+            (false, _) => usize::MAX,
+        };
+        if connection.plan.len() > 1 && self.random.chance(self.faults.pipeline) {
+            self.hit("pipelined");
+            while !connection.plan.is_empty() {
+                connection.ask_next();
+            }
+        } else {
+            connection.ask_next();
+        }
+        let streams = |expect: &Expect| matches!(expect.what, What::Stream(_));
+        let has_stream = connection.expects.iter().any(streams)
+            || connection.plan.iter().any(|(_, expect)| streams(expect));
+        if !has_stream && self.random.chance(self.faults.half_close) {
+            connection.ends_input = true;
+            self.hit("client-half-closed");
+        }
+        connection.lingers = self.random.chance(200);
+        self.equip(&mut connection);
+        self.dial(connection);
+    }
+
+    fn equip(&mut self, connection: &mut Connection) {
+        connection.capacity = match self.random.below(3) {
+            0 => 1 + self.random.index(2_000),
+            1 => 1 + self.random.index(64 * 1024),
+            _ => 256 * 1024,
+        };
+        connection.pace = match self.random.below(3) {
+            0 => 1 + self.random.index(1_000),
+            _ => usize::MAX,
+        };
+    }
+
+    /// Somebody begins to follow, or comes back to go on.
+    fn follow(&mut self) {
+        let away: Vec<usize> = (0..self.followers.len())
+            .filter(|follower| self.followers[*follower].connection.is_none())
+            .collect();
+        let follower = if away.is_empty() || self.random.chance(300) {
+            self.new_follower()
+        } else {
+            away[self.random.index(away.len())]
+        };
+        self.followers[follower].connection = Some(self.next_id());
+        let request = self.stream_request(follower);
+        let mut connection = Connection::new(0, VecDeque::from([request]));
+        connection.ask_next();
+        self.equip(&mut connection);
+        self.dial(connection);
+    }
+
+    fn new_follower(&mut self) -> usize {
+        let sessions = self.model.sessions.len();
+        let one = sessions > 0 && self.random.chance(700);
+        let mut follower = Follower {
+            session: one.then(|| self.random.index(sessions)),
+            owners: None,
+            types: None,
+            compact: self.random.chance(100),
+            cursor: None,
+            connection: None,
+        };
+        if !one && sessions > 0 && self.random.chance(400) {
+            let count = 1 + self.random.index(2);
+            follower.owners = Some((0..count).map(|_| self.random.index(sessions)).collect());
+        }
+        if self.random.chance(250) {
+            follower.types = Some(TYPES[self.random.index(TYPES.len())]);
+        }
+        self.followers.push(follower);
+        self.followers.len() - 1
+    }
+
+    fn stream_request(&mut self, at: usize) -> (Vec<u8>, Expect) {
+        let follower = &self.followers[at];
+        let mut path = match follower.session {
+            Some(session) => format!("/api/session/{}/events", self.model.sessions[session].id),
+            None => "/api/events".to_owned(),
+        };
+        let mut query = Vec::new();
+        if let Some(owners) = &follower.owners {
+            let ids: Vec<&str> =
+                owners.iter().map(|owner| &*self.model.sessions[*owner].id).collect();
+            query.push(format!("sessions={},session-0-none", ids.join(",")));
+        }
+        if let Some(types) = follower.types {
+            query.push(format!("types={types}"));
+        }
+        if follower.compact {
+            query.push("view=compact".to_owned());
+        }
+        if !query.is_empty() {
+            path = format!("{path}?{}", query.join("&"));
+        }
+        let mut cursor = follower.cursor.clone();
+        match self.random.below(60) {
+            0 => cursor = Some("nonsense".to_owned()),
+            1 => cursor = Some(format!("000000000000-{}", self.model.visible)),
+            2 => cursor = Some(format!("{}-{}", self.model.epoch, self.model.visible + 1_000_000)),
+            3 => cursor = Some(format!("{}-1", self.model.epoch)),
+            4 => cursor = None,
+            _ => {}
+        }
+        let replay = match self.random.below(4) {
+            0 => "none",
+            1 => "all",
+            _ => "",
+        };
+        let pad = if self.random.chance(50) { 1 + self.random.index(3000) } else { 0 };
+        let ask = Ask { follower: at, cursor, replay, pad };
+        let draft = self.asker.stream(&mut self.random, &self.model, ask, path);
+        self.asker.write(&mut self.random, draft, true)
+    }
+
+    // What people read.
+
+    /// Every client takes what it wants of what has arrived for it.
+    pub fn read_replies(&mut self) {
+        let ids: Vec<u64> = self.connections.keys().copied().collect();
+        for id in ids {
+            let Some(mut connection) = self.connections.remove(&id) else { continue };
+            if self.healed {
+                connection.stalled = false;
+                (connection.pace, connection.chunk) = (usize::MAX, usize::MAX);
+                connection.capacity = connection.capacity.max(64 * 1024);
+            }
+            if !connection.stalled {
+                let count = connection.kernel.len().min(connection.pace);
+                connection.buffer.extend(connection.kernel.drain(..count));
+                connection.writable |= connection.blocked_at.is_some() && connection.room() > 0;
+            }
+            self.parse(&mut connection);
+            let over = connection.output_ended && connection.kernel.is_empty();
+            if over && !connection.stalled && !connection.done {
+                self.ended(&mut connection);
+            }
+            let forgotten = connection.done && connection.key.is_none();
+            if forgotten {
+                if let Some(stream) = &connection.stream {
+                    self.followers[stream.ask.follower].connection = None;
+                }
+            } else {
+                self.connections.insert(id, connection);
+            }
+        }
+    }
+
+    fn parse(&mut self, connection: &mut Connection) {
+        loop {
+            let context = format!("{} connection {}", self.context(), connection.id);
+            if connection.stream.is_some() {
+                match take_frame(&mut connection.buffer) {
+                    Ok(None) => return,
+                    Ok(Some(frame)) => self.frame(connection, &frame, &context),
+                    Err(error) => panic!("{context}: {error}"),
+                }
+                continue;
+            }
+            if connection.buffer.is_empty() {
+                return;
+            }
+            let is_head = connection.expects.front().is_some_and(|expect| expect.head);
+            match take_reply(&mut connection.buffer, is_head) {
+                Err(error) => panic!("{context}: {error}"),
+                Ok(Parsed::More) => return,
+                Ok(Parsed::Interim) => self.hit("expect-continue"),
+                Ok(Parsed::Reply(reply)) => {
+                    let expect = self.take_expect(connection, &reply, &context);
+                    self.replied(connection, expect, &reply, &context);
+                    if connection.expects.is_empty() && !connection.closing {
+                        connection.ask_next();
+                    }
+                    if connection.expects.is_empty() && connection.plan.is_empty() {
+                        self.leave(connection);
+                    }
+                }
+                Ok(Parsed::Stream(reply)) => {
+                    let expect = self.take_expect(connection, &reply, &context);
+                    assert_eq!(reply.status, 200, "{context}");
+                    connection.closing = true;
+                    match expect.what {
+                        What::Stream(ask) => {
+                            self.follow_closed(&ask);
+                            connection.stream = Some(Stream {
+                                ask,
+                                connected: false,
+                                replaying: true,
+                                position: 0,
+                                other: None,
+                                count: 0,
+                                over: false,
+                            });
+                        }
+                        _ => assert!(expect.head, "{context}: a stream that nobody asked for"),
+                    }
+                }
+            }
+        }
+    }
+
+    fn follow_closed(&mut self, ask: &Ask) {
+        let session = self.followers[ask.follower].session;
+        if session.is_some_and(|session| self.model.sessions[session].closed) {
+            self.hit("stream-of-closed-session");
+        }
+    }
+
+    /// A client that has all its answers goes, at once or after a while.
+    fn leave(&mut self, connection: &mut Connection) {
+        if !connection.lingers || self.healed {
+            connection.ends_input = true;
+        }
+    }
+
+    fn take_expect(&mut self, connection: &mut Connection, reply: &Reply, context: &str) -> Expect {
+        let Some(expect) = connection.expects.pop_front() else {
+            panic!("{context}: an answer to nothing: {}", reply.status);
+        };
+        let id = reply.field("x-request-id").unwrap_or_default();
+        let ours = id == expect.id;
+        let close = reply.field("connection") == Some("close");
+        // Refused before its fields were known: the id is made up, and the connection ends.
+        let unread = close && matches!(reply.status, 400 | 408 | 413 | 414 | 431 | 501 | 503 | 505);
+        let bad = matches!(expect.what, What::Bad);
+        assert!(ours || unread || bad, "{context}: {id:?} answers {expect:?} {}", reply.status);
+        let stale = connection.answered.iter().any(|known| known == id);
+        assert!(!id.is_empty() && !stale, "{context}: the id {id:?}, {}", reply.status);
+        if reply.status != 408 && !bad && !unread {
+            assert!(expect.end <= connection.read, "{context}: answered before it was read");
+        }
+        connection.answered.push(id.to_owned());
+        connection.closing |= close;
+        expect
+    }
+
+    fn replied(
+        &mut self,
+        connection: &mut Connection,
+        expect: Expect,
+        reply: &Reply,
+        context: &str,
+    ) {
+        let status = reply.status;
+        let context = format!("{context} {} {:?} {status}", expect.id, expect.what);
+        if status == 408 {
+            assert!(expect.end > connection.read, "{context}: the request was whole");
+            self.hit("client-slow-head");
+            return;
+        }
+        let is_json = reply.field("content-type") == Some("application/json");
+        let body = match (is_json && !expect.head).then(|| reply.json()) {
+            Some(None) => panic!("{context}: no JSON: {:?}", String::from_utf8_lossy(&reply.body)),
+            Some(Some(body)) => body,
+            None => Value::Null,
+        };
+        if status >= 400 && is_json && !expect.head {
+            assert_eq!(body["success"], false, "{context}: {body}");
+            assert!(body["code"].is_string() && body["error"].is_string(), "{context}: {body}");
+        }
+        // A snapshot's cursor stands for what everybody can see.
+        if let Some(cursor) = body["lastEventId"].as_str() {
+            let seq = self.model.seq(cursor).unwrap_or_else(|| panic!("{context}: {body}"));
+            assert!(seq <= self.model.visible, "{context}: ahead of what is visible");
+        }
+        match body["code"].as_str() {
+            Some("sessions_max") => self.hit("sessions-max"),
+            Some("queue_full") => self.hit("queue-full"),
+            _ => {}
+        }
+        self.judge(&expect, status, &body, &context);
+    }
+
+    fn judge(&mut self, expect: &Expect, status: u16, body: &Value, context: &str) {
+        let refusals: &[u16] = &[400, 403, 404, 409, 413, 429, 431, 503];
+        match &expect.what {
+            What::Create if status == 201 => {
+                let id = body["sessionId"].as_str().unwrap_or_default();
+                assert!(self.model.session(id).is_some(), "{context}: told before it was visible");
+            }
+            What::Prompt { session, repeat } if status == 202 => {
+                let id = body["promptId"].as_str().unwrap_or_default();
+                let known = &self.model.sessions[*session];
+                let is_queued = known.prompts.contains_key(id);
+                assert!(is_queued, "{context}: {id} was accepted and never queued");
+                if *repeat {
+                    self.hit("prompt-repeated");
+                }
+                self.hit("held-answer");
+            }
+            What::Approval { session, approval, allow } if status == 200 => {
+                let resolved = self.model.sessions[*session].resolved.contains(approval);
+                assert!(resolved, "{context}: {body}");
+                if !allow {
+                    self.hit("approval-denied");
+                }
+            }
+            What::Delete { .. } if status == 200 => {
+                assert_eq!(body["status"], "stopping", "{context}");
+            }
+            What::Metrics if status == 200 => check_metrics(body, context),
+            What::Plain if matches!(status, 200 | 204 | 304) => {}
+            What::Bad => assert!(status >= 400, "{context}"),
+            _ => assert!(refusals.contains(&status), "{context}: {body}"),
+        }
+    }
+
+    // Streams.
+
+    fn frame(&mut self, connection: &mut Connection, frame: &Frame, context: &str) {
+        let Some(mut stream) = connection.stream.take() else { return };
+        let context = format!("{context} {:?} {frame:?}", stream.ask);
+        assert!(!stream.over, "{context}: after the end");
+        let session = self.followers[stream.ask.follower].session;
+        let told = session.map_or("*", |session| &self.model.sessions[session].id);
+        match &*frame.name {
+            "" => assert!(!stream.connected && stream.ask.pad > 0, "{context}: a comment"),
+            "server-busy" => {
+                assert!(!stream.connected && frame.id.is_none() && frame.retry, "{context}");
+                stream.over = true;
+                self.hit("server-busy");
+            }
+            "connected" => {
+                assert!(!stream.connected && frame.retry, "{context}: connected twice");
+                assert_eq!(frame.data["sessionId"], told, "{context}");
+                self.connected(&mut stream, frame, &context);
+            }
+            "replay-complete" => {
+                assert!(stream.connected && stream.replaying, "{context}");
+                assert_eq!(frame.data["sessionId"], told, "{context}");
+                assert_eq!(frame.data["count"], stream.count, "{context}");
+                stream.replaying = false;
+                self.skip(&mut stream, frame, &context);
+                self.hit("replay-complete");
+            }
+            "heartbeat" => {
+                assert!(stream.connected && !stream.replaying, "{context}");
+                assert_eq!(frame.data["sessionId"], told, "{context}");
+                self.skip(&mut stream, frame, &context);
+                self.hit("heartbeat");
+            }
+            "server-shutdown" => {
+                assert!(stream.connected && frame.retry, "{context}");
+                self.skip(&mut stream, frame, &context);
+                stream.over = true;
+                self.hit("server-shutdown");
+            }
+            _ => self.event(&mut stream, frame, &context),
+        }
+        if let Some(id) = &frame.id {
+            self.followers[stream.ask.follower].cursor = Some(id.clone());
+        }
+        connection.stream = Some(stream);
+    }
+
+    fn next_wanted(&self, follower: usize, seq: u64) -> Option<u64> {
+        let follower = &self.followers[follower];
+        self.model
+            .next_wanted(follower.session, seq, |event| follower.wants(event.session, &event.name))
+    }
+
+    fn event(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
+        let id = frame.id.as_deref().unwrap_or_default();
+        let seq = self.model.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id"));
+        let known = self.model.event(seq).unwrap_or_else(|| panic!("{context}: never visible"));
+        assert_eq!(known.frame, frame.text, "{context}: not what was published");
+        assert!(stream.connected, "{context}: before connected");
+        let next = self.next_wanted(stream.ask.follower, stream.position);
+        if next != Some(seq)
+            && let Some(other) = stream.other
+        {
+            stream.position = other;
+        }
+        stream.other = None;
+        let next = self.next_wanted(stream.ask.follower, stream.position);
+        assert_eq!(next, Some(seq), "{context}: a hole or a repeat behind {}", stream.position);
+        stream.position = seq;
+        stream.count += u64::from(stream.replaying);
+        self.hit("frames-checked");
+    }
+
+    /// A frame that is no event: if it has an id, nothing that is wanted may lie before it.
+    fn skip(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
+        let Some(id) = &frame.id else { return };
+        let seq = self.model.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id"));
+        let from = stream.other.map_or(stream.position, |other| other.max(stream.position));
+        assert!(seq >= stream.position, "{context}: back behind {}", stream.position);
+        let next = self.next_wanted(stream.ask.follower, from);
+        assert!(next.is_none_or(|next| next > seq), "{context}: {next:?} was left out");
+        stream.position = seq.max(from);
+        stream.other = None;
+    }
+
+    fn connected(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
+        stream.connected = true;
+        let follower = &self.followers[stream.ask.follower];
+        let list = self.model.list(follower.session);
+        let id = |name: &str| frame.data[name].as_str().and_then(|id| self.model.seq(id));
+        let latest = id("latestId").unwrap_or(0);
+        let (least, most) = list.evicted_at(latest);
+        let cursor = stream.ask.cursor.as_deref().map(|text| self.model.seq(text));
+        let here = frame.id.as_deref().map(|id| self.model.seq(id).expect("an id of ours"));
+        match (frame.data["resume"].as_str(), cursor) {
+            (Some("ok"), Some(Some(seq))) => {
+                assert!(seq >= least, "{context}: ok, and {least} was forgotten");
+                assert_eq!(here, None, "{context}");
+                stream.position = seq;
+                self.hit("connected-ok");
+            }
+            (Some("gap"), Some(cursor)) => {
+                let truthful = cursor.is_none_or(|seq| seq < most || seq > self.model.visible);
+                assert!(truthful, "{context}: no gap, only {most} was forgotten");
+                let here = here.unwrap_or_else(|| panic!("{context}: a gap without an id"));
+                // It begins no later than the newest bytes do, where it can have them.
+                let newest = list.newest(self.limits.replay_size, latest, most);
+                assert!(here <= newest.max(latest.max(most)), "{context}: beyond {newest}");
+                stream.position = here;
+                self.hit("connected-gap");
+            }
+            (Some("fresh"), None) => {
+                let replay = match (stream.ask.replay, follower.session) {
+                    ("", None) => "none",
+                    (replay, _) => replay,
+                };
+                match replay {
+                    "none" => {
+                        let here = here.unwrap_or_else(|| panic!("{context}: no id"));
+                        assert!(here >= latest && here <= self.model.visible, "{context}");
+                        stream.position = here;
+                    }
+                    "all" => {
+                        stream.position = least;
+                        stream.other = Some(most.min(latest)).filter(|other| *other > least);
+                    }
+                    _ => {
+                        let size = self.limits.replay_size;
+                        stream.position = list.newest(size, latest, least);
+                        let other = list.newest(size, latest, most);
+                        stream.other = Some(other).filter(|other| *other > stream.position);
+                    }
+                }
+                self.hit("connected-fresh");
+            }
+            (resume, cursor) => panic!("{context}: {resume:?} for {cursor:?}"),
+        }
+    }
+
+    // Ends.
+
+    /// The client has read the end of what the server sends.
+    fn ended(&mut self, connection: &mut Connection) {
+        let context =
+            format!("{} connection {} {:?}", self.context(), connection.id, connection.cut);
+        if let Some(stream) = connection.stream.take() {
+            self.stream_ended(connection, &stream, &context);
+            self.followers[stream.ask.follower].connection = None;
+        } else if connection.accepted && !connection.closing {
+            let owed = connection.expects.front().filter(|expect| expect.end <= connection.read);
+            let stalled = connection.cut == Some(Cut::Stalled);
+            if let Some(owed) = owed
+                && !stalled
+                && !self.cut
+            {
+                match &owed.what {
+                    // Lapped before its head was sent, or its client had left.
+                    What::Stream(_) => {}
+                    _ => panic!("{context}: was never answered: {owed:?}"),
+                }
+            }
+            assert!(connection.buffer.is_empty() || stalled || self.cut, "{context}: cut short");
+        }
+        for (_, expect) in &connection.plan {
+            self.forget(expect);
+        }
+        for expect in &connection.expects {
+            self.forget(expect);
+        }
+        connection.plan.clear();
+        connection.done = true;
+        connection.ends_input = true;
+    }
+
+    fn forget(&mut self, expect: &Expect) {
+        if let What::Stream(ask) = &expect.what {
+            self.followers[ask.follower].connection = None;
+        }
+    }
+
+    fn stream_ended(&mut self, connection: &Connection, stream: &Stream, context: &str) {
+        let whole = connection.buffer.is_empty();
+        if stream.over {
+            assert!(whole, "{context}: bytes after the end");
+            return;
+        }
+        if connection.poked || connection.input_ended || self.cut {
+            return;
+        }
+        let follower = &self.followers[stream.ask.follower];
+        let session = follower.session;
+        let closed = session.is_some_and(|session| self.model.sessions[session].closed);
+        match connection.cut {
+            Some(Cut::Stalled) => self.hit("cut-by-stall"),
+            Some(Cut::Flush(evicted)) => {
+                let from = stream.other.map_or(stream.position, |other| other.min(stream.position));
+                let next = self.next_wanted(stream.ask.follower, stream.position);
+                if closed && next.is_none() {
+                    assert!(whole, "{context}: cut in a frame");
+                    return;
+                }
+                let why = format!("closed at {from}, {evicted} is forgotten, next is {next:?}");
+                assert!(from < evicted, "{context} {:?}: {why}, {closed}", stream.ask);
+                self.hit("cut-by-lap");
+            }
+            Some(Cut::Other) if closed => {}
+            cut => panic!("{context}: closed without a reason: {cut:?} at {}", stream.position),
+        }
+    }
+
+    // The end of the world.
+
+    /// A client for every open approval, and nobody else.
+    pub fn settle(&mut self) {
+        for session in 0..self.model.sessions.len() {
+            let known = &self.model.sessions[session];
+            if known.closed || known.approvals.is_empty() || !self.random.chance(300) {
+                continue;
+            }
+            let base = format!("/api/session/{}", known.id);
+            let draft = self.asker.approval(&mut self.random, &self.model, session, base);
+            self.ask(draft);
+        }
+    }
+
+    pub fn ask(&mut self, draft: Draft) {
+        let request = self.asker.write(&mut self.random, draft, true);
+        let mut connection = Connection::new(0, VecDeque::from([request]));
+        connection.ask_next();
+        self.dial(connection);
+    }
+
+    /// Every stream that is open has everything.
+    pub fn check_delivered(&self) {
+        for connection in self.connections.values() {
+            let Some(stream) = connection.stream.as_ref().filter(|stream| stream.connected) else {
+                continue;
+            };
+            if connection.key.is_none() || stream.over {
+                continue;
+            }
+            let next = self.next_wanted(stream.ask.follower, stream.position);
+            let next = next.filter(|_| stream.other.is_none());
+            let context = self.context();
+            assert_eq!(next, None, "{context}: {} lacks events: {:?}", connection.id, stream.ask);
+            assert!(!stream.replaying, "{context}: {} still replays", connection.id);
+            assert!(connection.buffer.is_empty(), "{context}: {} in a frame", connection.id);
+        }
+    }
+}
+
+fn check_metrics(body: &Value, context: &str) {
+    let number = |at: &str| {
+        body.pointer(at).and_then(Value::as_u64).unwrap_or_else(|| panic!("{context}: {at}"))
+    };
+    let sum = |at: &str| {
+        let members = body.pointer(at).and_then(Value::as_object);
+        let members = members.unwrap_or_else(|| panic!("{context}: {at}"));
+        (members.values().filter_map(Value::as_u64).sum::<u64>(), members.len() as u64)
+    };
+    let open = number("/sse/totalCreated") - number("/sse/totalClosed");
+    assert_eq!(open, number("/sse/totalConnections"), "{context}: {body}");
+    assert_eq!(open, number("/sse/activeHeartbeats"), "{context}: {body}");
+    assert_eq!(sum("/sse/sessions"), (open, number("/sse/totalSessions")), "{context}: {body}");
+    assert_eq!(sum("/eventBus/eventsByType").0, number("/eventBus/eventsEmitted"), "{context}");
+    assert_eq!(sum("/eventBus/listenerCounts").0, number("/eventBus/activeListeners"), "{context}");
+}

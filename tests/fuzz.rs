@@ -129,7 +129,7 @@ fn every_seed_whole_and_damaged_holds_what_its_oracle_promises() {
             _ => 4_000,
         };
         for number in 1..=rounds {
-            let mut random = Random(number * 0x9e37_79b9_7f4a_7c15 | 1);
+            let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number) | 1);
             let mut input = seeds[random.below(seeds.len())].clone();
             for _ in 0..=random.below(4) {
                 damage(&mut random, &mut input);

@@ -718,6 +718,27 @@ fn a_request_whose_sender_has_gone_changes_nothing_while_there_are_agents() {
 }
 
 #[test]
+fn what_an_agent_leaves_behind_is_held_off_when_the_agent_is_gone() {
+    let server = shell(&[]);
+    let (session, other) = (server.create(), server.create());
+    let (out, go) = (server.scratch.join("root/out"), server.scratch.join("root/go"));
+    let prompt = curl_prompt(&format!("http://{}", server.address), "", &other);
+    // Without our variables and in a session of its own nothing says whose it was.
+    let script = format!(
+        "while [ ! -e {go} ]; do sleep 0.05; done\n{prompt} > {out}.new\nmv {out}.new {out}\n"
+    );
+    std::fs::write(server.scratch.join("root/later.sh"), script).unwrap();
+    run(&server, &session, "(env -i PATH=\"$PATH\" setsid sh later.sh > /dev/null 2>&1 &)");
+    eventually("the agent is gone", || server.metrics()["server"]["agents"] == 0);
+    std::fs::write(&go, "").unwrap();
+    eventually("it has tried", || std::path::Path::new(&out).exists());
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "told 403\n");
+    assert_eq!(server.status(&other), "idle");
+    // Nobody is left, so even one who does not wait is believed.
+    server.prompt(&other, "true");
+}
+
+#[test]
 fn an_agent_may_do_what_its_user_may_where_the_user_says_so() {
     let server = shell(&["--allow-agent-access"]);
     let (session, other) = (server.create(), server.create());

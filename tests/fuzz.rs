@@ -35,13 +35,16 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             seeds.extend(tables::FIELDS.iter().map(|(_, fields, _)| {
                 [b"POST / HTTP/1.1\r\nHost: localhost\r\n", *fields, b"\r\n"].concat()
             }));
-            seeds.extend(tables::HOSTS.iter().map(|(_, host, _)| {
-                [b"GET / HTTP/1.1\r\nHost: ", *host, b"\r\n\r\n"].concat()
-            }));
+            seeds.extend(
+                tables::HOSTS
+                    .iter()
+                    .map(|(_, host, _)| [b"GET / HTTP/1.1\r\nHost: ", *host, b"\r\n\r\n"].concat()),
+            );
         }
         "body" => seeds.extend(tables::BODIES.iter().map(|(_, body, ..)| body.to_vec())),
         "target" => {
-            seeds.extend(tables::TARGETS.iter().map(|(_, _, target, _)| target.as_bytes().to_vec()));
+            seeds
+                .extend(tables::TARGETS.iter().map(|(_, _, target, _)| target.as_bytes().to_vec()));
             seeds.extend(tables::HOSTS.iter().map(|(_, host, _)| host.to_vec()));
         }
         "lines" => {
@@ -60,7 +63,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             let folder = std::fs::read_dir(root().join("tests/fixtures/claude")).unwrap();
             let files = folder.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
             seeds.extend(files.map(|path| std::fs::read(path).unwrap()));
-            seeds.extend([&b"{}"[..], b"null", b"\xff", b"{\"type\":\"user\"}"].map(<[u8]>::to_vec));
+            seeds
+                .extend([&b"{}"[..], b"null", b"\xff", b"{\"type\":\"user\"}"].map(<[u8]>::to_vec));
         }
         "server" => {
             // Connect, create, the disk answers, prompt, stream, the agent's lines, its exit.

@@ -85,10 +85,7 @@ fn access(head: &Head, data: &[u8]) {
     }
 }
 
-fn in_pieces(
-    data: &[u8],
-    cuts: impl Iterator<Item = usize>,
-) -> Result<Option<Head>, BadRequest> {
+fn in_pieces(data: &[u8], cuts: impl Iterator<Item = usize>) -> Result<Option<Head>, BadRequest> {
     let mut scanned = 0;
     for cut in cuts.chain([data.len()]) {
         let result = head::parse(&data[..cut], &mut scanned, &HEAD_LIMITS);
@@ -428,7 +425,8 @@ impl Play {
             version: "0",
         };
         let epoch = sse::Epoch::new(1);
-        let birth = Birth { seed: 1, epoch, first_seq: 1, now_ms: 1000, wall_ms: 1_700_000_000_000 };
+        let birth =
+            Birth { seed: 1, epoch, first_seq: 1, now_ms: 1000, wall_ms: 1_700_000_000_000 };
         let server = Server::new(limits, config, birth);
         let session = "none".to_owned();
         let (connections, agents, disk) = (Vec::new(), Vec::new(), Vec::new());
@@ -466,7 +464,9 @@ impl Play {
             }
             4 => some(&self.connections).into_iter().for_each(|key| self.server.peer_ended(key)),
             5 => {
-                some(&self.connections).into_iter().for_each(|key| self.server.connection_lost(key));
+                some(&self.connections)
+                    .into_iter()
+                    .for_each(|key| self.server.connection_lost(key));
             }
             6 => {
                 self.now_ms += 1 << (number % 18);

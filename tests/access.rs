@@ -390,6 +390,8 @@ fn what_is_done_with_a_token_bears_its_name() {
     let body = json!({"decision": "allow", "inputHash": required.data["inputHash"]}).to_string();
     guarded.send(&guarded.answer, "POST", &path, &body).expect(200);
     assert_eq!(stream.until_name("approval-resolved").text("by"), "phone");
+    let told = guarded.send(&guarded.answer, "GET", "/api/capabilities", "").expect(200).json();
+    assert_eq!(told["access"], json!({"tokens": true, "name": "phone", "scope": "answer"}));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::connection::{Output, Peer};
 use sidestream::core::effect::{
-    DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
+    self, DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
@@ -90,7 +90,7 @@ impl World {
                 agent("broken", Dialect::Claude, Err("it is not installed".to_owned())),
             ],
             commands: vec![String::new(), String::new(), "cat".to_owned(), String::new()],
-            access: Access { own_uid: 1000, trusted_uids: Vec::new() },
+            access: Access { own_uid: 1000, ..Access::default() },
             base_path: String::new(),
             allow_bypass: random.chance(300),
             allow_persistent_rules: false,
@@ -282,6 +282,8 @@ impl World {
                     assert!(self.listening, "{}: closed twice", self.context());
                     self.listening = false;
                 }
+                // The people of this world are no agents.
+                Effect::WhoIs(key) => self.server.asker_known(key, effect::Asker::Outside),
                 Effect::Log(_) => {}
             }
         }

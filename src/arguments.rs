@@ -45,6 +45,7 @@ Agents
   --raw-events          tell every line of an agent verbatim, too [no]
 
 Access
+  --trust DIR           let this directory's own hooks and MCP commands run unasked, repeatable
   --token-file FILE     ask everybody for a token; lines NAME SCOPE sha256:HEX, as `token add`
                         writes them [none: only our own user's processes are served]
   --trust-uid UID       also serve processes of this user, repeatable [only our own]
@@ -141,6 +142,8 @@ pub struct Arguments {
     pub allow_bypass: bool,
     /// Users beside our own whose processes are served.
     pub trust_uids: Vec<u32>,
+    /// Directories whose own hooks and MCP commands may run without being asked about.
+    pub trust: Vec<PathBuf>,
     /// Where the tokens' hashes stand; `None`: nobody is asked for one.
     pub token_file: Option<PathBuf>,
     /// Where people find us. Its base path is `base_path`.
@@ -258,6 +261,7 @@ const OPTIONS: &[(&str, Arity)] = &[
     ("agent-env", Arity::Many(b',')),
     ("allow-bypass", Arity::Switch),
     ("raw-events", Arity::Switch),
+    ("trust", Arity::Many(b':')),
     ("trust-uid", Arity::Many(b',')),
     ("token-file", Arity::One),
     ("public-url", Arity::One),
@@ -579,6 +583,7 @@ impl Arguments {
             "agent-env" => self.agent_env.push(variable_name(given)?),
             "allow-bypass" => self.allow_bypass = given.switch()?,
             "raw-events" => self.raw_events = given.switch()?,
+            "trust" => self.trust.push(given.path()?),
             "trust-uid" => {
                 let uid = digits(given.text()?).and_then(|uid| u32::try_from(uid).ok());
                 // The last one is the kernel's word for "no user".
@@ -622,6 +627,7 @@ impl Default for Arguments {
             base_path: String::new(),
             agent_env: Vec::new(),
             allow_bypass: false,
+            trust: Vec::new(),
             trust_uids: Vec::new(),
             token_file: None,
             public_url: None,

@@ -12,3 +12,4 @@ pub mod shim;
 pub mod signals;
 pub mod sys;
 pub mod token_file;
+pub mod trust;

@@ -17,6 +17,7 @@ use sidestream::wire::claude;
 use sidestream::wire::head::{self, BadRequest, Framing, Head, HeadLimits, Method, Version};
 use sidestream::wire::sse::{self, EventId};
 use sidestream::wire::target;
+use std::collections::BTreeSet;
 
 /// Inputs longer than this are cut: all splits of one cost its square.
 const SPLIT_SIZE_MAX: usize = 600;
@@ -359,7 +360,11 @@ pub fn server(data: &[u8]) {
 }
 
 /// What requests the fuzzer need not find by itself.
-const REQUESTS: [(&str, &str, &str); 12] = [
+const REQUESTS: [(&str, &str, &str); 16] = [
+    ("POST", "/api/session/ID/fork", ""),
+    ("POST", "/api/session/ID/archive", ""),
+    ("POST", "/api/session/ID/unarchive", ""),
+    ("GET", "/api/directories?path=/w", ""),
     ("POST", "/api/sessions", "{\"workingDir\":\"/w\"}"),
     ("GET", "/api/session/ID/events", ""),
     ("POST", "/api/session/ID/prompt", "{\"command\":\"x\"}"),
@@ -422,6 +427,9 @@ impl Play {
             allow_bypass: false,
             allow_persistent_rules: false,
             raw_events: false,
+            trusted_dirs: Vec::new(),
+            trusted: BTreeSet::new(),
+            roots: vec!["/w".into()],
             version: "0",
         };
         let epoch = sse::Epoch::new(1);
@@ -531,6 +539,17 @@ impl Play {
                 DiskRequest::Directory { ticket, path } => {
                     DiskReply::Directory { ticket, result: Ok(path) }
                 }
+                DiskRequest::List { ticket, path } => {
+                    DiskReply::Listed { ticket, result: Ok((path, vec!["a".to_owned()])) }
+                }
+                DiskRequest::LookForTrust { session, .. } => {
+                    let commands = match self.asker % 2 {
+                        0 => Vec::new(),
+                        _ => vec!["hook: rm".to_owned()],
+                    };
+                    DiskReply::Trust { session, commands, hash: "h".to_owned() }
+                }
+                DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
                 DiskRequest::Sweep { agent, .. } => DiskReply::Swept { agent, killed: 0 },
             });
             self.apply();

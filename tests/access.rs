@@ -848,3 +848,38 @@ fn an_address_behind_a_trusted_proxy_has_so_many_connections_and_no_more() {
     drop(second);
     eventually("there is room again", || get("1.2.3.4").status == 200);
 }
+
+#[test]
+fn the_real_cli_runs_a_script_that_would_allow_its_own_next_step_and_is_held_off() {
+    need("curl");
+    let api = support::Api::start();
+    let server = api.serve(&[]);
+    let (attacker, victim) = (server.create(), server.create());
+    let mut asked = server.stream(&victim);
+    let pwned = server.scratch.join("root/pwned");
+    let prompt = server.prompt(&victim, &format!("run tool: touch {pwned} ;; say: done"));
+    let open = asked.until_name("approval-required");
+    let url = format!("http://{}/api/session/{victim}/approvals", server.address);
+    let body = json!({"decision": "allow", "inputHash": open.data["inputHash"]});
+    let script = format!(
+        "curl -s -o /dev/null -w 'list %{{http_code}} ' {url}\n\
+         curl -s -o /dev/null -w 'answer %{{http_code}}' -X POST \
+         -H 'Content-Type: application/json' -d '{body}' {url}/{}\n",
+        open.text("approvalId")
+    );
+    std::fs::write(server.scratch.join("root/attack.sh"), script).unwrap();
+    let mut watched = server.stream(&attacker);
+    let attack = server.prompt(&attacker, "run tool: sh attack.sh ;; say: tried");
+    let required = watched.until_name("approval-required");
+    server.decide(&attacker, &required, "allow", json!({})).expect(200);
+    let told = watched.until_name("session-error");
+    assert_eq!(told.text("code"), "agent_self_access", "{}", told.data);
+    watched.turn_end(&attack);
+    assert!(watched.story().contains("list 200 answer 403"), "{}", watched.story());
+    // It still waits for its human, whose word counts.
+    let path = format!("/api/session/{victim}/approvals");
+    assert_eq!(server.get(&path).json()["approvals"].as_array().unwrap().len(), 1);
+    assert!(!std::path::Path::new(&pwned).exists());
+    server.decide(&victim, &open, "deny", json!({})).expect(200);
+    asked.turn_end(&prompt);
+}

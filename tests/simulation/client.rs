@@ -13,6 +13,7 @@ pub enum What {
     Delete { session: usize },
     Metrics,
     Plain,
+    Poll(Ask),
     /// Not a request, or one that is refused: the connection may end with the answer.
     Bad,
     Stream(Ask),
@@ -47,6 +48,8 @@ pub struct Stream {
     /// Another place where the stream may begin, as long as nothing was delivered.
     pub other: Option<u64>,
     pub count: u64,
+    /// Sessions that it asked for and that it was told are none.
+    pub unknown: Vec<usize>,
     /// The server said that this is the end.
     pub over: bool,
 }
@@ -98,6 +101,8 @@ pub struct Connection {
     pub inbox: VecDeque<u8>,
     pub sent: usize,
     pub read: usize,
+    /// How much of it the server had read when it said that it came too late.
+    pub late_at: usize,
     pub ends_input: bool,
     pub input_ended: bool,
     pub input_end_told: bool,
@@ -136,6 +141,7 @@ impl Connection {
             inbox: VecDeque::new(),
             sent: 0,
             read: 0,
+            late_at: 0,
             ends_input: false,
             input_ended: false,
             input_end_told: false,

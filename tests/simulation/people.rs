@@ -270,6 +270,7 @@ impl World {
                                 position: 0,
                                 other: None,
                                 count: 0,
+                                unknown: Vec::new(),
                                 over: false,
                             });
                         }
@@ -325,7 +326,7 @@ impl World {
         let status = reply.status;
         let context = format!("{context} {} {:?} {status}", expect.id, expect.what);
         if status == 408 {
-            assert!(expect.end > connection.read, "{context}: the request was whole");
+            assert!(expect.end > connection.late_at, "{context}: the request was whole");
             self.hit("client-slow-head");
             return;
         }
@@ -434,10 +435,10 @@ impl World {
         connection.stream = Some(stream);
     }
 
-    fn next_wanted(&self, follower: usize, seq: u64) -> Option<u64> {
-        let follower = &self.followers[follower];
+    fn next_wanted(&self, stream: &Stream, seq: u64) -> Option<u64> {
+        let follower = &self.followers[stream.ask.follower];
         self.model.next_wanted(follower.session, seq, |event| {
-            follower.wants(event.session, &event.name)
+            follower.wants(event.session, &event.name) && !stream.unknown.contains(&event.session)
         })
     }
 
@@ -447,16 +448,16 @@ impl World {
         let known = self.model.event(seq).unwrap_or_else(|| panic!("{context}: never visible"));
         assert_eq!(known.frame, frame.text, "{context}: not what was published");
         assert!(stream.connected, "{context}: before connected");
-        let next = self.next_wanted(stream.ask.follower, stream.position);
+        let next = self.next_wanted(stream, stream.position);
         if next != Some(seq)
             && let Some(other) = stream.other
         {
             stream.position = other;
         }
-        stream.other = None;
-        let next = self.next_wanted(stream.ask.follower, stream.position);
-        assert_eq!(next, Some(seq), "{context}: a hole or a repeat behind {}", stream.position);
-        stream.position = seq;
+        let next = self.next_wanted(stream, stream.position);
+        let (at, other) = (stream.position, stream.other);
+        assert_eq!(next, Some(seq), "{context}: a hole or a repeat behind {at} {other:?}");
+        (stream.position, stream.other) = (seq, None);
         stream.count += u64::from(stream.replaying);
         self.hit("frames-checked");
     }
@@ -467,7 +468,7 @@ impl World {
         let seq = self.model.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id"));
         let from = stream.other.map_or(stream.position, |other| other.max(stream.position));
         assert!(seq >= stream.position, "{context}: back behind {}", stream.position);
-        let next = self.next_wanted(stream.ask.follower, from);
+        let next = self.next_wanted(stream, from);
         assert!(next.is_none_or(|next| next > seq), "{context}: {next:?} was left out");
         stream.position = seq.max(from);
         stream.other = None;
@@ -475,6 +476,9 @@ impl World {
 
     fn connected(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
         stream.connected = true;
+        let unknown = frame.data["unknown"].as_array().into_iter().flatten();
+        stream.unknown =
+            unknown.filter_map(|id| self.model.session(id.as_str().unwrap_or_default())).collect();
         let follower = &self.followers[stream.ask.follower];
         let list = self.model.list(follower.session);
         let id = |name: &str| frame.data[name].as_str().and_then(|id| self.model.seq(id));
@@ -584,7 +588,7 @@ impl World {
             Some(Cut::Stalled) => self.hit("cut-by-stall"),
             Some(Cut::Flush(evicted)) => {
                 let from = stream.other.map_or(stream.position, |other| other.min(stream.position));
-                let next = self.next_wanted(stream.ask.follower, stream.position);
+                let next = self.next_wanted(stream, stream.position);
                 if closed && next.is_none() {
                     assert!(whole, "{context}: cut in a frame");
                     return;
@@ -629,7 +633,7 @@ impl World {
             if connection.key.is_none() || stream.over {
                 continue;
             }
-            let next = self.next_wanted(stream.ask.follower, stream.position);
+            let next = self.next_wanted(stream, stream.position);
             let next = next.filter(|_| stream.other.is_none());
             let context = self.context();
             assert_eq!(next, None, "{context}: {} lacks events: {:?}", connection.id, stream.ask);

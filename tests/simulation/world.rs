@@ -450,6 +450,9 @@ impl World {
                 return self.server.blocked(key);
             }
             connection.kernel.extend(&parts);
+            if parts.windows(13).any(|text| text == b"HTTP/1.1 408 ") {
+                connection.late_at = connection.read;
+            }
             left = left.saturating_sub(parts.len());
             self.mix(&id.to_le_bytes());
             self.mix(&parts);

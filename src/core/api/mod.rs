@@ -544,13 +544,6 @@ impl Server {
     pub(super) fn answer_bad(&mut self, exchange: &mut Exchange, bad: BadRequest) {
         self.name_unfinished(exchange);
         exchange.close = true;
-        if exchange.has_head().is_some() {
-            let (head, input) = (*exchange.head(), std::mem::take(&mut exchange.input));
-            self.name_request(exchange, &head, &input);
-            exchange.input = input;
-        } else {
-            exchange.request_id = format!("{:016x}", self.random.bits());
-        }
         let mut problem = Problem::from(bad);
         if bad == BadRequest::BodyTooLarge {
             let size_max = self.limits.body_size_max;
@@ -564,7 +557,6 @@ impl Server {
     pub(super) fn answer_late(&mut self, exchange: &mut Exchange) {
         self.name_unfinished(exchange);
         exchange.close = true;
-        exchange.request_id = format!("{:016x}", self.random.bits());
         let sentence = "the request did not arrive in time";
         let problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
         self.write_problem(exchange, &problem);
@@ -575,7 +567,6 @@ impl Server {
         self.name_unfinished(exchange);
         exchange.close = true;
         exchange.stage = Stage::Ending;
-        exchange.request_id = format!("{:016x}", self.random.bits());
         let sentence = "too many request bodies are on their way; try again soon";
         let problem = Problem::limited(Status::SERVICE_UNAVAILABLE, "bodies_max", sentence);
         self.write_problem(exchange, &problem);

@@ -499,7 +499,9 @@ impl World {
                 let here = here.unwrap_or_else(|| panic!("{context}: a gap without an id"));
                 // It begins no later than the newest bytes do, where it can have them.
                 let newest = list.newest(self.limits.replay_size, latest, most);
-                assert!(here <= newest.max(latest.max(most)), "{context}: beyond {newest}");
+                let next = self.model.next_wanted(follower.session, newest, |_| true);
+                let all = next.is_none_or(|next| here < next || newest >= latest);
+                assert!(all && here <= self.model.visible, "{context}: beyond {newest}");
                 stream.position = here;
                 self.hit("connected-gap");
             }
@@ -604,10 +606,15 @@ impl World {
 
     // The end of the world.
 
-    /// A client for every open approval, and nobody else.
+    /// A human for every open approval, and for agents that never end their turns.
     pub fn settle(&mut self) {
         for session in 0..self.model.sessions.len() {
             let known = &self.model.sessions[session];
+            if known.is_running() && known.approvals.is_empty() && self.random.chance(3) {
+                let draft = Draft::interrupt(&known.id);
+                self.ask(draft);
+                continue;
+            }
             if known.closed || known.approvals.is_empty() || !self.random.chance(300) {
                 continue;
             }

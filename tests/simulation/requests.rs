@@ -49,6 +49,10 @@ impl Draft {
         Draft { method: "GET", target: target.into(), fields: String::new(), body: None, what }
     }
 
+    pub fn interrupt(id: &str) -> Draft {
+        Draft::post(format!("/api/session/{id}/interrupt"), &json!({}), What::Plain)
+    }
+
     fn post(target: String, body: &Value, what: What) -> Draft {
         let body = Some(body.to_string());
         Draft { method: "POST", target, fields: String::new(), body, what }

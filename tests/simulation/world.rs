@@ -754,6 +754,30 @@ impl World {
         }
     }
 
+    /// What keeps it busy.
+    pub fn describe(&self) -> String {
+        let sessions = self.model.sessions.iter().filter(|session| !session.closed);
+        let sessions: Vec<_> = sessions
+            .map(|one| (&one.status, one.is_running(), one.queued().count(), one.approvals.len()))
+            .collect();
+        let processes = self.processes.values();
+        let processes: Vec<_> = processes
+            .map(|one| (one.due, one.exit, one.stdin_closed, one.stdin.len(), one.has_news()))
+            .collect();
+        let connections: Vec<_> = self
+            .connections
+            .values()
+            .map(|one| (one.id, one.key, one.stream.is_some(), one.kernel.len(), one.expects.len()))
+            .collect();
+        let due = self.server.next_due();
+        format!(
+            "now {} due {due:?} work {} inputs {}\n{sessions:?}\n{processes:?}\n{connections:?}",
+            self.now_ms,
+            self.server.has_work(),
+            self.inputs
+        )
+    }
+
     /// What the world still holds for the server.
     pub fn leftovers(&self) -> (usize, usize, usize) {
         (self.by_key.len(), self.processes.len(), self.disk.len())

@@ -110,7 +110,10 @@ pub struct Connection {
     pub readable: bool,
     pub queued: bool,
     pub writable: bool,
-    pub blocked_at: Option<u64>,
+    /// It was full when it was last written to.
+    pub blocked: bool,
+    /// When it last took something.
+    pub progress_at: u64,
     // From the server to the client.
     pub kernel: VecDeque<u8>,
     pub capacity: usize,
@@ -148,7 +151,8 @@ impl Connection {
             readable: false,
             queued: false,
             writable: false,
-            blocked_at: None,
+            blocked: false,
+            progress_at: 0,
             kernel: VecDeque::new(),
             capacity: 64 * 1024,
             pace: usize::MAX,

@@ -209,7 +209,7 @@ impl World {
             if !connection.stalled {
                 let count = connection.kernel.len().min(connection.pace);
                 connection.buffer.extend(connection.kernel.drain(..count));
-                connection.writable |= connection.blocked_at.is_some() && connection.room() > 0;
+                connection.writable |= connection.blocked && connection.room() > 0;
             }
             self.parse(&mut connection);
             let over = connection.output_ended && connection.kernel.is_empty();
@@ -552,10 +552,21 @@ impl World {
                 match &owed.what {
                     // Lapped before its head was sent, or its client had left.
                     What::Stream(_) => {}
-                    _ => panic!("{context}: was never answered: {owed:?}"),
+                    _ => panic!(
+                        "{context}: was never answered: {owed:?} of {:?}, read {}, input ended {} \
+                         {}, answered {:?}",
+                        connection.expects,
+                        connection.read,
+                        connection.input_ended,
+                        connection.input_end_told,
+                        connection.answered
+                    ),
                 }
             }
-            assert!(connection.buffer.is_empty() || stalled || self.cut, "{context}: cut short");
+            let text = String::from_utf8_lossy(&connection.buffer);
+            let streams = connection.ask().is_some(); // Its session was forgotten.
+            let whole = text.is_empty() || stalled || self.cut || streams;
+            assert!(whole, "{context}: cut short: {:?} {text:?}", connection.expects);
         }
         for (_, expect) in &connection.plan {
             self.forget(expect);

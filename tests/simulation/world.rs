@@ -303,9 +303,8 @@ impl World {
         };
         self.stale.push(key);
         let connection = self.connections.get_mut(&id).expect("it is open");
-        let stalled = connection
-            .blocked_at
-            .is_some_and(|at| self.now_ms >= at + self.limits.write_stall_ms);
+        let due = connection.progress_at + self.limits.write_stall_ms;
+        let stalled = connection.blocked && self.now_ms >= due;
         connection.key = None;
         connection.cut = Some(if stalled { Cut::Stalled } else { cut });
         connection.output_ended = true;
@@ -446,10 +445,11 @@ impl World {
             assert!(!connection.output_ended, "output after the end of output");
             if parts.is_empty() {
                 assert_eq!(room, 0, "there was nothing to write");
-                connection.blocked_at = Some(self.now_ms);
+                connection.blocked = true;
                 return self.server.blocked(key);
             }
             connection.kernel.extend(&parts);
+            connection.progress_at = self.now_ms;
             if parts.windows(13).any(|text| text == b"HTTP/1.1 408 ") {
                 connection.late_at = connection.read;
             }
@@ -475,7 +475,7 @@ impl World {
             connection.readable |= edge;
             let writable = std::mem::take(&mut connection.writable);
             if writable {
-                connection.blocked_at = None;
+                connection.blocked = false;
             }
             if edge {
                 self.queue(key);

@@ -13,7 +13,7 @@ pub enum What {
     Delete { session: usize },
     Metrics,
     Plain,
-    Poll(Ask),
+    Poll { session: Option<usize>, after: u64, types: Option<&'static str> },
     /// Not a request, or one that is refused: the connection may end with the answer.
     Bad,
     Stream(Ask),

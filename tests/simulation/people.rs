@@ -6,6 +6,7 @@ use crate::client::{
     Ask, Connection, Cut, Expect, Follower, Frame, Parsed, Reply, Stream, What, take_frame,
     take_reply,
 };
+use crate::model::Model;
 use crate::requests::Draft;
 use crate::world::World;
 use serde_json::Value;
@@ -71,7 +72,10 @@ impl World {
                     break;
                 }
             }
-            let draft = self.asker.draw(&mut self.random, &self.model, create && at == 0);
+            let draft = match self.random.chance(100) {
+                true => self.poll_request(),
+                false => self.asker.draw(&mut self.random, &self.model, create && at == 0),
+            };
             plan.push_back(self.asker.write(&mut self.random, draft, last));
         }
         let mut connection = Connection::new(0, plan);
@@ -192,6 +196,72 @@ impl World {
         let ask = Ask { follower: at, cursor, replay, pad };
         let draft = self.asker.stream(&mut self.random, &self.model, ask, path);
         self.asker.write(&mut self.random, draft, true)
+    }
+
+    /// A long poll, on behalf of nobody in particular.
+    fn poll_request(&mut self) -> Draft {
+        let sessions = self.model.sessions.len();
+        let session = (sessions > 0).then(|| self.random.index(sessions));
+        let session = session.filter(|_| self.random.chance(700));
+        let path = match session {
+            Some(session) => format!("/api/session/{}/events/poll", self.model.sessions[session].id),
+            None => "/api/events/poll".to_owned(),
+        };
+        let wait = self.random.below(4) * 5;
+        let back = self.random.below(300);
+        let seq = self.model.visible.saturating_sub(if back < 150 { 0 } else { back }).max(1);
+        let after = format!("{}-{seq}", self.model.epoch);
+        let types = match self.random.chance(200) {
+            true => Some(TYPES[self.random.index(TYPES.len())]),
+            false => None,
+        };
+        let query = types.map_or(String::new(), |types| format!("&types={types}"));
+        let target = format!("{path}?after={after}&wait={wait}{query}");
+        Draft::get(target, What::Poll { session, after: seq, types })
+    }
+
+    /// What a long poll was told: everything behind its cursor, in order, without a hole.
+    fn polled(&mut self, expect: &Expect, body: &Value, context: &str) {
+        let What::Poll { session, after, types } = expect.what else { return };
+        let next = body["next"].as_str().and_then(|id| self.model.seq(id));
+        let next = next.unwrap_or_else(|| panic!("{context}: no cursor: {body}"));
+        let reader = Follower {
+            session,
+            owners: None,
+            types,
+            compact: false,
+            cursor: None,
+            connection: None,
+        };
+        let wanted = |model: &Model, seq: u64| {
+            model.next_wanted(session, seq, |event| reader.wants(event.session, &event.name))
+        };
+        let events = body["events"].as_array().unwrap_or_else(|| panic!("{context}: {body}"));
+        let mut at = after;
+        for (number, event) in events.iter().enumerate() {
+            let seq = self.model.seq(event["id"].as_str().unwrap_or_default());
+            let seq = seq.unwrap_or_else(|| panic!("{context}: {event}"));
+            let follows = wanted(&self.model, at) == Some(seq);
+            let gap = number == 0 && body["resume"] == "gap";
+            assert!(follows || gap, "{context}: a hole before {seq} behind {at}");
+            let known = self.model.event(seq).expect("it is visible");
+            let frame = known.frame.trim_end();
+            let data: Value = frame
+                .split_once("\ndata: ")
+                .and_then(|(_, data)| serde_json::from_str(data).ok())
+                .unwrap_or_default();
+            assert!(data == event["data"] && event["event"] == *known.name, "{context}: {event}");
+            at = seq;
+        }
+        if events.is_empty() {
+            let left_out = wanted(&self.model, at).is_some_and(|seq| seq <= next);
+            let gap = body["resume"] == "gap";
+            assert!(!left_out || gap, "{context}: {next} passes over events");
+            self.hit("poll-empty");
+        } else {
+            assert_eq!(next, at, "{context}");
+            self.hit("poll-events");
+        }
     }
 
     // What people read.
@@ -360,8 +430,13 @@ impl World {
                 let id = body["sessionId"].as_str().unwrap_or_default();
                 assert!(self.model.session(id).is_some(), "{context}: told before it was visible");
             }
-            What::Prompt { session, repeat } if status == 202 => {
+            What::Prompt { session, repeat } if matches!(status, 200 | 202) => {
                 let id = body["promptId"].as_str().unwrap_or_default();
+                if body["event"].is_string() {
+                    let ended = self.model.sessions[*session].prompts.get(id);
+                    assert!(ended.is_some_and(|fate| fate.ended), "{context}: {body}");
+                    self.hit("prompt-waited");
+                }
                 let known = &self.model.sessions[*session];
                 let is_queued = known.prompts.contains_key(id);
                 assert!(is_queued, "{context}: {id} was accepted and never queued");
@@ -380,6 +455,7 @@ impl World {
             What::Delete { .. } if status == 200 => {
                 assert_eq!(body["status"], "stopping", "{context}");
             }
+            What::Poll { .. } if status == 200 => self.polled(expect, body, context),
             What::Metrics if status == 200 => check_metrics(body, context),
             What::Plain if matches!(status, 200 | 204 | 304) => {}
             What::Bad => assert!(status >= 400, "{context}"),
@@ -636,6 +712,11 @@ impl World {
     }
 
     pub fn ask(&mut self, draft: Draft) {
+        // Readers may hold every slot there is: one of them makes room.
+        if self.connections.len() >= self.limits.connections_max as usize {
+            let oldest = *self.connections.keys().next().expect("there are some");
+            self.reset(oldest);
+        }
         let request = self.asker.write(&mut self.random, draft, true);
         let mut connection = Connection::new(0, VecDeque::from([request]));
         connection.ask_next();

@@ -189,6 +189,8 @@ impl Asker {
                     "/events/status",
                     "/queue",
                     "/approvals",
+                    "/history",
+                    "/history?limit=5",
                     "/nothing",
                 ]);
                 Draft::get(format!("{base}{rest}"), What::Plain)
@@ -248,7 +250,8 @@ impl Asker {
         if random.chance(30) {
             body["command"] = json!("x".repeat(random.index(40_000)));
         }
-        Draft::post(format!("{base}/prompt"), &body, What::Prompt { session, repeat })
+        let wait = random.pick(&["", "", "", "?wait=5", "?wait=60"]);
+        Draft::post(format!("{base}/prompt{wait}"), &body, What::Prompt { session, repeat })
     }
 
     /// A human's answer: to an open approval if there is one.

@@ -8,7 +8,7 @@ use crate::base::arena::Key;
 use crate::base::lines::Lines;
 use crate::base::text::Text;
 use crate::core::agent::{self, Agent, LINE_SIZE, Life, Speech, TEXT_SIZE};
-use crate::core::effect::{DiskRequest, Effect, Exit, Pipe, Spawn};
+use crate::core::effect::{DiskRequest, Effect, Exit, Level, Pipe, Spawn};
 use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Output, Place};
@@ -452,6 +452,10 @@ impl Server {
             }
         };
         self.publisher.publish(&mut session.feed, EventKind::SessionError, write);
+        let session_id = session.id().to_owned();
+        let code = failure.code.to_owned();
+        let fields = vec![("session", session_id), ("code", code)];
+        self.log(Level::Warn, "session", "a session met an error", fields);
     }
 
     // Bytes of agents.
@@ -972,6 +976,7 @@ impl Server {
         });
         session.closed_at = Some(self.now_ms);
         let id = session.id().to_owned();
+        self.log(Level::Info, "session", "closed", vec![("session", id.clone())]);
         self.by_id.remove(&id);
         self.arm_session(key, u64::MAX);
         self.closed.push_back(key);

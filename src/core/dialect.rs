@@ -17,14 +17,14 @@ use crate::wire::claude::{self, DeltaKind, Message, Parsed, TodoChange, TurnResu
 use serde_json::value::RawValue;
 
 /// Entries that an agent's list of things to do may have here.
-const TODOS_MAX: usize = 200;
+const LIST_ITEMS_MAX: usize = 200;
 /// Subagents that may be open in one session.
 const SUBAGENTS_MAX: usize = 64;
 /// Failed logins in a row after which a turn is ended: the agent itself would try for minutes.
 const LOGIN_ATTEMPTS_MAX: u32 = 2;
 
-/// The name of our question whether the agent still works.
-const PROBE: &str = "probe";
+/// The name of our question whether the agent still works; the turn's id follows.
+const PROBE: &str = "probe-";
 
 /// A request of the agent for a human's word, as its line told it.
 struct ApprovalRequest<'a> {
@@ -115,17 +115,24 @@ impl Server {
         let sentence = format!("a line of {bytes} bytes was dropped; --line-max is {limit}");
         self.session_error(key, &Failure { code: "line_too_long", sentence }, None);
         // It may have been the line that ends the turn: the agent is asked whether it still works.
-        self.tell_agent(agent_key, |out| claude::initialize(out, PROBE));
+        let turn = self.sessions.get(key).and_then(|session| session.turn.as_ref());
+        if let Some(turn) = turn {
+            let request_id = format!("{PROBE}{}", turn.id);
+            self.tell_agent(agent_key, |out| claude::initialize(out, &request_id));
+        }
     }
 
-    /// The agent has answered whether it works. If it does not, its turn ended in a dropped line.
-    fn probed(&mut self, key: Key, body: Option<&RawValue>) {
+    /// The agent has answered whether it works. If it does not, the turn that was asked about ended
+    /// in a dropped line, unless it has ended in the meantime.
+    fn probed(&mut self, key: Key, turn_id: &str, body: Option<&RawValue>) {
         #[derive(serde::Deserialize)]
         struct State<'a> {
             session_state: Option<&'a str>,
         }
         let state = body.and_then(|body| serde_json::from_str::<State<'_>>(body.get()).ok());
-        if state.is_some_and(|state| state.session_state == Some("idle")) {
+        let turn = self.sessions.get(key).and_then(|session| session.turn.as_ref());
+        let same = turn.is_some_and(|turn| turn.id == turn_id);
+        if same && state.is_some_and(|state| state.session_state == Some("idle")) {
             let sentence = "the line that ended the turn was too long".to_owned();
             let failure = Some(Failure { code: "line_too_long", sentence });
             self.end_turn(key, TurnEnd { failure, ..TurnEnd::default() });
@@ -411,14 +418,14 @@ impl Server {
         let todos = &mut session.todos;
         match change {
             TodoChange::Replace(list) => {
-                let items = list.into_iter().take(TODOS_MAX).map(|todo| TodoItem {
+                let items = list.into_iter().take(LIST_ITEMS_MAX).map(|todo| TodoItem {
                     id: todo.id.into_owned(),
                     text: todo.text.into_owned(),
                     status: todo.status.into_owned(),
                 });
                 *todos = items.collect();
             }
-            TodoChange::Create { id, text } if todos.len() < TODOS_MAX => {
+            TodoChange::Create { id, text } if todos.len() < LIST_ITEMS_MAX => {
                 let next = todos.iter().filter_map(|todo| todo.id.parse::<u64>().ok()).max();
                 let id = id.map_or_else(|| (next.unwrap_or(0) + 1).to_string(), |id| id.into());
                 let (text, status) = (text.into_owned(), "pending".to_owned());
@@ -592,9 +599,11 @@ impl Server {
                 let _ = error;
                 self.agent_ready(agent_key);
             }
-            Ok(body) if request_id == PROBE => self.probed(key, body),
+            Ok(body) if request_id.starts_with(PROBE) => {
+                self.probed(key, &request_id[PROBE.len()..], body);
+            }
             Ok(_) => {}
-            Err(_) if request_id == PROBE => {}
+            Err(_) if request_id.starts_with(PROBE) => {}
             Err(error) => {
                 let sentence = format!("the agent refused a request: {error}");
                 self.session_error(key, &Failure { code: "agent_refused", sentence }, None);

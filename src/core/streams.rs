@@ -205,9 +205,7 @@ impl Server {
         match request.replay {
             Replay::Newest => Join { resume: "fresh", position: newest, id: None },
             // What is not visible may have taken the place of all that was.
-            Replay::All => {
-                Join { resume: "fresh", position: log.ring.base().min(end), id: None }
-            }
+            Replay::All => Join { resume: "fresh", position: log.ring.base().min(end), id: None },
             Replay::None => Join { resume: "fresh", position: end, id: Some(visible_seq) },
         }
     }
@@ -443,6 +441,14 @@ impl Server {
         // Only a reader that has everything stands at a frame's end, and only it is quiet because
         // there is nothing to say. For the others the stall deadline judges.
         if connection.place != Place::Waiting {
+            let position = reader.position;
+            let session = reader.session;
+            let base = self.log_of(session).map_or(0, |log| log.ring.base());
+            if position < base {
+                // The log has outrun it while its client took nothing.
+                self.counters.readers_cut += 1;
+                self.close(key);
+            }
             return;
         }
         let session_id = reader.session;

@@ -8,12 +8,25 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug)]
 pub enum What {
     Create,
-    Prompt { session: usize, repeat: bool },
-    Approval { session: usize, approval: String, allow: bool },
-    Delete { session: usize },
+    Prompt {
+        session: usize,
+        repeat: bool,
+    },
+    Approval {
+        session: usize,
+        approval: String,
+        allow: bool,
+    },
+    Delete {
+        session: usize,
+    },
     Metrics,
     Plain,
-    Poll { session: Option<usize>, after: u64, types: Option<&'static str> },
+    Poll {
+        session: Option<usize>,
+        after: u64,
+        types: Option<&'static str>,
+    },
     /// Not a request, or one that is refused: the connection may end with the answer.
     Bad,
     Stream(Ask),
@@ -183,10 +196,8 @@ impl Connection {
         let count = self.script.len().min(self.chunk);
         self.inbox.extend(self.script.drain(..count));
         self.sent += count;
-        let ends = self.ends_input
-            && !self.input_ended
-            && self.script.is_empty()
-            && self.plan.is_empty();
+        let ends =
+            self.ends_input && !self.input_ended && self.script.is_empty() && self.plan.is_empty();
         self.input_ended |= ends;
         count > 0 || ends
     }
@@ -317,8 +328,7 @@ pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
             false => Err(format!("a comment that says something: {text:?}")),
         };
     }
-    let mut frame =
-        Frame { text, retry: false, id: None, name: String::new(), data: Value::Null };
+    let mut frame = Frame { text, retry: false, id: None, name: String::new(), data: Value::Null };
     let text = frame.text.clone();
     let mut stage = 0;
     for line in text[..text.len() - 2].split('\n') {
@@ -343,8 +353,8 @@ pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
             "id" => frame.id = Some(value.to_owned()),
             "event" => frame.name = value.to_owned(),
             _ => {
-                frame.data = serde_json::from_str(value)
-                    .map_err(|error| format!("{error} in {text:?}"))?;
+                frame.data =
+                    serde_json::from_str(value).map_err(|error| format!("{error} in {text:?}"))?;
             }
         }
     }

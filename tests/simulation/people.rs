@@ -204,7 +204,9 @@ impl World {
         let session = (sessions > 0).then(|| self.random.index(sessions));
         let session = session.filter(|_| self.random.chance(700));
         let path = match session {
-            Some(session) => format!("/api/session/{}/events/poll", self.model.sessions[session].id),
+            Some(session) => {
+                format!("/api/session/{}/events/poll", self.model.sessions[session].id)
+            }
             None => "/api/events/poll".to_owned(),
         };
         let wait = self.random.below(4) * 5;

@@ -80,11 +80,8 @@ impl World {
         let first_seq = 1 + random.below(1 << 40);
         let (now_ms, wall_ms) = (random.below(1 << 30), 1_700_000_000_000 + random.below(1 << 40));
         let birth = Birth { seed: random.bits(), epoch, first_seq, now_ms, wall_ms };
-        let agent = |name: &str, dialect, program| AgentConfig {
-            name: name.to_owned(),
-            dialect,
-            program,
-        };
+        let agent =
+            |name: &str, dialect, program| AgentConfig { name: name.to_owned(), dialect, program };
         let config = Config {
             agents: vec![
                 agent("demo", Dialect::Demo, Ok(Program::Demo)),

@@ -14,7 +14,7 @@ use crate::base::arena::Key;
 use crate::core::access::Refusal;
 use crate::core::approvals::Answer;
 use crate::core::connection::{Exchange, Peer, Stage};
-use crate::core::effect::{DirectoryProblem, DiskRequest, Effect};
+use crate::core::effect::{DirectoryProblem, DiskRequest, Effect, Level};
 use crate::core::event::{EventKind, Filter};
 use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page};
@@ -142,10 +142,9 @@ impl<'a> Route<'a> {
         match self {
             Route::Sessions => &[Method::Get, Method::Head, Method::Post],
             Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
-            Route::SeedSessions
-            | Route::Prompt(_)
-            | Route::Interrupt(_)
-            | Route::Approval(..) => POST,
+            Route::SeedSessions | Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) => {
+                POST
+            }
             Route::Queued(..) => &[Method::Delete],
             Route::OldWebSocket => &[
                 Method::Get,

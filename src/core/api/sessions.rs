@@ -173,6 +173,7 @@ impl Server {
             object.string_or_null("mode", mode);
             object.string_or_null("name", name);
         });
+        self.log(Level::Info, "session", "created", vec![("session", id.clone())]);
         self.say(|server, object| {
             object.bool("success", true);
             object.string("sessionId", &id);

@@ -17,9 +17,7 @@ pub enum What {
         approval: String,
         allow: bool,
     },
-    Delete {
-        session: usize,
-    },
+    Delete,
     Metrics,
     Plain,
     Poll {

@@ -454,7 +454,7 @@ impl World {
                     self.hit("approval-denied");
                 }
             }
-            What::Delete { .. } if status == 200 => {
+            What::Delete if status == 200 => {
                 assert_eq!(body["status"], "stopping", "{context}");
             }
             What::Poll { .. } if status == 200 => self.polled(expect, body, context),

@@ -158,7 +158,7 @@ impl Asker {
                 draft
             }
             55..58 => {
-                let what = What::Delete { session };
+                let what = What::Delete;
                 Draft { method: "DELETE", ..Draft::get(base, what) }
             }
             58..61 => {

@@ -689,7 +689,10 @@ impl World {
                 self.hit("cut-by-lap");
             }
             Some(Cut::Other) if closed => {}
-            cut => panic!("{context}: closed without a reason: {cut:?} at {}", stream.position),
+            cut => panic!(
+                "{context}: closed without a reason: {cut:?} at {}, blocked {}, progress {}, {:?}",
+                stream.position, connection.blocked, connection.progress_at, stream.ask
+            ),
         }
     }
 

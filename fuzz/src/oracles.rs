@@ -419,10 +419,8 @@ impl Play {
             commands: vec![String::new(), "cat".to_owned()],
             access: Access { own_uid: 1, ..Access::default() },
             base_path: "/base".to_owned(),
-            allow_bypass: false,
-            allow_persistent_rules: false,
-            raw_events: false,
             version: "0",
+            ..Config::default()
         };
         let epoch = sse::Epoch::new(1);
         let birth =
@@ -531,6 +529,14 @@ impl Play {
                 DiskRequest::Directory { ticket, path } => {
                     DiskReply::Directory { ticket, result: Ok(path) }
                 }
+                DiskRequest::List { ticket, path } => {
+                    DiskReply::Listed { ticket, result: Ok((path, vec!["a".to_owned()])) }
+                }
+                DiskRequest::LookForTrust { session, .. } => {
+                    let commands = vec!["hook".to_owned(); usize::from(self.asker & 1)];
+                    DiskReply::Trust { session, commands, hash: "0".to_owned() }
+                }
+                DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
                 DiskRequest::Sweep { agent, .. } => DiskReply::Swept { agent, killed: 0 },
             });
             self.apply();

@@ -17,7 +17,6 @@ use sidestream::wire::claude;
 use sidestream::wire::head::{self, BadRequest, Framing, Head, HeadLimits, Method, Version};
 use sidestream::wire::sse::{self, EventId};
 use sidestream::wire::target;
-use std::collections::BTreeSet;
 
 /// Inputs longer than this are cut: all splits of one cost its square.
 const SPLIT_SIZE_MAX: usize = 600;
@@ -424,13 +423,9 @@ impl Play {
             commands: vec![String::new(), "cat".to_owned()],
             access: Access { own_uid: 1, ..Access::default() },
             base_path: "/base".to_owned(),
-            allow_bypass: false,
-            allow_persistent_rules: false,
-            raw_events: false,
-            trusted_dirs: Vec::new(),
-            trusted: BTreeSet::new(),
             roots: vec!["/w".into()],
             version: "0",
+            ..Config::default()
         };
         let epoch = sse::Epoch::new(1);
         let birth =

@@ -81,7 +81,7 @@ impl Dialect {
 }
 
 /// What the operator decided, beside the limits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The agents; the first is the default.
     pub agents: Vec<AgentConfig>,

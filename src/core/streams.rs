@@ -211,7 +211,8 @@ impl Server {
         }
         match request.replay {
             Replay::Newest => Join { resume: "fresh", position: newest, id: None },
-            Replay::All => Join { resume: "fresh", position: log.ring.base(), id: None },
+            // What is not visible may have taken the place of all that was.
+            Replay::All => Join { resume: "fresh", position: log.ring.base().min(end), id: None },
             Replay::None => Join { resume: "fresh", position: end, id: Some(visible_seq) },
         }
     }

@@ -187,6 +187,7 @@ impl Server {
                 object.bool("interrupted", false);
                 object.string("by", by);
             });
+        self.prompt_ended(key, &prompt.id, seq);
         Some(seq)
     }
 

@@ -954,3 +954,255 @@ fn the_old_websocket_is_gone_and_says_where_to_go() {
         refusal(method, answer, 410, "websocket_gone");
     }
 }
+
+// Conversations: archived, forked, adopted. Directories, images.
+
+#[test]
+fn an_archived_session_leaves_the_list_keeps_its_past_and_comes_back() {
+    let server = Server::fake(&[]);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    reader.joined();
+    let prompt = server.prompt(&session, "say: kept");
+    reader.answer(&prompt);
+    assert_eq!(server.agents().len(), 1);
+    let path = format!("/api/session/{session}");
+    for _ in 0..2 {
+        let told = server.post(&format!("{path}/archive"), json!({})).expect(200).json();
+        assert_eq!(told["session"]["archived"], true, "{told}");
+    }
+    server.expect_nothing_left();
+    assert_eq!(server.rows(), Vec::<Value>::new());
+    let listed = server.told("/api/sessions?status=archived");
+    assert_eq!(listed["sessions"][0]["sessionId"], session.as_str(), "{listed}");
+    let past = server.told(&format!("{path}/history?types=prompt-completed"));
+    assert_eq!(text(&past["events"][0]["data"], "result").trim(), "kept");
+    support::eventually("suspended", || server.status(&session) == "suspended");
+    refuses(
+        &server,
+        &session,
+        &[("POST", "/prompt", json!({"command": "say: x"}), 409, "session_archived")],
+    );
+    let told = server.post(&format!("{path}/unarchive"), json!({})).expect(200).json();
+    assert_eq!(told["session"]["archived"], false, "{told}");
+    assert_eq!(server.rows().len(), 1);
+    let prompt = server.prompt(&session, "history");
+    assert!(reader.answer(&prompt).contains("say: kept"), "the conversation goes on");
+    let told: Vec<&str> = reader.seen.iter().map(|event| event.text("reason")).collect();
+    let count = |reason: &str| told.iter().filter(|one| **one == reason).count();
+    assert_eq!((count("archived"), count("unarchived")), (1, 1), "{}", reader.story());
+    for tail in ["archive", "unarchive"] {
+        let answer = server.post(&format!("/api/session/nobody/{tail}"), json!({}));
+        refusal(tail, answer, 404, "session_not_found");
+        refusal(tail, server.get(&format!("{path}/{tail}")), 405, "method_not_allowed");
+    }
+}
+
+#[test]
+fn archiving_ends_what_runs_and_what_waits() {
+    let server = Server::fake(&[]);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    reader.joined();
+    let running = server.prompt(&session, "slow 1000 50");
+    let waiting = server.prompt(&session, "say: waits");
+    reader.until_name("session-output");
+    server.post(&format!("/api/session/{session}/archive"), json!({})).expect(200);
+    reader.turn_end(&running);
+    server.expect_nothing_left();
+    // What waited is over too, or waits until the session is taken out again; it never runs before.
+    server.post(&format!("/api/session/{session}/unarchive"), json!({})).expect(200);
+    let prompt = server.prompt(&session, "say: after");
+    assert_eq!(reader.answer(&prompt).trim(), "after");
+    let ends = reader.seen.iter().filter(|event| {
+        event.text("promptId") == waiting
+            && matches!(&*event.name, "prompt-completed" | "prompt-cancelled" | "prompt-failed")
+    });
+    assert_eq!(ends.count(), 1, "{}", reader.story());
+}
+
+#[test]
+fn a_fork_is_a_session_of_its_own_from_the_same_conversation() {
+    let server = Server::demo(&[]);
+    let parent =
+        text(&server.create_as(json!({"name": "parent", "mode": "plan"})), "sessionId").to_owned();
+    let path = format!("/api/session/{parent}");
+    let fork = format!("{path}/fork");
+    let early = server.post(&fork, json!({}));
+    refusal("nothing to fork", early, 409, "conversation_not_begun");
+    let prompt = json!({"command": "say: begun"});
+    server.post(&format!("{path}/prompt?wait=30"), prompt).expect(200);
+    let answer = server.post(&fork, json!({})).expect(201);
+    let location = answer.header("location").expect("a Location").to_owned();
+    let told = answer.json();
+    let session = &told["session"];
+    assert!(location.ends_with(text(session, "sessionId")), "{location}: {told}");
+    assert_eq!(session["forkedFrom"], parent.as_str(), "{told}");
+    assert_eq!((&session["name"], &session["mode"]), (&json!("parent"), &json!("plan")), "{told}");
+    assert_ne!(session["sessionId"], parent.as_str());
+    assert_ne!(session["conversation"], snapshot(&server, &parent)["session"]["conversation"]);
+    let past = server.told(&format!("{location}/history"));
+    assert_eq!(past["events"][0]["event"], "session-created", "{past}");
+    assert_eq!(past["events"][0]["data"]["forkedFrom"], parent.as_str(), "{past}");
+    let renamed = server.post(&fork, json!({"name": "child", "mode": "default"})).expect(201);
+    assert_eq!(renamed.json()["session"]["name"], "child");
+    assert_eq!(server.rows().len(), 3);
+    refuses(
+        &server,
+        &parent,
+        &[
+            ("POST", "/fork", json!({"mode": "yolo"}), 400, "unknown_mode"),
+            ("POST", "/fork", json!({"name": 1}), 400, "invalid_type"),
+            ("GET", "/fork", Value::Null, 405, "method_not_allowed"),
+        ],
+    );
+    refusal("of nothing", server.post("/api/session/no/fork", json!({})), 404, "session_not_found");
+    // Both run on, each on its own.
+    for session in [&path, &location] {
+        let answer =
+            server.post(&format!("{session}/prompt?wait=30"), json!({"command": "say: on"}));
+        assert_eq!(answer.expect(200).json()["event"], "prompt-completed");
+    }
+}
+
+#[test]
+fn a_fork_while_a_turn_runs_is_refused() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    reader.joined();
+    let prompt = server.prompt(&session, "run tool: touch x ;; say: ok");
+    let asked = reader.until_name("approval-required");
+    support::eventually("waiting", || server.status(&session) == "waiting");
+    refuses(&server, &session, &[("POST", "/fork", json!({}), 409, "turn_running")]);
+    assert_eq!(server.rows().len(), 1);
+    server.decide(&session, &asked, "deny", json!({})).expect(200);
+    reader.turn_end(&prompt);
+    server.post(&format!("/api/session/{session}/fork"), json!({})).expect(201);
+}
+
+#[test]
+fn a_conversation_is_adopted_once() {
+    let server = Server::fake(&["--agent", "plain=lines:cat"]);
+    let id = "4cb2c95e-3b1f-4f5e-8d57-0c3ef1d1a001";
+    // What the agent itself remembers of that conversation.
+    let memory = server.scratch.join(&format!("home/fake-agent-{id}.json"));
+    std::fs::write(memory, r#"["said long ago"]"#).unwrap();
+    let session = server.create_as(json!({"conversation": id}));
+    assert_eq!(session["conversation"], id, "{session}");
+    let session = text(&session, "sessionId").to_owned();
+    let body =
+        |conversation: Value| json!({"workingDir": server.root(), "conversation": conversation});
+    let taken = server.post("/api/sessions", body(json!(id)));
+    refusal("held", taken, 409, "conversation_held");
+    let upper = server.post("/api/sessions", body(json!(id.to_uppercase())));
+    refusal("held, in capitals", upper, 409, "conversation_held");
+    for odd in
+        ["", "x", "../../etc/passwd", "4cb2c95e-3b1f-4f5e-8d57-0c3ef1d1a00", &format!("{id}0")]
+    {
+        let answer = server.post("/api/sessions", body(json!(odd)));
+        refusal(odd, answer, 400, "invalid_conversation");
+    }
+    refusal("a number", server.post("/api/sessions", body(json!(4))), 400, "invalid_type");
+    let mut plain = body(json!("4cb2c95e-3b1f-4f5e-8d57-0c3ef1d1a002"));
+    plain["agent"] = json!("plain");
+    refusal("lines", server.post("/api/sessions", plain), 400, "no_conversations");
+    assert_eq!(server.rows().len(), 1);
+    let mut reader = server.stream(&session);
+    reader.joined();
+    let prompt = server.prompt(&session, "history");
+    assert!(reader.answer(&prompt).contains("said long ago"), "{}", reader.story());
+    // The conversation of any session is held, not only of one that adopted.
+    let other = server.create_as(json!({}));
+    let taken = server.post("/api/sessions", body(other["conversation"].clone()));
+    refusal("another's", taken, 409, "conversation_held");
+    // Who lets it go lets another have it.
+    server.close(&session);
+    server.post("/api/sessions", body(json!(id))).expect(201);
+}
+
+#[test]
+fn directories_are_listed_inside_the_roots_only() {
+    let server = Server::demo(&[]);
+    let root = server.root();
+    for name in ["b-dir/inner", "a-dir", "sp ace \u{e9}"] {
+        server.scratch.directory(&format!("root/{name}"));
+    }
+    std::fs::write(server.scratch.join("root/file"), "x").unwrap();
+    std::os::unix::fs::symlink(server.scratch.join("home"), server.scratch.join("root/out"))
+        .unwrap();
+    let list = |path: &str| {
+        let path: String = path
+            .bytes()
+            .map(|byte| match byte {
+                b'/' | b'-' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                    char::from(byte).to_string()
+                }
+                _ => format!("%{byte:02X}"),
+            })
+            .collect();
+        server.get(&format!("/api/directories?path={path}"))
+    };
+    let named = |json: &Value| -> Vec<String> {
+        let rows = json["directories"].as_array().unwrap_or_else(|| panic!("{json}"));
+        rows.iter().map(|row| text(row, "name").to_owned()).collect()
+    };
+    let roots = server.told("/api/directories");
+    assert_eq!(roots["directories"][0]["path"], root.as_str(), "{roots}");
+    let told = list(&root).expect(200).json();
+    assert_eq!((&told["path"], &told["parent"]), (&json!(root), &Value::Null), "{told}");
+    let names = named(&told);
+    for name in ["a-dir", "b-dir", "sp ace \u{e9}"] {
+        assert!(names.contains(&name.to_owned()), "{name}: {names:?}");
+    }
+    assert!(!names.contains(&"file".to_owned()), "files are none: {names:?}");
+    let told = list(&format!("{root}/b-dir")).expect(200).json();
+    assert_eq!((named(&told), &told["parent"]), (vec!["inner".to_owned()], &json!(root)), "{told}");
+    assert_eq!(told["directories"][0]["path"], format!("{root}/b-dir/inner"));
+    for (path, status, code) in [
+        ("/", 403, "working_dir_outside_roots"),
+        (&*format!("{root}/.."), 403, "working_dir_outside_roots"),
+        (&format!("{root}/out"), 403, "working_dir_outside_roots"),
+        (&format!("{root}x"), 400, "working_dir_not_found"),
+        (&format!("{root}/absent"), 400, "working_dir_not_found"),
+        (&format!("{root}/file"), 400, "working_dir_not_a_directory"),
+        ("relative", 400, "working_dir_not_absolute"),
+    ] {
+        refusal(path, list(path), status, code);
+    }
+    refusal("POST", server.post("/api/directories", json!({})), 405, "method_not_allowed");
+}
+
+#[test]
+fn images_go_in_as_bytes_and_come_out_as_addresses() {
+    let server = Server::fake(&[]);
+    let (session, other) = (server.create(), server.create());
+    let mut reader = server.stream(&session);
+    reader.joined();
+    // The signature of a PNG and "GIF89a": enough of an image to be told apart.
+    let images = json!([
+        {"mediaType": "image/png", "data": "iVBORw0KGgo="},
+        {"mediaType": "image/gif", "data": "R0lGODlh"},
+    ]);
+    let body = json!({"command": "say: seen", "images": images});
+    let answer = server.post(&format!("/api/session/{session}/prompt"), body).expect(202).json();
+    let queued = reader.until_name("prompt-queued");
+    let told = queued.data["images"].as_array().unwrap_or_else(|| panic!("{}", queued.data));
+    assert_eq!(told.len(), 2, "{}", queued.data);
+    assert!(!queued.data.to_string().contains("iVBORw0KGgo"), "{}", queued.data);
+    let expected: [(&str, &[u8]); 2] =
+        [("image/png", b"\x89PNG\r\n\x1a\n"), ("image/gif", b"GIF89a")];
+    for (one, (kind, bytes)) in told.iter().zip(expected) {
+        assert_eq!(one["mediaType"], kind, "{one}");
+        let href = text(one, "href");
+        let image = server.get(href).expect(200);
+        assert_eq!(image.header("content-type"), Some(kind), "{image}");
+        assert_eq!(image.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(image.body, bytes, "{href}");
+        let foreign = href.replace(&session, &other);
+        refusal(&foreign, server.get(&foreign), 404, "event_not_found");
+    }
+    let beyond = text(&told[1], "href").replace("image=1", "image=2");
+    refusal(&beyond, server.get(&beyond), 404, "event_not_found");
+    assert_eq!(reader.answer(text(&answer, "promptId")).trim(), "seen");
+}

@@ -41,6 +41,7 @@ Agents
   --raw-events          tell every line of an agent verbatim, too [no]
 
 Access
+  --trust DIR           let this directory's own hooks and MCP commands run unasked, repeatable
   --trust-uid UID       also serve processes of this user, repeatable [only our own]
 
 Bounds of the server [default, range]
@@ -124,6 +125,8 @@ pub struct Arguments {
     pub allow_bypass: bool,
     /// Users beside our own whose processes are served.
     pub trust_uids: Vec<u32>,
+    /// Directories whose own hooks and MCP commands may run without being asked about.
+    pub trust: Vec<PathBuf>,
     /// Whether every line of an agent is told verbatim.
     pub raw_events: bool,
     /// The least urgent lines that are logged.
@@ -218,6 +221,7 @@ const OPTIONS: &[(&str, Arity)] = &[
     ("agent-env", Arity::Many(b',')),
     ("allow-bypass", Arity::Switch),
     ("raw-events", Arity::Switch),
+    ("trust", Arity::Many(b':')),
     ("trust-uid", Arity::Many(b',')),
 ];
 
@@ -471,6 +475,7 @@ impl Arguments {
             "agent-env" => self.agent_env.push(variable_name(given)?),
             "allow-bypass" => self.allow_bypass = given.switch()?,
             "raw-events" => self.raw_events = given.switch()?,
+            "trust" => self.trust.push(given.path()?),
             "trust-uid" => {
                 let uid = digits(given.text()?).and_then(|uid| u32::try_from(uid).ok());
                 // The last one is the kernel's word for "no user".
@@ -499,6 +504,7 @@ impl Default for Arguments {
             base_path: String::new(),
             agent_env: Vec::new(),
             allow_bypass: false,
+            trust: Vec::new(),
             trust_uids: Vec::new(),
             raw_events: false,
             log_level: LogLevel::Info,

@@ -21,7 +21,7 @@ use sidestream::shell::log::Log;
 use sidestream::shell::net;
 use sidestream::shell::peer::Peers;
 use sidestream::shell::reactor::{Parts, Reactor, Surroundings};
-use sidestream::shell::{disk, process, sys};
+use sidestream::shell::{disk, process, sys, trust};
 use sidestream::wire::sse::Epoch;
 
 /// This program's version.
@@ -107,6 +107,10 @@ impl Plan {
         };
         let environment = environment(&self.arguments.agent_env, self.limits.delta_hold_ms);
         let arguments = self.arguments;
+        let trusted_dirs = disk::canonical_roots(&arguments.trust)
+            .map_err(|(path, error)| format!("--trust {}: {error}", path.display()))?;
+        let trusted = trust::load(&state.path)
+            .map_err(|error| format!("{}/trust: {error}", state.path.display()))?;
         let config = Config {
             agents: self.agents,
             commands: self.commands,
@@ -115,6 +119,9 @@ impl Plan {
             allow_bypass: arguments.allow_bypass,
             allow_persistent_rules: false,
             raw_events: arguments.raw_events,
+            trusted_dirs,
+            trusted,
+            roots: self.roots.to_vec(),
             version: VERSION,
         };
         Ok(Parts {

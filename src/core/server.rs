@@ -23,7 +23,8 @@ use crate::core::waits::Wait;
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
 use crate::wire::sse::Epoch;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 
 /// [`Key::kind`] of a client connection.
 pub const KIND_CONNECTION: u8 = 1;
@@ -91,6 +92,12 @@ pub struct Config {
     pub allow_persistent_rules: bool,
     /// Every line of an agent is told as it is.
     pub raw_events: bool,
+    /// Directories that are trusted whatever they say, canonical.
+    pub trusted_dirs: Vec<PathBuf>,
+    /// Directories that were trusted as they were: with the hash of what they said.
+    pub trusted: BTreeSet<(PathBuf, String)>,
+    /// Where sessions may work, canonical.
+    pub roots: Vec<PathBuf>,
     /// The program's version.
     pub version: &'static str,
 }
@@ -135,8 +142,17 @@ pub enum End {
 pub struct PendingDirectory {
     /// Who asked.
     pub connection: Key,
-    /// What is to be created there.
-    pub request: crate::core::api::NewSession,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What a directory was asked about for.
+#[derive(Debug)]
+pub enum Purpose {
+    /// A session is to be created there.
+    Create(crate::core::api::NewSession),
+    /// The directories in it are to be listed; this is how the client wrote it.
+    List(String),
 }
 
 /// What an agent said of itself when it was last started.
@@ -887,6 +903,15 @@ impl Server {
     pub fn disk_replied(&mut self, reply: DiskReply) {
         match reply {
             DiskReply::Directory { ticket, result } => self.directory_resolved(ticket, result),
+            DiskReply::Listed { ticket, result } => self.directories_listed(ticket, result),
+            DiskReply::Trust { session, commands, hash } => {
+                self.trust_looked_at(session, commands, hash);
+            }
+            DiskReply::Remembered(None) => {}
+            DiskReply::Remembered(Some(error)) => {
+                let fields = vec![("error", error)];
+                self.log(Level::Warn, "trust", "a permission could not be kept", fields);
+            }
             DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
         }
     }

@@ -7,7 +7,7 @@
 use crate::base::arena::Key;
 use crate::base::ring::{Found, Mark};
 use crate::core::connection::{Exchange, Output, Own, Phase, Place, Reader};
-use crate::core::event::Filter;
+use crate::core::event::{EventKind, Filter};
 use crate::core::log::Log;
 use crate::core::server::Server;
 use crate::wire::json;
@@ -190,7 +190,10 @@ impl Server {
             return Join { resume: "fresh", position: 0, id: None };
         };
         let end = log.visible();
-        let newest = log.ring.newest(replay_size, end);
+        let newest = match request.filter.is_compact() {
+            true => newest_turns(log, request.filter, replay_size),
+            false => log.ring.newest(replay_size, end),
+        };
         if let Some(cursor) = &request.cursor {
             let known = EventId::parse(cursor)
                 .filter(|id| id.epoch == epoch && id.seq <= visible_seq)
@@ -526,6 +529,30 @@ impl Server {
                 self.close(key);
             }
         }
+    }
+}
+
+/// Where the newest turns begin whose wanted frames take no more than `size` bytes: a compact view
+/// starts at a whole turn. One turn longer than that is cut at a frame.
+fn newest_turns(log: &Log, filter: Filter, size: u64) -> u64 {
+    let (mut left, mut begin, mut turn) = (size, log.visible(), None);
+    let mut end = log.visible();
+    for mark in log.ring.marks_before(log.visible()) {
+        if filter.takes(mark.tag, mark.superseded) {
+            let length = end - mark.start;
+            if length > left {
+                break;
+            }
+            left -= length;
+        }
+        (end, begin) = (mark.start, mark.start);
+        if mark.tag == EventKind::PromptQueued as u8 {
+            turn = Some(begin);
+        }
+    }
+    match begin == log.ring.base() {
+        true => begin,
+        false => turn.unwrap_or(begin),
     }
 }
 

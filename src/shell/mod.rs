@@ -11,3 +11,4 @@ pub mod reactor;
 pub mod shim;
 pub mod signals;
 pub mod sys;
+pub mod trust;

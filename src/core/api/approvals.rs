@@ -1,6 +1,7 @@
 //! Endpoints about approvals: what is open, and a human's answer.
 
 use super::*;
+use crate::core::approvals::ApprovalKind;
 
 impl Server {
     pub(super) fn approvals(&mut self, id: &str) -> Outcome {
@@ -47,6 +48,12 @@ impl Server {
         let Some(decided) = session.approvals.decide(approval, decision, LOCAL) else {
             return Err(not_open(session, approval));
         };
+        if let Some(Value::Array(rules)) = &answer.updated_permissions
+            && answer.allow
+        {
+            session.granted.extend(rules.iter().cloned());
+        }
+        let is_trust = decided.kind == ApprovalKind::Trust;
         let message = answer.message.as_deref().unwrap_or("the user said no");
         let feed = &mut session.feed;
         let seq = self.publisher.publish(feed, EventKind::ApprovalResolved, |object| {
@@ -60,7 +67,9 @@ impl Server {
             object.string_or_null("toolUseId", decided.tool_use_id.as_deref());
         });
         let now_ms = self.now_ms;
-        if let Some(agent) = session.process.and_then(|agent| self.agents.get_mut(agent)) {
+        if is_trust {
+            self.trust_answered(key, &decided.request_id, answer.allow);
+        } else if let Some(agent) = session.process.and_then(|agent| self.agents.get_mut(agent)) {
             agent.heard_at = now_ms; // Its silence was ours.
             agent.stdin.queue(seq, |out| match answer.allow {
                 true => claude::allow(out, &decided.request_id, &input, rules.as_deref()),

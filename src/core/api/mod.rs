@@ -20,10 +20,11 @@ use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page};
 use crate::core::prompts::{Known, Prompt, Prompts};
 use crate::core::publisher::Feed;
-use crate::core::server::{Drain, PendingDirectory, Server};
-use crate::core::session::{Conversation, Process, Session, Status as SessionStatus};
+use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
+use crate::core::session::{Conversation, Process, Session, Status as SessionStatus, Trust};
 use crate::core::streams::{Replay, StreamRequest};
 use crate::core::waits::{self, Awaited, Cursor, Wait};
+use crate::wire::base64;
 use crate::wire::claude;
 use crate::wire::head::{self, BadRequest, Head, Method, Span};
 use crate::wire::json::{self, Object};
@@ -47,6 +48,10 @@ const NAME_SIZE_MAX: usize = 200;
 const PROMPT_ID_SIZE_MAX: usize = 128;
 /// The shortest and the longest heartbeat a client may ask for.
 const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
+/// The largest image, in bytes of base64: what the API takes.
+const IMAGE_SIZE_MAX: usize = 5 * 1024 * 1024;
+/// Images of one prompt.
+const IMAGES_MAX: usize = 20;
 /// The longest time a request may wait for something to happen, in seconds.
 const WAIT_S_MAX: u64 = 60;
 /// How long a long poll waits where it does not say.
@@ -73,6 +78,10 @@ pub struct NewSession {
     pub mode: Option<String>,
     /// The human's name for it.
     pub name: Option<String>,
+    /// The conversation that it goes on with.
+    pub conversation: Option<String>,
+    /// The session that it is a copy of, and that one's conversation.
+    pub fork: Option<(String, String)>,
 }
 
 /// What a request names.
@@ -81,6 +90,9 @@ enum Route<'a> {
     /// The seed's spelling, which only creates.
     SeedSessions,
     Session(&'a str),
+    Fork(&'a str),
+    Archive(&'a str, bool),
+    Directories,
     Status(&'a str),
     Context(&'a str),
     Events(&'a str),
@@ -114,6 +126,9 @@ impl<'a> Route<'a> {
             ["claude", "api", "claude", "chat"] => Route::OldWebSocket,
             ["api", "sessions" | "session", id, ref rest @ ..] => match *rest {
                 [] => Route::Session(id),
+                ["fork"] => Route::Fork(id),
+                ["archive"] => Route::Archive(id, true),
+                ["unarchive"] => Route::Archive(id, false),
                 ["status"] => Route::Status(id),
                 ["context"] => Route::Context(id),
                 ["events"] => Route::Events(id),
@@ -135,6 +150,7 @@ impl<'a> Route<'a> {
             ["api", "sse", "stats"] => Route::Stats,
             ["api", "capabilities"] => Route::Capabilities,
             ["api", "agents"] => Route::Agents,
+            ["api", "directories"] => Route::Directories,
             ["health"] => Route::Health,
             ["ready"] => Route::Ready,
             _ => Route::Page(pages::find(path)?),
@@ -145,9 +161,12 @@ impl<'a> Route<'a> {
         match self {
             Route::Sessions => &[Method::Get, Method::Head, Method::Post],
             Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
-            Route::SeedSessions | Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) => {
-                POST
-            }
+            Route::SeedSessions
+            | Route::Fork(_)
+            | Route::Archive(..)
+            | Route::Prompt(_)
+            | Route::Interrupt(_)
+            | Route::Approval(..) => POST,
             Route::Queued(..) => &[Method::Delete],
             Route::OldWebSocket => &[
                 Method::Get,
@@ -623,6 +642,9 @@ impl Server {
             (Route::Session(id), Method::Delete) => self.delete_session(id),
             (Route::Session(id), Method::Patch) => self.patch_session(request, id),
             (Route::Session(id), _) => self.get_session(id),
+            (Route::Fork(id), _) => self.fork(request, id),
+            (Route::Archive(id, archived), _) => self.archive(id, archived),
+            (Route::Directories, _) => self.directories(request),
             (Route::Status(id), _) => self.session_status(id),
             (Route::Context(id), _) => self.session_context(id),
             (Route::Events(id), _) => self.session_events(request, id),
@@ -630,7 +652,7 @@ impl Server {
             (Route::Poll(id), _) => self.poll(request, Some(id)),
             (Route::AllPoll, _) => self.poll(request, None),
             (Route::History(id), _) => self.history(request, id),
-            (Route::Event(id, event), _) => self.event(id, event),
+            (Route::Event(id, event), _) => self.event(request, id, event),
             (Route::Prompt(id), _) => self.prompt(request, id),
             (Route::Interrupt(id), _) => self.interrupt_session(request, id),
             (Route::Queue(id), _) => self.queue(id),

@@ -64,6 +64,7 @@ impl Server {
         session.failed = false;
         let turn_id = format!("turn-{}", session.turns);
         let feed = &mut session.feed;
+        self.publisher.flush(feed); // What was said before is not of this turn.
         feed.scope.turn_id = Some(turn_id.clone());
         feed.scope.prompt_id = Some(prompt.id.clone());
         let seq = self.publisher.publish(feed, EventKind::PromptStarted, |object| {
@@ -102,6 +103,7 @@ impl Server {
         }
         session.turns += 1;
         let turn_id = format!("turn-{}", session.turns);
+        self.publisher.flush(&mut session.feed); // What was said before is not of this turn.
         session.feed.scope.turn_id = Some(turn_id.clone());
         session.feed.scope.prompt_id = None;
         self.publisher.publish(&mut session.feed, EventKind::PromptStarted, |object| {

@@ -24,8 +24,22 @@ pub enum Effect {
     EndOutput(Key),
     /// Close the listening sockets: the server drains.
     CloseListeners,
+    /// Say whose process is at the other end of a connection: one of an agent's, or not.
+    /// Answered by `Server::asker_known`.
+    WhoIs(Key),
     /// A line for the operator.
     Log(LogLine),
+}
+
+/// Whose process asks something of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// None that an agent started, as far as the kernel tells.
+    Outside,
+    /// One inside the process tree of this agent, if it can be said of which.
+    Agent(Option<Key>),
+    /// Nobody holds the connection any more, so nobody can be told from an agent.
+    Gone,
 }
 
 /// How an agent is started.

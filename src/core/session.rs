@@ -182,6 +182,8 @@ pub struct Session {
     pub granted: Vec<serde_json::Value>,
     /// When its agent last became idle, in milliseconds of the monotonic clock.
     pub idle_at: u64,
+    /// When it was last told that its agent tried to use us, on the same clock.
+    pub self_access_told_at: Option<u64>,
 }
 
 impl Session {

@@ -6,6 +6,7 @@
 
 use crate::base::arena::Key;
 use crate::base::ring::{Found, Mark};
+use crate::core::api::CORS_FIELDS_MAX;
 use crate::core::connection::{Exchange, Output, Own, Phase, Place, Reader};
 use crate::core::event::{EventKind, Filter};
 use crate::core::log::Log;
@@ -112,10 +113,13 @@ impl Server {
     /// Appends the head of a stream's reply.
     pub(super) fn write_stream_head(&self, exchange: &mut Exchange) {
         let version = exchange.head().version;
-        let mut fields = [("", ""); 5];
+        let mut fields = [("", ""); 5 + CORS_FIELDS_MAX];
         fields[..4].copy_from_slice(STREAM_FIELDS);
         let request_id = std::mem::take(&mut exchange.request_id);
         fields[4] = ("X-Request-Id", &request_id);
+        let cors = self.cors_fields(exchange.origin);
+        fields[5..5 + cors.len()].copy_from_slice(cors.as_slice());
+        let count = 5 + cors.len();
         let head = ReplyHead {
             status: Status::OK,
             date: self.date.1.as_str(),
@@ -123,7 +127,7 @@ impl Server {
             content_length: None,
             keep_alive: false,
             version,
-            fields: &fields,
+            fields: &fields[..count],
         };
         reply::write_head(&mut exchange.out, &head);
         exchange.request_id = request_id;
@@ -207,7 +211,8 @@ impl Server {
         }
         match request.replay {
             Replay::Newest => Join { resume: "fresh", position: newest, id: None },
-            Replay::All => Join { resume: "fresh", position: log.ring.base(), id: None },
+            // What is not visible may have taken the place of all that was.
+            Replay::All => Join { resume: "fresh", position: log.ring.base().min(end), id: None },
             Replay::None => Join { resume: "fresh", position: end, id: Some(visible_seq) },
         }
     }

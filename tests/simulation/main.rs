@@ -47,15 +47,18 @@ fn run(seed: u64) -> (u64, Tally) {
 fn rest(world: &mut World) {
     world.healed = true;
     let deadline = world.step + REST_STEPS_MAX;
-    let mut quiet = 0;
+    let (mut quiet, mut visible) = (0, 0);
     while quiet < 50 {
-        assert!(world.step < deadline, "{}: it does not come to rest", world.context());
+        if world.step >= deadline {
+            panic!("{}: it does not come to rest: {}", world.context(), world.describe());
+        }
         world.settle();
         world.turn();
         let busy = world.model.sessions.iter().any(|session| {
             session.is_running() || session.queued().count() > 0 || !session.approvals.is_empty()
         });
-        quiet = if busy || world.inputs > 0 { 0 } else { quiet + 1 };
+        let news = std::mem::replace(&mut visible, world.model.visible) != world.model.visible;
+        quiet = if busy || news { 0 } else { quiet + 1 };
     }
 }
 

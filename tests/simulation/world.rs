@@ -11,7 +11,7 @@ use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::connection::{Output, Peer};
 use sidestream::core::effect::{
-    DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
+    self, DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
@@ -90,12 +90,11 @@ impl World {
                 agent("broken", Dialect::Claude, Err("it is not installed".to_owned())),
             ],
             commands: vec![String::new(), String::new(), "cat".to_owned(), String::new()],
-            access: Access { own_uid: 1000, trusted_uids: Vec::new() },
-            base_path: String::new(),
+            access: Access { own_uid: 1000, ..Access::default() },
             allow_bypass: random.chance(300),
-            allow_persistent_rules: false,
             raw_events: random.chance(100),
             version: "0",
+            ..Config::default()
         };
         let epoch = epoch.to_string();
         World {
@@ -282,6 +281,8 @@ impl World {
                     assert!(self.listening, "{}: closed twice", self.context());
                     self.listening = false;
                 }
+                // The people of this world are no agents.
+                Effect::WhoIs(key) => self.server.asker_known(key, effect::Asker::Outside),
                 Effect::Log(_) => {}
             }
         }
@@ -300,8 +301,8 @@ impl World {
         };
         self.stale.push(key);
         let connection = self.connections.get_mut(&id).expect("it is open");
-        let stalled =
-            connection.blocked_at.is_some_and(|at| self.now_ms >= at + self.limits.write_stall_ms);
+        let due = connection.progress_at + self.limits.write_stall_ms;
+        let stalled = connection.blocked && self.now_ms >= due;
         connection.key = None;
         connection.cut = Some(if stalled { Cut::Stalled } else { cut });
         connection.output_ended = true;
@@ -442,10 +443,14 @@ impl World {
             assert!(!connection.output_ended, "output after the end of output");
             if parts.is_empty() {
                 assert_eq!(room, 0, "there was nothing to write");
-                connection.blocked_at = Some(self.now_ms);
+                connection.blocked = true;
                 return self.server.blocked(key);
             }
             connection.kernel.extend(&parts);
+            connection.progress_at = self.now_ms;
+            if parts.windows(13).any(|text| text == b"HTTP/1.1 408 ") {
+                connection.late_at = connection.read;
+            }
             left = left.saturating_sub(parts.len());
             self.mix(&id.to_le_bytes());
             self.mix(&parts);
@@ -468,7 +473,7 @@ impl World {
             connection.readable |= edge;
             let writable = std::mem::take(&mut connection.writable);
             if writable {
-                connection.blocked_at = None;
+                connection.blocked = false;
             }
             if edge {
                 self.queue(key);
@@ -552,6 +557,22 @@ impl World {
                     };
                     DiskReply::Directory { ticket, result }
                 }
+                DiskRequest::List { ticket, path } => {
+                    let result = match self.random.chance(self.faults.disk_bad) {
+                        true => Err(DirectoryProblem::OutsideRoots),
+                        false => Ok((path, vec!["a".to_owned(), "b".to_owned()])),
+                    };
+                    DiskReply::Listed { ticket, result }
+                }
+                DiskRequest::LookForTrust { session, .. } => {
+                    let commands = match self.random.chance(300) {
+                        true => vec!["hook: true".to_owned()],
+                        false => Vec::new(),
+                    };
+                    let hash = self.random.below(3).to_string();
+                    DiskReply::Trust { session, commands, hash }
+                }
+                DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
                 DiskRequest::Sweep { agent, session_id } => {
                     let mut killed = 0;
                     let index = self.random.index(3);
@@ -730,8 +751,7 @@ impl World {
     fn feed_agents(&mut self) {
         let keys: Vec<Key> = self.processes.values().map(|process| process.key).collect();
         for key in keys {
-            loop {
-                let Some(process) = self.processes.get_mut(&key.to_bits()) else { break };
+            while let Some(process) = self.processes.get_mut(&key.to_bits()) {
                 let input = self.server.agent_input(key);
                 let count = input.len().min(process.room());
                 if count == 0 || process.stdin_closed {
@@ -745,6 +765,30 @@ impl World {
                 self.apply();
             }
         }
+    }
+
+    /// What keeps it busy.
+    pub fn describe(&self) -> String {
+        let sessions = self.model.sessions.iter().filter(|session| !session.closed);
+        let sessions: Vec<_> = sessions
+            .map(|one| (&one.status, one.is_running(), one.queued().count(), one.approvals.len()))
+            .collect();
+        let processes = self.processes.values();
+        let processes: Vec<_> = processes
+            .map(|one| (one.due, one.exit, one.stdin_closed, one.stdin.len(), one.has_news()))
+            .collect();
+        let connections: Vec<_> = self
+            .connections
+            .values()
+            .map(|one| (one.id, one.key, one.stream.is_some(), one.kernel.len(), one.expects.len()))
+            .collect();
+        let due = self.server.next_due();
+        format!(
+            "now {} due {due:?} work {} inputs {}\n{sessions:?}\n{processes:?}\n{connections:?}",
+            self.now_ms,
+            self.server.has_work(),
+            self.inputs
+        )
     }
 
     /// What the world still holds for the server.

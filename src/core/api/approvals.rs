@@ -45,7 +45,7 @@ impl Server {
             .settle(open, persistent)
             .map_err(|unfit| Problem::new(Status::BAD_REQUEST, unfit.code, unfit.sentence))?;
         let decision = if answer.allow { "allow" } else { "deny" };
-        let Some(decided) = session.approvals.decide(approval, decision, LOCAL) else {
+        let Some(decided) = session.approvals.decide(approval, decision, &request.by) else {
             return Err(not_open(session, approval));
         };
         if let Some(Value::Array(rules)) = &answer.updated_permissions
@@ -59,7 +59,7 @@ impl Server {
         let seq = self.publisher.publish(feed, EventKind::ApprovalResolved, |object| {
             object.string("approvalId", &decided.id);
             object.string("decision", decision);
-            object.string("by", LOCAL);
+            object.string("by", &request.by);
             match answer.allow {
                 true => object.raw("input", &input),
                 false => object.string("message", message),

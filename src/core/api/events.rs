@@ -118,7 +118,9 @@ impl Server {
         let Some(list) = request.parameter("sessions")? else { return Ok((None, Vec::new())) };
         let (mut owners, mut unknown) = (Vec::new(), Vec::new());
         for id in list.split(',').filter(|id| !id.is_empty()).take(1000) {
-            match self.by_id.get(id).and_then(|key| self.sessions.get(*key)) {
+            // Also closed ones: somebody who comes back has not seen their ends.
+            let key = self.by_id.get(id).or_else(|| self.closed_ids.get(id));
+            match key.and_then(|key| self.sessions.get(*key)) {
                 Some(session) => owners.push(session.feed.number),
                 None => unknown.push(id.chars().take(80).collect()),
             }

@@ -67,7 +67,7 @@ impl Server {
             id: prompt_id.unwrap_or_else(|| format!("prompt-{:016x}", self.random.bits())),
             command: command.to_owned(),
             images,
-            by: LOCAL.to_owned(),
+            by: request.by.to_string(),
             client_id,
             queued_at: self.now_ms,
         };
@@ -230,10 +230,10 @@ impl Server {
             && let Some(session) = self.sessions.get_mut(key)
             && let Some(prompt) = session.prompts.queue.pop_front()
         {
-            self.cancel_prompt(key, &prompt, LOCAL, false);
+            self.cancel_prompt(key, &prompt, &request.by, false);
             cancelled.push(prompt.id);
         }
-        let interrupted = self.interrupt(key, LOCAL);
+        let interrupted = self.interrupt(key, &request.by);
         self.say(|server, object| {
             let Some(session) = server.sessions.get(key) else { return };
             object.bool("success", true);
@@ -268,14 +268,19 @@ impl Server {
         ok_after(self.publisher.seq())
     }
 
-    pub(super) fn cancel_queued(&mut self, id: &str, prompt_id: &str) -> Outcome {
+    pub(super) fn cancel_queued(
+        &mut self,
+        request: &Request<'_>,
+        id: &str,
+        prompt_id: &str,
+    ) -> Outcome {
         let key = self.session_key(id)?;
         let prompt = self.sessions.get_mut(key).and_then(|s| s.prompts.take(prompt_id));
         let Some(prompt) = prompt else {
             let sentence = format!("no prompt \"{prompt_id}\" waits in this session");
             return Err(Problem::new(Status::NOT_FOUND, "prompt_not_found", sentence));
         };
-        self.cancel_prompt(key, &prompt, LOCAL, false);
+        self.cancel_prompt(key, &prompt, &request.by, false);
         self.say(|server, object| {
             object.bool("success", true);
             object.string("promptId", &prompt.id);

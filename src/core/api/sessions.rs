@@ -323,6 +323,7 @@ impl Server {
             forked_from,
             granted: Vec::new(),
             idle_at: self.now_ms,
+            self_access_told_at: None,
         };
         let key = self.sessions.insert(session).expect("room was made for it");
         self.by_id.insert(id.clone(), key);

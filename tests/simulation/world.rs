@@ -269,7 +269,7 @@ impl World {
                     }
                     self.disk.push_back((due, request));
                 }
-                Effect::Close(key) => self.closed(key, Cut::Other),
+                Effect::Close(key) => self.closed(key, false),
                 Effect::EndOutput(key) => {
                     if let Some(id) = self.by_key.get(&key.to_bits()).copied() {
                         let connection = self.connections.get_mut(&id).expect("it is open");
@@ -294,16 +294,19 @@ impl World {
     // Sockets.
 
     /// The server's end of a connection is closed.
-    fn closed(&mut self, key: Key, cut: Cut) {
+    fn closed(&mut self, key: Key, in_flush: bool) {
         let Some(id) = self.by_key.remove(&key.to_bits()) else {
             return; // Closed by a flush, which knows why.
         };
         self.stale.push(key);
         let connection = self.connections.get_mut(&id).expect("it is open");
         let due = connection.progress_at + self.limits.write_stall_ms;
+        let session = connection.ask().map(|ask| ask.follower);
+        let session = session.and_then(|at| self.followers[at].session);
+        let evicted = self.model.list(session).evicted();
         let stalled = connection.blocked && self.now_ms >= due;
         connection.key = None;
-        connection.cut = Some(if stalled { Cut::Stalled } else { cut });
+        connection.cut = Some(Cut { stalled, in_flush, evicted });
         connection.output_ended = true;
     }
 
@@ -324,7 +327,7 @@ impl World {
         for id in waiting {
             if !self.listening {
                 let connection = self.connections.get_mut(&id).expect("it waits");
-                (connection.cut, connection.output_ended) = (Some(Cut::Other), true);
+                (connection.cut, connection.output_ended) = (Some(Cut::default()), true);
                 continue;
             }
             let peer = Peer::Local { uid: 1000 };
@@ -339,7 +342,7 @@ impl World {
                     self.queue(key);
                 }
                 None => {
-                    (connection.cut, connection.output_ended) = (Some(Cut::Other), true);
+                    (connection.cut, connection.output_ended) = (Some(Cut::default()), true);
                     self.hit("slots-full");
                 }
             }
@@ -427,10 +430,7 @@ impl World {
             let parts: Vec<u8> = match self.server.output(key) {
                 Output::Nothing => return,
                 Output::Close => {
-                    let session = connection.ask().map(|ask| ask.follower);
-                    let session = session.and_then(|at| self.followers[at].session);
-                    let evicted = self.model.list(session).evicted();
-                    self.closed(key, Cut::Flush(evicted));
+                    self.closed(key, true);
                     self.inputs += 1;
                     return self.server.connection_lost(key);
                 }

@@ -681,7 +681,8 @@ impl World {
             self.hit("cut-by-stall");
         } else if closed && next.is_none() {
             assert!(whole || !cut.in_flush, "{context}: cut in a frame");
-        } else if from < cut.evicted {
+        } else if from < cut.evicted || !cut.in_flush && from < self.model.list(session).evicted() {
+            // What was not visible yet may have taken its place.
             self.hit("cut-by-lap");
         } else {
             // Forgotten, which is no matter of when it is written to.
@@ -696,6 +697,13 @@ impl World {
     pub fn settle(&mut self) {
         for session in 0..self.model.sessions.len() {
             let known = &self.model.sessions[session];
+            // An agent that says that it has work in the background is never suspended.
+            let starves = self.model.sessions.iter().any(|one| one.queued().count() > 0);
+            if starves && known.odd && known.status == "idle" && self.random.chance(2) {
+                let draft = Draft::delete(&known.id);
+                self.ask(draft);
+                continue;
+            }
             if known.is_running() && known.approvals.is_empty() && self.random.chance(3) {
                 let draft = Draft::interrupt(&known.id);
                 self.ask(draft);

@@ -67,6 +67,8 @@ pub struct World {
     pub cut: bool,
     /// Everything that left the server, as one number.
     pub hash: u64,
+    /// The server asked for this turn.
+    pub woken: bool,
     /// Inputs told to the server in this turn, deadlines not among them.
     pub inputs: u64,
 }
@@ -121,6 +123,7 @@ impl World {
             healed: false,
             cut: false,
             hash: 0xcbf2_9ce4_8422_2325,
+            woken: false,
             inputs: 0,
             random,
         }
@@ -161,6 +164,8 @@ impl World {
         self.inputs = 0;
         self.model.context = self.context();
         self.pass_time();
+        let due = self.server.next_due().is_some_and(|due| due <= self.now_ms);
+        self.woken = due || self.server.has_work();
         self.server.set_time(self.now_ms, self.wall_ms);
         self.move_clients();
         while !self.server.expire() {
@@ -262,7 +267,7 @@ impl World {
                     self.stale.push(key);
                 }
                 Effect::Disk(request) => {
-                    let late = self.random.chance(self.faults.disk_late) && !self.healed;
+                    let late = self.random.chance(self.faults.disk_late);
                     let due = self.now_ms + if late { self.random.between(100, 8_000) } else { 0 };
                     if late {
                         self.hit("disk-late");
@@ -802,7 +807,7 @@ fn draw_limits(random: &mut Random) -> Limits {
         agents_starting_max: random.between(1, 2) as u32,
         queue_max: random.between(1, 4) as usize,
         queue_size_max: 64 * KIB,
-        approvals_max: random.between(1, 3) as usize,
+        approvals_max: random.between(1, 2) as usize,
         line_size_max: random.between(64, 400) as usize * KIB,
         large_size_max: random.between(64, 512) as usize * KIB,
         heartbeat_ms: random.between(5_000, 15_000),

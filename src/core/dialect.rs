@@ -194,6 +194,7 @@ impl Server {
                 let Some(session) = self.sessions.get_mut(key) else { return };
                 session.conversation.id = conversation_id.into_owned();
                 session.conversation.begun = true;
+                session.conversation.fork_from = None;
                 session.model_in_use = model.map(|model| model.into_owned());
                 self.mode_changed(key, mode.as_deref());
             }
@@ -581,7 +582,7 @@ impl Server {
             let failure = Failure { code: "authentication_failed", sentence: sentence.to_owned() };
             turn.failure = Some(failure.clone());
             self.session_error(key, &failure, None);
-            self.interrupt(key);
+            self.interrupt_turn(key);
         }
     }
 

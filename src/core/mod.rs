@@ -22,5 +22,6 @@ pub mod random;
 pub mod server;
 pub mod session;
 pub mod streams;
+pub mod trust;
 pub mod turn;
 pub mod waits;

@@ -23,12 +23,14 @@ macro_rules! pages {
 }
 
 /// All of them.
-pub static PAGES: [Page; 10] = pages! {
+pub static PAGES: [Page; 12] = pages! {
     "/" HTML "index.html"
     "/sessions" HTML "index.html"
     "/session" HTML "index.html"
+    "/login" HTML "login.html"
     "/test-sse.html" HTML "test-sse.html"
     "/js/app.js" SCRIPT "app.js"
+    "/js/login.js" SCRIPT "login.js"
     "/js/test-sse.js" SCRIPT "test-sse.js"
     "/js/ui.js" SCRIPT "ui.js"
     "/js/session-event-stream.js" SCRIPT "session-event-stream.js"

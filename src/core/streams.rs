@@ -6,8 +6,9 @@
 
 use crate::base::arena::Key;
 use crate::base::ring::{Found, Mark};
+use crate::core::api::CORS_FIELDS_MAX;
 use crate::core::connection::{Exchange, Output, Own, Phase, Place, Reader};
-use crate::core::event::Filter;
+use crate::core::event::{EventKind, Filter};
 use crate::core::log::Log;
 use crate::core::server::Server;
 use crate::wire::json;
@@ -112,10 +113,13 @@ impl Server {
     /// Appends the head of a stream's reply.
     pub(super) fn write_stream_head(&self, exchange: &mut Exchange) {
         let version = exchange.head().version;
-        let mut fields = [("", ""); 5];
+        let mut fields = [("", ""); 5 + CORS_FIELDS_MAX];
         fields[..4].copy_from_slice(STREAM_FIELDS);
         let request_id = std::mem::take(&mut exchange.request_id);
         fields[4] = ("X-Request-Id", &request_id);
+        let cors = self.cors_fields(exchange.origin);
+        fields[5..5 + cors.len()].copy_from_slice(cors.as_slice());
+        let count = 5 + cors.len();
         let head = ReplyHead {
             status: Status::OK,
             date: self.date.1.as_str(),
@@ -123,7 +127,7 @@ impl Server {
             content_length: None,
             keep_alive: false,
             version,
-            fields: &fields,
+            fields: &fields[..count],
         };
         reply::write_head(&mut exchange.out, &head);
         exchange.request_id = request_id;
@@ -190,7 +194,10 @@ impl Server {
             return Join { resume: "fresh", position: 0, id: None };
         };
         let end = log.visible();
-        let newest = log.ring.newest(replay_size, end);
+        let newest = match request.filter.is_compact() {
+            true => newest_turns(log, request.filter, replay_size),
+            false => log.ring.newest(replay_size, end),
+        };
         if let Some(cursor) = &request.cursor {
             let known = EventId::parse(cursor)
                 .filter(|id| id.epoch == epoch && id.seq <= visible_seq)
@@ -527,6 +534,30 @@ impl Server {
                 self.close(key);
             }
         }
+    }
+}
+
+/// Where the newest turns begin whose wanted frames take no more than `size` bytes: a compact view
+/// starts at a whole turn. One turn longer than that is cut at a frame.
+fn newest_turns(log: &Log, filter: Filter, size: u64) -> u64 {
+    let (mut left, mut begin, mut turn) = (size, log.visible(), None);
+    let mut end = log.visible();
+    for mark in log.ring.marks_before(log.visible()) {
+        if filter.takes(mark.tag, mark.superseded) {
+            let length = end - mark.start;
+            if length > left {
+                break;
+            }
+            left -= length;
+        }
+        (end, begin) = (mark.start, mark.start);
+        if mark.tag == EventKind::PromptQueued as u8 {
+            turn = Some(begin);
+        }
+    }
+    match begin == log.ring.base() {
+        true => begin,
+        false => turn.unwrap_or(begin),
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Turn {
     /// UTF-16 units told of the text and the errors of an agent that speaks no lines.
     offsets: [u64; 2],
     streaming: Option<Streaming>,
+    /// Where the deltas of a replaced message begin.
+    replaced_seq: Option<u64>,
     /// How many blocks of which message were told.
     messages: Vec<(String, u32)>,
     tools: Vec<OpenTool>,
@@ -84,6 +86,8 @@ struct OpenBlock {
     /// UTF-16 units told.
     offset: u64,
     text: String,
+    /// No delta of it was published before this event.
+    first_seq: u64,
 }
 
 /// A tool call whose end was not told.
@@ -189,7 +193,10 @@ impl Turn {
         let at = match streaming.blocks.iter().position(|open| open.block == block) {
             Some(at) => at,
             None => {
-                streaming.blocks.push(OpenBlock { block, output, offset: 0, text: String::new() });
+                publisher.flush(feed);
+                let first_seq = publisher.seq() + 1;
+                let text = String::new();
+                streaming.blocks.push(OpenBlock { block, output, offset: 0, text, first_seq });
                 streaming.blocks.len() - 1
             }
         };
@@ -248,6 +255,7 @@ impl Turn {
         {
             return None;
         }
+        self.replaced_seq = streaming.blocks.first().map(|open| open.first_seq);
         streaming.blocks.clear();
         Some(std::mem::replace(&mut streaming.message_id, message.id.to_owned()))
     }
@@ -273,10 +281,17 @@ impl Turn {
         (block, kind, text): (u32, &'static str, &str),
         replaces: Option<&str>,
     ) {
+        let mut ended = self.replaced_seq.take().filter(|_| replaces.is_some());
         if let Some(streaming) = &mut self.streaming
             && streaming.message_id == message.id
+            && let Some(at) = streaming.blocks.iter().position(|open| open.block == block)
         {
-            streaming.blocks.retain(|open| open.block != block);
+            ended = Some(streaming.blocks.remove(at).first_seq);
+        }
+        // What is held belongs to the block's deltas, and is superseded with them.
+        publisher.flush(feed);
+        if let Some(seq) = ended {
+            publisher.supersede(feed, seq);
         }
         publisher.publish(feed, EventKind::MessageBlock, |object| {
             object.string("messageId", message.id);
@@ -420,6 +435,8 @@ impl Turn {
         self.message_ended(publisher, feed);
         if let Some(streaming) = self.streaming.take() {
             for open in streaming.blocks {
+                publisher.flush(feed);
+                publisher.supersede(feed, open.first_seq);
                 publisher.publish(feed, EventKind::MessageBlock, |object| {
                     object.string("messageId", &streaming.message_id);
                     object.number("block", open.block.into());

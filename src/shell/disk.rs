@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::{process, sys};
+use super::{process, sys, trust};
 use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest};
 
 /// What the thread needs to know beside the requests.
@@ -104,6 +104,21 @@ fn run(
             DiskRequest::Directory { ticket, path } => {
                 DiskReply::Directory { ticket, result: directory(&path, surroundings) }
             }
+            DiskRequest::List { ticket, path } => {
+                let result = directory(&path, surroundings).and_then(|path| {
+                    let names = directories(&path)?;
+                    Ok((path, names))
+                });
+                DiskReply::Listed { ticket, result }
+            }
+            DiskRequest::LookForTrust { session, path } => {
+                let (commands, hash) = trust::look(&path);
+                DiskReply::Trust { session, commands, hash }
+            }
+            DiskRequest::RememberTrust { path, hash } => {
+                let kept = trust::remember(&surroundings.data_dir, &path, &hash);
+                DiskReply::Remembered(kept.err().map(|error| error.to_string()))
+            }
             // Nobody is spared: the session's next agent starts only after this.
             DiskRequest::Sweep { agent, session_id } => {
                 let prefix = &surroundings.marker_prefix;
@@ -129,6 +144,21 @@ pub fn canonical_roots(roots: &[PathBuf]) -> Result<Vec<PathBuf>, (PathBuf, io::
         if path.is_dir() { Ok(path) } else { Err(io::ErrorKind::NotADirectory.into()) }
     };
     roots.iter().map(|root| canonical(root).map_err(|error| (root.clone(), error))).collect()
+}
+
+/// The names of the directories in a directory, hidden ones left out, sorted, at most 1,000.
+fn directories(path: &Path) -> Result<Vec<String>, DirectoryProblem> {
+    let unreadable = |error: io::Error| DirectoryProblem::Unreadable(error.to_string());
+    let mut names: Vec<String> = fs::read_dir(path)
+        .map_err(unreadable)?
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort_unstable();
+    names.truncate(1000);
+    Ok(names)
 }
 
 fn directory(path: &Path, surroundings: &Surroundings) -> Result<PathBuf, DirectoryProblem> {
@@ -237,7 +267,7 @@ mod tests {
                 assert_eq!(result, Ok("/".into()));
                 ticket
             }
-            DiskReply::Swept { .. } => panic!("nobody asked for a sweep"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 

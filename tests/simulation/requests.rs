@@ -221,7 +221,7 @@ impl Asker {
 
     fn create(&mut self, random: &mut Random) -> Draft {
         let agent = random.pick(&["demo", "demo", "demo", "other", "lines", "broken", "nobody"]);
-        let mut body = json!({"workingDir": "/work/demo"});
+        let mut body = json!({"workingDir": "/home/demo"});
         if random.chance(800) {
             body["agent"] = json!(agent);
         }

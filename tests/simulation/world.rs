@@ -11,7 +11,7 @@ use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::connection::{Output, Peer};
 use sidestream::core::effect::{
-    DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
+    self, DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
@@ -92,12 +92,11 @@ impl World {
                 agent("broken", Dialect::Claude, Err("it is not installed".to_owned())),
             ],
             commands: vec![String::new(), String::new(), "cat".to_owned(), String::new()],
-            access: Access { own_uid: 1000, trusted_uids: Vec::new() },
-            base_path: String::new(),
+            access: Access { own_uid: 1000, ..Access::default() },
             allow_bypass: random.chance(300),
-            allow_persistent_rules: false,
             raw_events: random.chance(100),
             version: "0",
+            ..Config::default()
         };
         let epoch = epoch.to_string();
         World {
@@ -287,6 +286,8 @@ impl World {
                     assert!(self.listening, "{}: closed twice", self.context());
                     self.listening = false;
                 }
+                // The people of this world are no agents.
+                Effect::WhoIs(key) => self.server.asker_known(key, effect::Asker::Outside),
                 Effect::Log(_) => {}
             }
         }
@@ -561,6 +562,22 @@ impl World {
                     };
                     DiskReply::Directory { ticket, result }
                 }
+                DiskRequest::List { ticket, path } => {
+                    let result = match self.random.chance(self.faults.disk_bad) {
+                        true => Err(DirectoryProblem::OutsideRoots),
+                        false => Ok((path, vec!["a".to_owned(), "b".to_owned()])),
+                    };
+                    DiskReply::Listed { ticket, result }
+                }
+                DiskRequest::LookForTrust { session, .. } => {
+                    let commands = match self.random.chance(300) {
+                        true => vec!["hook: true".to_owned()],
+                        false => Vec::new(),
+                    };
+                    let hash = self.random.below(3).to_string();
+                    DiskReply::Trust { session, commands, hash }
+                }
+                DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
                 DiskRequest::Sweep { agent, session_id } => {
                     let mut killed = 0;
                     let index = self.random.index(3);
@@ -739,8 +756,7 @@ impl World {
     fn feed_agents(&mut self) {
         let keys: Vec<Key> = self.processes.values().map(|process| process.key).collect();
         for key in keys {
-            loop {
-                let Some(process) = self.processes.get_mut(&key.to_bits()) else { break };
+            while let Some(process) = self.processes.get_mut(&key.to_bits()) {
                 let input = self.server.agent_input(key);
                 let count = input.len().min(process.room());
                 if count == 0 || process.stdin_closed {

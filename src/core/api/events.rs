@@ -2,6 +2,25 @@
 
 use super::*;
 
+/// The number by which an image of a prompt is kept: rising, as events are.
+pub(super) fn image_key(seq: u64, number: u64) -> u64 {
+    seq * IMAGES_MAX as u64 + number
+}
+
+/// The type of an image, by its first bytes: what it was said to be is a stranger's word.
+fn image_type(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xff, 0xd8, ..] => "image/jpeg",
+        [b'G', b'I', b'F', ..] => "image/gif",
+        [b'R', b'I', b'F', b'F', ..] => "image/webp",
+        _ => "application/octet-stream",
+    }
+}
+
+/// The numbers of the sessions that a request is limited to, if it is, and ids that are none.
+type Owners = (Option<Box<[u32]>>, Vec<String>);
+
 impl Server {
     pub(super) fn session_events(&mut self, request: &Request<'_>, id: &str) -> Outcome {
         let asked = self.stream_request(request)?;
@@ -95,7 +114,7 @@ impl Server {
     }
 
     /// The sessions that a request over all of them is limited to, and the ids that are none.
-    fn owners(&self, request: &Request<'_>) -> Result<(Option<Box<[u32]>>, Vec<String>), Problem> {
+    fn owners(&self, request: &Request<'_>) -> Result<Owners, Problem> {
         let Some(list) = request.parameter("sessions")? else { return Ok((None, Vec::new())) };
         let (mut owners, mut unknown) = (Vec::new(), Vec::new());
         for id in list.split(',').filter(|id| !id.is_empty()).take(1000) {
@@ -229,7 +248,7 @@ impl Server {
     }
 
     /// One event, or the large field that was cut from it.
-    pub(super) fn event(&mut self, id: &str, event: &str) -> Outcome {
+    pub(super) fn event(&mut self, request: &Request<'_>, id: &str, event: &str) -> Outcome {
         let key = self.session_key(id)?;
         let gone = || {
             let sentence = "there is no such event in this session, or it is no longer kept";
@@ -245,6 +264,11 @@ impl Server {
         let start = ring.after(event.seq - 1);
         // Only an event of this very session: large fields of others are not to be had here.
         ring.mark_at(start).filter(|mark| mark.seq == event.seq).ok_or_else(gone)?;
+        if let Some(number) = request.number("image", 0..=IMAGES_MAX as u64 - 1)? {
+            let key = image_key(event.seq, number);
+            let (bytes, _) = self.publisher.images.get(key).ok_or_else(gone)?;
+            return Ok(Reply::Bytes(bytes.to_vec(), image_type(bytes)));
+        }
         if let Some((bytes, is_text)) = self.publisher.large.get(event.seq) {
             let content_type = match is_text {
                 true => "text/plain; charset=utf-8",

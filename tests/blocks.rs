@@ -72,13 +72,21 @@ fn same_from_everywhere(server: &Server, session: &str, live: &Screen) {
         }
     }
     // Fresh.
-    for query in ["?replay=all", "?replay=all&view=compact", "?view=compact"] {
+    for query in ["?replay=all", "?replay=all&view=compact"] {
         let mut screen = Screen::compact(true);
         let mut reader = server.stream_with(session, query, &[]);
         reader.joined();
         draw(server, &mut screen, &reader.seen);
         same(query, &screen, live);
     }
+    // Fresh, with the newest screen only: the end of the picture.
+    let mut screen = Screen::compact(true);
+    let mut reader = server.stream_with(session, "?view=compact", &[]);
+    reader.joined();
+    draw(server, &mut screen, &reader.seen);
+    let (ours, theirs) = (screen.picture(), live.picture());
+    let (ours, theirs) = (ours["items"].as_array().unwrap(), theirs["items"].as_array().unwrap());
+    assert!(!ours.is_empty() && theirs.ends_with(ours), "{ours:?} {theirs:?}");
     // From the history, page by page.
     for view in ["", "&view=compact"] {
         let mut pages = Vec::new();
@@ -377,7 +385,7 @@ fn a_message_tells_its_operations_once() {
     let scripts = [
         ("say: nothing to do", 0),
         ("tools 4", 1),
-        (r#"tool Bash {"command":"a"} ;; say: text between ;; tool Read {"file_path":"/b"}"#, 1),
+        (r#"tool Bash {"command":"a"} ;; say: text between ;; tool Read {"file_path":"/b"}"#, 2),
         (&*tagged, 1),
         ("say: <claude-write path=\"a\">x</claude-write> ;; tools 2", 1),
         // A subagent's message comes between the two tools of the message that called it.

@@ -212,8 +212,10 @@ impl Screen {
         let Some(item) = self.find(&key) else {
             assert!(offset == 0 || !whole, "{key} begins at {offset}: {data}");
             let partial = (offset > 0).then_some(offset);
-            let item =
-                json!({"kind": kind, "text": content, "from": partial, "turn": data["turnId"]});
+            // What is no message of an agent's has no block to end it: it ends with its turn.
+            let plain = kind == "stderr" || data["turnId"] == message;
+            let item = json!({"kind": kind, "text": content, "from": partial,
+                "turn": data["turnId"], "plain": plain});
             return self.items.push((key, item));
         };
         assert!(item["ended"].is_null(), "{key} goes on after its end: {data}");
@@ -229,7 +231,7 @@ impl Screen {
         let message = data["messageId"].as_str().expect("messageId");
         for replaced in data["replaces"].as_array().map(Vec::as_slice).unwrap_or_default() {
             let prefix = format!("block {} ", replaced.as_str().unwrap());
-            self.items.retain(|(key, item)| !(key.starts_with(&prefix) && item["ended"].is_null()));
+            self.items.retain(|(key, _)| !key.starts_with(&prefix));
             self.replaced.push(replaced.as_str().unwrap().to_owned());
         }
         assert!(!self.replaced.iter().any(|replaced| replaced == message), "replaced: {data}");
@@ -304,7 +306,7 @@ impl Screen {
             let open = item["ended"].is_null();
             let own = key.starts_with("tool ")
                 || key.starts_with("approval ")
-                || key.starts_with("block ") && item["turn"] == turn && item["kind"] != "stderr";
+                || key.starts_with("block ") && item["turn"] == turn && item["plain"] != true;
             assert!(!(open && own), "{key} is open behind its turn: {item}");
         }
     }
@@ -331,7 +333,7 @@ impl Screen {
     #[track_caller]
     pub fn expect_all_ended(&self) {
         for (key, item) in &self.items {
-            assert!(!item["ended"].is_null() || item["kind"] == "stderr", "{key} is open: {item}");
+            assert!(!item["ended"].is_null() || item["plain"] == true, "{key} is open: {item}");
         }
     }
 }

@@ -13,7 +13,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 # Program and the Debian package that brings it.
 missing=
-for pair in python3:python3 curl:curl prlimit:util-linux ps:procps node:nodejs npm:npm \
+for pair in python3:python3 curl:curl prlimit:util-linux setpriv:util-linux nginx:nginx-light ps:procps node:nodejs npm:npm \
     chromium:chromium cc:gcc make:make; do
     has "${pair%%:*}" || missing="$missing ${pair##*:}"
 done
@@ -27,7 +27,8 @@ if [ -n "$missing" ]; then
     say "installing$missing"
     $sudo apt-get update -qq
     # shellcheck disable=SC2086 # One word per package is meant.
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing
+    # RUNLEVEL: what is installed need not be started, nginx with its port 80 least of all.
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $sudo apt-get install -y -qq --no-install-recommends $missing
 fi
 
 if [ -f tests/browser/package-lock.json ]; then

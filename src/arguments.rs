@@ -7,21 +7,25 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use crate::core::access::tokens::Scope;
 pub use crate::core::epochs::Durability;
 use crate::limits::{KIB, Limits, MIB};
+use crate::wire::target;
 
 /// What `sidestream --help` prints.
 pub const HELP: &str = "\
 sidestream runs Claude Code sessions and streams them to browsers over Server-Sent Events.
 
 Usage: sidestream [serve] [OPTIONS]
+       sidestream token add NAME SCOPE [--token-file FILE]   make a token: read, answer or full
 
 General
   --listen ADDRESS      where to listen, repeatable: 127.0.0.1:3010, [::1]:3010, localhost:0,
-                        unix:/run/sidestream.sock; port 0 picks a free one; loopback only
-                        [127.0.0.1:3010 and [::1]:3010]
+                        unix:/run/sidestream.sock, 0.0.0.0:3010 (with tokens only); port 0
+                        picks a free one [127.0.0.1:3010 and [::1]:3010]
   --base-path PATH      also answer below this path, as a proxy may pass it on: /claude [none]
   --data-dir DIR        where state is kept [$XDG_STATE_HOME/sidestream]
   --durability MODE     what events survive: memory, nothing; write, our being killed; sync,
@@ -42,12 +46,22 @@ Agents
   --raw-events          tell every line of an agent verbatim, too [no]
 
 Access
+  --trust DIR           let this directory's own hooks and MCP commands run unasked, repeatable
+  --token-file FILE     ask everybody for a token; lines NAME SCOPE sha256:HEX, as `token add`
+                        writes them [none: only our own user's processes are served]
   --trust-uid UID       also serve processes of this user, repeatable [only our own]
+  --public-url URL      where a proxy publishes us: https://host[/base]; needs tokens [none]
+  --allow-origin URL    pages of this origin may use us, repeatable; needs tokens [none]
+  --trusted-proxy IP    take this proxy's word for its clients' addresses, repeatable [none]
+  --read-cookie         a login also sets a cookie that may read, for EventSource [no]
+  --allow-agent-access  let agents change what they run in, as their users may [no]
 
 Bounds of the server [default, range]
   --connections-max COUNT               clients, as far as descriptors go [100000, 1 to 1000000]
   --connections-per-address-max COUNT   from one address behind a proxy [256, 1 to 1000000]
   --sessions-max COUNT                  sessions that are not closed [1000, 1 to 100000]
+  --pipeline-max COUNT                  replies a client has not taken [64, 1 to 10000]
+  --login-failures-max COUNT            failed logins in a minute [10, 1 to 10000]
   --closed-sessions-max COUNT           closed ones still served to the end [16, 1 to 10000]
   --session-creations-per-s COUNT       new sessions in one second [10, 1 to 10000]
   --readers-per-session-max COUNT       streams of one session [10000, 1 to 1000000]
@@ -65,6 +79,7 @@ Bounds of memory [default, range]
   --head-size-max SIZE      head of a request [16KiB, 1KiB to 63KiB]
   --body-size-max SIZE      body of a request [8MiB, 1KiB to 256MiB]
   --bodies-size-max SIZE    all bodies held at once [32MiB, 1KiB to 4GiB]
+  --body-rate-min SIZE      what a body brings in a second [1KiB, 0 to 1MiB]
   --queue-size-max SIZE     all prompts waiting [32MiB, 1KiB to 4GiB]
   --large-size-max SIZE     fields too large for a log [32MiB, 1KiB to 4GiB]
 
@@ -92,7 +107,8 @@ Sizes are 65536, 64KiB, 1MiB or 1GiB; times 500ms, 15s, 10m or 2h.
 
 Every option is also a variable: --ring-size is SIDESTREAM_RING_SIZE. The option wins; an empty
 variable counts as none. Switches are 1 or 0 there. Repeatable ones hold a list there: separated
-by commas (LISTEN, AGENT_ENV, TRUST_UID), by colons (ROOT), by line ends (AGENT).
+by commas (LISTEN, AGENT_ENV, TRUST_UID, ALLOW_ORIGIN, TRUSTED_PROXY), by colons (ROOT), by line
+ends (AGENT).
 ";
 
 /// What the process was asked to do.
@@ -104,6 +120,8 @@ pub enum Command {
     Help,
     /// Print the version.
     Version,
+    /// Make a token of this name and scope, and print it once.
+    AddToken(Box<Arguments>, String, Scope),
     /// The options hold together; look at the rest of what a start needs, and start nothing.
     CheckConfig(Box<Arguments>),
 }
@@ -111,7 +129,7 @@ pub enum Command {
 /// Everything that the operator may set.
 #[derive(Clone, Debug)]
 pub struct Arguments {
-    /// Where to listen. Never empty, no address twice, all of them local.
+    /// Where to listen. Never empty, no address twice; all of them local if there are no tokens.
     pub listen: Vec<Listen>,
     /// Whether `listen` is the default: then one of the two address families may be missing.
     pub listen_is_default: bool,
@@ -129,6 +147,20 @@ pub struct Arguments {
     pub allow_bypass: bool,
     /// Users beside our own whose processes are served.
     pub trust_uids: Vec<u32>,
+    /// Directories whose own hooks and MCP commands may run without being asked about.
+    pub trust: Vec<PathBuf>,
+    /// Where the tokens' hashes stand; `None`: nobody is asked for one.
+    pub token_file: Option<PathBuf>,
+    /// Where people find us. Its base path is `base_path`.
+    pub public_url: Option<PublicUrl>,
+    /// Origins as browsers write them, none twice.
+    pub allow_origins: Vec<String>,
+    /// Proxies whose word for a client's address is taken.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Whether a login also sets a cookie that may read.
+    pub read_cookie: bool,
+    /// Whether agents may do what their users may.
+    pub allow_agent_access: bool,
     /// Whether every line of an agent is told verbatim.
     pub raw_events: bool,
     /// The least urgent lines that are logged.
@@ -146,6 +178,17 @@ pub enum Listen {
     Tcp(String, u16),
     /// The path of a Unix socket, at most 107 bytes.
     Unix(PathBuf),
+}
+
+/// `--public-url`, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// Scheme and authority as browsers write them: lower case, no default port.
+    pub origin: String,
+    /// The host's name, without a port.
+    pub host: String,
+    /// The base path, as in [`Arguments::base_path`].
+    pub base: String,
 }
 
 /// One agent that clients may choose by name.
@@ -207,7 +250,14 @@ const OPTIONS: &[(&str, Arity)] = &[
     ("agent-env", Arity::Many(b',')),
     ("allow-bypass", Arity::Switch),
     ("raw-events", Arity::Switch),
+    ("trust", Arity::Many(b':')),
     ("trust-uid", Arity::Many(b',')),
+    ("token-file", Arity::One),
+    ("public-url", Arity::One),
+    ("allow-origin", Arity::Many(b',')),
+    ("trusted-proxy", Arity::Many(b',')),
+    ("read-cookie", Arity::Switch),
+    ("allow-agent-access", Arity::Switch),
 ];
 
 /// How a bound is written.
@@ -256,6 +306,8 @@ const BOUNDS: &[Bound] = &[
     bound!("connections-max", Count, 1, 1_000_000, connections_max),
     bound!("connections-per-address-max", Count, 1, 1_000_000, connections_per_address_max),
     bound!("sessions-max", Count, 1, 100_000, sessions_max),
+    bound!("pipeline-max", Count, 1, 10_000, pipeline_max),
+    bound!("login-failures-max", Count, 1, 10_000, login_failures_max),
     bound!("closed-sessions-max", Count, 1, 10_000, closed_sessions_max),
     bound!("session-creations-per-s", Count, 1, 10_000, session_creations_per_s),
     bound!("readers-per-session-max", Count, 1, 1_000_000, readers_per_session_max),
@@ -271,6 +323,7 @@ const BOUNDS: &[Bound] = &[
     bound!("head-size-max", Bytes, KIB, 63 * KIB, head_size_max),
     bound!("body-size-max", Bytes, KIB, 256 * MIB, body_size_max),
     bound!("bodies-size-max", Bytes, KIB, 4 * GIB, bodies_size_max),
+    bound!("body-rate-min", Bytes, 0, MIB, body_rate_min),
     bound!("queue-size-max", Bytes, KIB, 4 * GIB, queue_size_max),
     bound!("journal-max", Bytes, 8 * MIB, 1024 * GIB, journal_max),
     bound!("journal-total-max", Bytes, 8 * MIB, 16 * 1024 * GIB, journal_total_max),
@@ -311,12 +364,23 @@ pub fn parse(
     let mut given = Vec::new();
     let mut parser = lexopt::Parser::from_args(args);
     let (mut check_only, mut first) = (false, true);
+    let mut token = None;
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
         let (flag, arity) = match arg {
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Command::Help),
             lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Command::Version),
             lexopt::Arg::Value(word) if first && word == "serve" => {
                 first = false;
+                continue;
+            }
+            lexopt::Arg::Value(word) if first && word == "token" => {
+                first = false;
+                token = Some(Vec::new());
+                continue;
+            }
+            lexopt::Arg::Value(word) if token.as_ref().is_some_and(|words| words.len() < 3) => {
+                let text = word.into_string().map_err(|word| unknown(&word.to_string_lossy()))?;
+                token.iter_mut().for_each(|words| words.push(text.clone()));
                 continue;
             }
             lexopt::Arg::Long("check-config") => {
@@ -341,7 +405,24 @@ pub fn parse(
     }
     add_variables(&mut given, variables);
     let arguments = Box::new(Arguments::new(&given)?);
+    if let Some(words) = token {
+        return add_token(arguments, &words);
+    }
+    arguments.need_tokens(&given)?;
     Ok(if check_only { Command::CheckConfig(arguments) } else { Command::Serve(arguments) })
+}
+
+/// Reads the words behind `token`.
+fn add_token(arguments: Box<Arguments>, words: &[String]) -> Result<Command, String> {
+    let expected = "write `sidestream token add NAME SCOPE`";
+    match words {
+        [add, name, scope] if add == "add" => {
+            let scope = Scope::from_word(scope)
+                .ok_or_else(|| format!("`{scope}` is not a scope: {}", Scope::WORDS))?;
+            Ok(Command::AddToken(arguments, name.clone(), scope))
+        }
+        _ => Err(expected.into()),
+    }
 }
 
 fn unknown(what: &str) -> String {
@@ -427,8 +508,39 @@ impl Arguments {
             arguments.listen = hosts.map(|host| Listen::Tcp(host.into(), 3010)).to_vec();
             arguments.listen_is_default = true;
         }
+        if let Some(url) = &arguments.public_url {
+            let base = url.base.clone();
+            if !arguments.base_path.is_empty() && arguments.base_path != base {
+                return Err(format!(
+                    "--base-path is `{}`, and --public-url says `{base}`: leave --base-path out",
+                    arguments.base_path
+                ));
+            }
+            arguments.base_path = base;
+        }
         agree(&mut arguments.limits, given)?;
         Ok(arguments)
+    }
+
+    /// Refuses to let anybody in whom only a token could tell from a stranger.
+    fn need_tokens(&self, given: &[Given]) -> Result<(), String> {
+        if self.token_file.is_some() {
+            return Ok(());
+        }
+        let cure = "make one with `sidestream token add NAME SCOPE` and start with --token-file";
+        if let Some(Listen::Tcp(host, port)) = self.listen.iter().find(|one| !one.is_local()) {
+            return Err(format!(
+                "--listen: {host}:{port} is not on loopback, and serving others needs tokens: \
+                 {cure}"
+            ));
+        }
+        let flags = ["public-url", "allow-origin", "read-cookie"];
+        match given.iter().find(|it| flags.contains(&it.flag)) {
+            Some(it) if it.flag != "read-cookie" || self.read_cookie => {
+                Err(format!("{} needs tokens: {cure}", it.from))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes one value in.
@@ -462,12 +574,28 @@ impl Arguments {
             "agent-env" => self.agent_env.push(variable_name(given)?),
             "allow-bypass" => self.allow_bypass = given.switch()?,
             "raw-events" => self.raw_events = given.switch()?,
+            "trust" => self.trust.push(given.path()?),
             "trust-uid" => {
                 let uid = digits(given.text()?).and_then(|uid| u32::try_from(uid).ok());
                 // The last one is the kernel's word for "no user".
                 let uid = uid.filter(|uid| *uid != u32::MAX);
                 self.trust_uids.push(uid.ok_or_else(|| given.refuse("a user id such as 33"))?);
             }
+            "token-file" => self.token_file = Some(given.path()?),
+            "public-url" => self.public_url = Some(public_url(given)?),
+            "allow-origin" => {
+                let origin = origin(given)?;
+                if !self.allow_origins.contains(&origin) {
+                    self.allow_origins.push(origin);
+                }
+            }
+            "trusted-proxy" => {
+                let address = given.text()?.parse::<IpAddr>().map(|ip| ip.to_canonical());
+                let address = address.map_err(|_| given.refuse("an IP address"))?;
+                self.trusted_proxies.push(address);
+            }
+            "read-cookie" => self.read_cookie = given.switch()?,
+            "allow-agent-access" => self.allow_agent_access = given.switch()?,
             flag => {
                 let bound = BOUNDS.iter().find(|bound| bound.flag == flag);
                 let bound = bound.ok_or_else(|| unknown(&given.from))?;
@@ -490,7 +618,14 @@ impl Default for Arguments {
             base_path: String::new(),
             agent_env: Vec::new(),
             allow_bypass: false,
+            trust: Vec::new(),
             trust_uids: Vec::new(),
+            token_file: None,
+            public_url: None,
+            allow_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            read_cookie: false,
+            allow_agent_access: false,
             raw_events: false,
             log_level: LogLevel::Info,
             durability: Durability::Write,
@@ -629,19 +764,60 @@ fn listen(given: &Given) -> Result<Listen, String> {
     let port = digits(port).and_then(|port| u16::try_from(port).ok());
     let port = port.ok_or_else(|| given.refuse(expected))?;
     let six = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let local = match six {
-        Some(six) => six.parse().map(|six: ::core::net::Ipv6Addr| six.is_loopback()).ok(),
-        None if host == "localhost" => Some(true),
-        None => host.parse().map(|four: ::core::net::Ipv4Addr| four.is_loopback()).ok(),
+    let known = match six {
+        Some(six) => six.parse::<Ipv6Addr>().is_ok(),
+        None => host == "localhost" || host.parse::<Ipv4Addr>().is_ok(),
     };
-    match local {
-        Some(true) => Ok(Listen::Tcp(six.unwrap_or(host).into(), port)),
-        // Anyone could connect, and there are no tokens to tell them apart.
-        Some(false) => Err(given.refuse(
-            "on loopback, and serving others needs tokens, which are \
-             not in this version yet: use an SSH tunnel",
-        )),
-        None => Err(given.refuse(expected)),
+    if known {
+        Ok(Listen::Tcp(six.unwrap_or(host).into(), port))
+    } else {
+        Err(given.refuse(expected))
+    }
+}
+
+/// Reads `https://host[:port][/base]`.
+fn public_url(given: &Given) -> Result<PublicUrl, String> {
+    let expected = "a URL such as https://host or https://host:8443/base";
+    let text = given.text()?;
+    let scheme_end = text.find("://").ok_or_else(|| given.refuse(expected))? + 3;
+    let end = text[scheme_end..].find('/').map_or(text.len(), |at| scheme_end + at);
+    let (origin, host) = origin_and_host(&text[..end]).ok_or_else(|| given.refuse(expected))?;
+    let base = base_path(&Given { value: text[end..].into(), from: given.from.clone(), ..*given })?;
+    Ok(PublicUrl { origin, host, base })
+}
+
+/// Reads an origin as browsers write one.
+fn origin(given: &Given) -> Result<String, String> {
+    let expected = "an origin such as https://host or http://localhost:5173, without a path";
+    let text = given.text()?;
+    let text = text.strip_suffix('/').unwrap_or(text);
+    origin_and_host(text).map(|(origin, _)| origin).ok_or_else(|| given.refuse(expected))
+}
+
+/// `http[s]://host[:port]` in the form that browsers send, and the host's name alone.
+fn origin_and_host(text: &str) -> Option<(String, String)> {
+    let text = text.to_ascii_lowercase();
+    let (scheme, authority) = text.split_once("://")?;
+    let default = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return None,
+    };
+    let authority = authority.strip_suffix(default).unwrap_or(authority);
+    let (host, _) = target::split_authority(authority.as_bytes())?;
+    let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
+    let good = authority.bytes().all(fit) && !authority.ends_with(':');
+    good.then(|| (format!("{scheme}://{authority}"), host.to_owned()))
+}
+
+impl Listen {
+    /// Whether only this machine can connect.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Listen::Unix(_) => true,
+            Listen::Tcp(host, _) if host == "localhost" => true,
+            Listen::Tcp(host, _) => host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
+        }
     }
 }
 
@@ -961,9 +1137,9 @@ mod tests {
             ("[::1]:65535", Ok(tcp("::1", 65_535))),
             ("localhost:80", Ok(tcp("localhost", 80))),
             ("unix:/run/a", Ok(Listen::Unix("/run/a".into()))),
-            ("0.0.0.0:3010", Err("on loopback")),
-            ("[::]:3010", Err("on loopback")),
-            ("192.168.1.2:3010", Err("on loopback")),
+            ("0.0.0.0:3010", Err("not on loopback, and serving others needs tokens")),
+            ("[::]:3010", Err("--token-file")),
+            ("192.168.1.2:3010", Err("sidestream token add")),
             ("example.com:80", Err("an address such as")),
             ("3010", Err("an address such as")),
             (":3010", Err("an address such as")),
@@ -988,6 +1164,89 @@ mod tests {
         let twice = ["--listen=localhost:1", "--listen=localhost:1"];
         assert!(refused(&twice).contains("came twice"));
         assert_eq!(served(&["--listen=localhost:0", "--listen=localhost:0"], &[]).listen.len(), 2);
+    }
+
+    #[test]
+    fn whoever_lets_strangers_in_needs_tokens_and_is_told_the_cure() {
+        for words in [
+            &["--listen", "0.0.0.0:1"][..],
+            &["--listen", "[::]:1"],
+            &["--public-url", "https://a.example"],
+            &["--allow-origin", "https://a.example"],
+            &["--read-cookie"],
+        ] {
+            let sentence = refused(words);
+            assert!(sentence.contains(words[0]), "{sentence}");
+            assert!(sentence.contains("token add"), "{sentence}");
+            let with = [words, &["--token-file", "/t"]].concat();
+            assert_eq!(served(&with, &[]).token_file, Some("/t".into()));
+        }
+        served(&["--read-cookie=0"], &[]);
+    }
+
+    #[test]
+    fn a_public_url_is_an_origin_a_host_and_a_base_path() {
+        let url = |text: &str| {
+            let words = ["--token-file=/t", "--public-url", text];
+            let arguments = served(&words, &[]);
+            let url = arguments.public_url.clone().unwrap();
+            assert_eq!(url.base, arguments.base_path);
+            (url.origin, url.host, url.base)
+        };
+        let told = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(url("https://A.example"), told("https://a.example", "a.example", ""));
+        assert_eq!(url("https://a.example:443/"), told("https://a.example", "a.example", ""));
+        assert_eq!(url("http://[::1]:80/x/y/"), told("http://[::1]", "[::1]", "/x/y"));
+        assert_eq!(url("https://a:8443/b"), told("https://a:8443", "a", "/b"));
+        for text in [
+            "a.example",
+            "ftp://a",
+            "https://",
+            "https://a:b",
+            "https://a:70000",
+            "https://u@a",
+            "https://a?x",
+            "https://a/b?x",
+            "https://a/../b",
+            "https://[::1",
+            "https://[::1]é",
+        ] {
+            let sentence = refused(&["--token-file=/t", "--public-url", text]);
+            assert!(sentence.contains("--public-url"), "{sentence}");
+        }
+        let both = ["--token-file=/t", "--public-url=https://a/b", "--base-path=/c"];
+        assert!(refused(&both).contains("--base-path"));
+        for (text, want) in [
+            ("https://APP.example:443", Some("https://app.example")),
+            ("http://localhost:5173/", Some("http://localhost:5173")),
+            ("null", None),
+            ("*", None),
+            ("https://a/b", None),
+        ] {
+            let words = ["--token-file=/t", "--allow-origin", text];
+            match (run(&words, &[]), want) {
+                (Ok(Command::Serve(it)), Some(want)) => assert_eq!(it.allow_origins, [want]),
+                (Err(sentence), None) => assert!(sentence.contains("origin"), "{sentence}"),
+                (got, want) => panic!("{text}: {got:?} {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_is_added_by_name_and_scope() {
+        let words = ["token", "add", "phone", "answer", "--token-file", "/t"];
+        match run(&words, &[]) {
+            Ok(Command::AddToken(arguments, name, scope)) => {
+                assert_eq!((&*name, scope), ("phone", Scope::Answer));
+                assert_eq!(arguments.token_file, Some("/t".into()));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(refused(&["token"]).contains("token add NAME SCOPE"));
+        assert!(refused(&["token", "add", "phone"]).contains("token add NAME SCOPE"));
+        assert!(refused(&["token", "remove", "a", "read"]).contains("token add NAME SCOPE"));
+        assert!(refused(&["token", "add", "a", "write"]).contains("read, answer or full"));
+        assert!(refused(&["token", "add", "a", "read", "b"]).contains("`b`"));
     }
 
     #[test]

@@ -59,6 +59,12 @@ pub struct Limits {
     pub bodies_size_max: usize,
     /// From the end of a head to the end of its body.
     pub body_timeout_ms: u64,
+    /// Bytes a second that a body must bring, looked at every five seconds. 0: any.
+    pub body_rate_min: usize,
+    /// Requests on one connection whose replies its client has not taken: the next one waits.
+    pub pipeline_max: u32,
+    /// Logins that may fail in any one minute; then all must wait.
+    pub login_failures_max: u32,
     /// Between two requests on one connection.
     pub keep_alive_ms: u64,
     /// Client connections. Lowered by [`Limits::fit`] to what the descriptors allow.
@@ -128,6 +134,9 @@ impl Default for Limits {
             body_size_max: 8 * MIB,
             bodies_size_max: 32 * MIB,
             body_timeout_ms: 30_000,
+            body_rate_min: KIB,
+            pipeline_max: 64,
+            login_failures_max: 10,
             keep_alive_ms: 60_000,
             connections_max: 100_000,
             connections_per_address_max: 256,

@@ -27,6 +27,9 @@ fn main() -> ExitCode {
         Ok(Command::Help) => Ok(print(arguments::HELP)),
         Ok(Command::Version) => Ok(print(&format!("sidestream {}\n", start::VERSION))),
         Ok(Command::CheckConfig(arguments)) => start::check(*arguments).map(|()| print("ok\n")),
+        Ok(Command::AddToken(arguments, name, scope)) => {
+            start::add_token(&arguments, &name, scope).map(|text| print(&text))
+        }
         Ok(Command::Serve(arguments)) => start::serve(*arguments).map(ended),
         Err(sentence) => Err(sentence),
     };

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sidestream::arguments::{AgentArgument, Arguments, DialectArgument, Listen, LogLevel};
-use sidestream::core::access::Access;
+use sidestream::core::access::tokens::{self, Scope, Tokens};
+use sidestream::core::access::{Access, PublicUrl};
 use sidestream::core::effect::{Level, Program};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, End, Server};
 use sidestream::limits::{Limits, MIB};
@@ -21,7 +22,7 @@ use sidestream::shell::log::Log;
 use sidestream::shell::net;
 use sidestream::shell::peer::Peers;
 use sidestream::shell::reactor::{Parts, Reactor, Surroundings};
-use sidestream::shell::{disk, journal, process, sys};
+use sidestream::shell::{disk, journal, process, sys, token_file, trust};
 use sidestream::wire::sse::Epoch;
 
 /// This program's version.
@@ -35,6 +36,7 @@ const CLAUDE_MISSING: &str = "claude was not found on the PATH, in ~/.local/bin,
 struct Plan {
     arguments: Arguments,
     limits: Limits,
+    tokens: Tokens,
     roots: Arc<[PathBuf]>,
     agents: Vec<AgentConfig>,
     commands: Vec<String>,
@@ -56,11 +58,13 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     let shared = !plan.arguments.trust_uids.is_empty();
     let arguments = &plan.arguments;
     let listeners = net::bind(&arguments.listen, arguments.listen_is_default, shared)?;
-    if arguments.listen.iter().any(|listen| matches!(listen, Listen::Tcp(..))) {
+    // With tokens nobody is let in on the kernel's word.
+    let tcp = arguments.listen.iter().any(|listen| matches!(listen, Listen::Tcp(..)));
+    if tcp && plan.tokens.is_empty() {
         Peers::new().probe().map_err(|error| {
             format!(
                 "the kernel does not say who connects over TCP ({error}); \
-                 listen on a Unix socket: --listen unix:/path"
+                 listen on a Unix socket, --listen unix:/path, or start with --token-file"
             )
         })?;
     }
@@ -83,9 +87,13 @@ fn plan(mut arguments: Arguments) -> Result<Plan, String> {
     let mut limits = std::mem::take(&mut arguments.limits);
     limits.check()?;
     limits.fit(sys::nofile().map_err(system)?.0)?;
+    let tokens = match &arguments.token_file {
+        Some(path) => token_file::read(path)?,
+        None => Tokens::default(),
+    };
     let roots = roots(&arguments)?.into();
     let (agents, commands) = agents(&arguments.agents);
-    Ok(Plan { arguments, limits, roots, agents, commands, nofile })
+    Ok(Plan { arguments, limits, tokens, roots, agents, commands, nofile })
 }
 
 impl Plan {
@@ -114,14 +122,33 @@ impl Plan {
         };
         let environment = environment(&self.arguments.agent_env, self.limits.delta_hold_ms);
         let arguments = self.arguments;
+        let trusted_dirs = disk::canonical_roots(&arguments.trust)
+            .map_err(|(path, error)| format!("--trust {}: {error}", path.display()))?;
+        let trusted = trust::load(&state.path)
+            .map_err(|error| format!("{}/trust: {error}", state.path.display()))?;
         let config = Config {
             agents: self.agents,
             commands: self.commands,
-            access: Access { own_uid: sys::effective_uid(), trusted_uids: arguments.trust_uids },
+            access: Access {
+                own_uid: sys::effective_uid(),
+                trusted_uids: arguments.trust_uids,
+                tokens: self.tokens,
+                public: arguments
+                    .public_url
+                    .map(|url| PublicUrl { origin: url.origin, host: url.host }),
+                allowed_origins: arguments.allow_origins,
+                read_cookie: arguments.read_cookie,
+                cookie_key: random()?,
+                allow_agent_access: arguments.allow_agent_access,
+                trusted_proxies: arguments.trusted_proxies,
+            },
             base_path: arguments.base_path,
             allow_bypass: arguments.allow_bypass,
             allow_persistent_rules: false,
             raw_events: arguments.raw_events,
+            trusted_dirs,
+            trusted,
+            roots: self.roots.to_vec(),
             version: VERSION,
         };
         let mut server = Server::new(self.limits, config, birth);
@@ -178,7 +205,9 @@ impl Plan {
             limits.agents_max,
             mib(limits.agents_memory()),
         );
-        if sys::effective_uid() == 0 {
+        if !self.tokens.is_empty() {
+            text += "note: everybody needs a token; make one with `sidestream token add`\n";
+        } else if sys::effective_uid() == 0 {
             text += "note: running as root, so whatever runs as root is served, proxies too\n";
         }
         if !process::proc_available() {
@@ -189,10 +218,47 @@ impl Plan {
 }
 
 fn random_word() -> Result<u64, String> {
-    let mut word = [0; 8];
-    getrandom::fill(&mut word)
+    random().map(u64::from_ne_bytes)
+}
+
+fn random<const SIZE: usize>() -> Result<[u8; SIZE], String> {
+    let mut bytes = [0; SIZE];
+    getrandom::fill(&mut bytes)
         .map_err(|error| format!("the system has no random numbers: {error}"))?;
-    Ok(u64::from_ne_bytes(word))
+    Ok(bytes)
+}
+
+/// Makes a token, appends its hash to the file, and says the token: once, and to nobody else.
+pub fn add_token(arguments: &Arguments, name: &str, scope: Scope) -> Result<String, String> {
+    let file = match &arguments.token_file {
+        Some(file) => file.clone(),
+        None => data_dir(arguments)?.join("tokens"),
+    };
+    let token = tokens::text(&random()?);
+    token_file::append(&file, name, scope, &token)?;
+    let base = match &arguments.public_url {
+        Some(url) => format!("{}{}", url.origin, url.base),
+        None => arguments.listen.iter().find_map(local_url).unwrap_or_default(),
+    };
+    Ok(format!(
+        "{token}\n\nThis is the token of {name}, scope {}. It is not shown again and not kept.\n\
+         Log in at {base}/login#{token}\n\
+         Servers started with --token-file {} know it from their next start on.\n",
+        scope.as_str(),
+        file.display(),
+    ))
+}
+
+/// How this machine reaches an address that we would listen on.
+fn local_url(listen: &Listen) -> Option<String> {
+    match listen {
+        Listen::Unix(_) => None,
+        Listen::Tcp(host, port) if listen.is_local() && host.contains(':') => {
+            Some(format!("http://[{host}]:{port}"))
+        }
+        Listen::Tcp(host, port) if listen.is_local() => Some(format!("http://{host}:{port}")),
+        Listen::Tcp(_, port) => Some(format!("http://localhost:{port}")),
+    }
 }
 
 const DEMO_NOTICE: &str = "

@@ -13,7 +13,7 @@ use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Output, Place};
 use crate::core::server::{Dialect, Server};
-use crate::core::session::{Process, Session, Status};
+use crate::core::session::{Process, Session, Status, Trust};
 use crate::core::turn::{Failure, Turn};
 use crate::wire::claude;
 use crate::wire::json::Object;
@@ -64,6 +64,7 @@ impl Server {
         session.failed = false;
         let turn_id = format!("turn-{}", session.turns);
         let feed = &mut session.feed;
+        self.publisher.flush(feed); // What was said before is not of this turn.
         feed.scope.turn_id = Some(turn_id.clone());
         feed.scope.prompt_id = Some(prompt.id.clone());
         let seq = self.publisher.publish(feed, EventKind::PromptStarted, |object| {
@@ -102,6 +103,7 @@ impl Server {
         }
         session.turns += 1;
         let turn_id = format!("turn-{}", session.turns);
+        self.publisher.flush(&mut session.feed); // What was said before is not of this turn.
         session.feed.scope.turn_id = Some(turn_id.clone());
         session.feed.scope.prompt_id = None;
         self.publisher.publish(&mut session.feed, EventKind::PromptStarted, |object| {
@@ -177,21 +179,35 @@ impl Server {
     }
 
     /// Takes a prompt off the queue for good.
-    pub(super) fn cancel_prompt(&mut self, key: Key, prompt: &Prompt, by: &str) -> Option<u64> {
-        let session = self.sessions.get_mut(key)?;
+    pub(super) fn cancel_prompt(&mut self, key: Key, prompt: &Prompt, by: &str, interrupted: bool) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
         self.queue_size -= prompt.size();
-        let seq =
-            self.publisher.publish_apart(&mut session.feed, EventKind::PromptCancelled, |object| {
-                object.string("promptId", &prompt.id);
-                object.bool("isError", false);
-                object.bool("interrupted", false);
-                object.string("by", by);
-            });
-        Some(seq)
+        let feed = &mut session.feed;
+        let seq = self.publisher.publish_apart(feed, EventKind::PromptCancelled, |object| {
+            object.string("promptId", &prompt.id);
+            object.bool("isError", false);
+            object.bool("interrupted", interrupted);
+            object.string("by", by);
+        });
+        self.prompt_ended(key, &prompt.id, seq);
+    }
+
+    /// Ends the running turn, if there is one, or the prompt that an agent is being started for.
+    /// Returns whether there was either.
+    pub(super) fn interrupt(&mut self, key: Key, by: &str) -> bool {
+        let starting = self
+            .sessions
+            .get_mut(key)
+            .filter(|session| session.turn.is_none() && session.process_state == Process::Starting);
+        if let Some(prompt) = starting.and_then(|session| session.prompts.queue.pop_front()) {
+            self.cancel_prompt(key, &prompt, by, true);
+            return true;
+        }
+        self.interrupt_turn(key)
     }
 
     /// Ends the running turn, if there is one. Returns whether there was.
-    pub(super) fn interrupt(&mut self, key: Key) -> bool {
+    pub(super) fn interrupt_turn(&mut self, key: Key) -> bool {
         let request_id = format!("interrupt-{:016x}", self.random.bits());
         let due = self.now_ms + self.limits.interrupt_timeout_ms;
         let Some(session) = self.sessions.get_mut(key) else { return false };
@@ -229,6 +245,9 @@ impl Server {
             let code = if gone { "unknown_agent" } else { "agent_failed_to_start" };
             let failure = Failure { code, sentence: sentence.clone() };
             return self.start_failed(key, &failure, None);
+        }
+        if !self.may_start(key) {
+            return;
         }
         let starting =
             self.count_agents(|agent| matches!(agent.life, Life::Spawning | Life::Starting));
@@ -293,7 +312,7 @@ impl Server {
         }
     }
 
-    fn background_of(&self, session: &Session) -> u32 {
+    pub(super) fn background_of(&self, session: &Session) -> u32 {
         session.process.and_then(|agent| self.agents.get(agent)).map_or(0, |agent| agent.background)
     }
 
@@ -320,15 +339,20 @@ impl Server {
             Dialect::Lines => Speech::Text(Text::new(TEXT_SIZE)),
         };
         let arguments = match config.dialect {
-            Dialect::Claude | Dialect::Demo => claude::arguments(&claude::Start {
-                conversation_id: &session.conversation.id,
-                resume: session.conversation.begun,
-                fork_from: None,
-                mode: session.mode.as_deref(),
-                model: session.model.as_deref(),
-                allow_bypass: self.config.allow_bypass,
-                no_local_settings: false,
-            }),
+            Dialect::Claude | Dialect::Demo => {
+                let (allowed_tools, directories) = granted(&session.granted);
+                claude::arguments(&claude::Start {
+                    conversation_id: &session.conversation.id,
+                    resume: session.conversation.begun,
+                    fork_from: session.conversation.fork_from.as_deref(),
+                    mode: session.mode_in_use.as_deref().or(session.mode.as_deref()),
+                    model: session.model.as_deref(),
+                    allow_bypass: self.config.allow_bypass,
+                    allowed_tools: &allowed_tools,
+                    directories: &directories,
+                    no_local_settings: session.trust == Trust::Denied,
+                })
+            }
             Dialect::Lines => {
                 vec!["-c".to_owned(), self.config.commands[session.agent].clone()]
             }
@@ -422,6 +446,7 @@ impl Server {
             session.process_state = Process::Leaving;
         }
         self.start_failed(key, failure, None);
+        self.serve_start_queue();
     }
 
     /// An agent could not be started: its prompt fails, and the session says why.
@@ -646,6 +671,7 @@ impl Server {
                 session.process_state = Process::Leaving;
             }
             self.start_failed(key, &failure, Some((&tail, None)));
+            self.serve_start_queue(); // It is no longer one of those that are starting.
         } else {
             let effect = agent.climb(agent_key, now_ms, limits);
             self.effects.extend(effect);
@@ -782,6 +808,7 @@ impl Server {
         if let Some(session) = self.sessions.get_mut(key) {
             session.process = None;
             session.process_state = Process::Gone;
+            session.trust = Trust::Unknown;
             if session.deleting {
                 self.close_session(key);
             } else {
@@ -828,9 +855,12 @@ impl Server {
     /// Stops a session's agent: with its input, or at once if a turn is under way. Returns whether
     /// there is a process to wait for.
     pub(super) fn stop_agent_of(&mut self, key: Key) -> bool {
-        let Some(session) = self.sessions.get(key) else { return false };
+        let Some(session) = self.sessions.get_mut(key) else { return false };
         let Some(agent_key) = session.process else { return false };
         let busy = session.turn.is_some();
+        if let Some(turn) = &mut session.turn {
+            turn.interrupted = true;
+        }
         let (now_ms, limits) = (self.now_ms, &self.limits);
         let Some(agent) = self.agents.get_mut(agent_key) else { return false };
         agent.suspending = true;
@@ -840,6 +870,7 @@ impl Server {
         };
         self.effects.extend(effect);
         self.arm_agent(agent_key);
+        self.serve_start_queue(); // It may have been one of those that are starting.
         true
     }
 
@@ -862,6 +893,13 @@ impl Server {
         if status == previous && !waits || status == Status::Closed {
             return;
         }
+        self.tell_status(key, reason);
+    }
+
+    /// Tells a session's status, changed or not.
+    pub(super) fn tell_status(&mut self, key: Key, reason: Option<&str>) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let (status, previous) = (session.status(), session.told);
         session.told = status;
         let agent = &self.config.agents[session.agent];
         let (mode, model) = (session.mode.as_deref(), session.model.as_deref());
@@ -965,7 +1003,7 @@ impl Server {
             return None;
         }
         while let Some(prompt) = self.sessions.get_mut(key)?.prompts.queue.pop_front() {
-            self.cancel_prompt(key, &prompt, "delete");
+            self.cancel_prompt(key, &prompt, "delete", false);
         }
         self.end_turn(key, TurnEnd { interrupted: true, ..TurnEnd::default() });
         self.withdraw_approvals(key, "session_closed", |_| true);
@@ -1075,6 +1113,28 @@ impl Server {
         }
         self.release_long_line(agent_key);
     }
+}
+
+/// Rules that were granted, as the next agent's arguments say them: tools, and directories.
+fn granted(rules: &[serde_json::Value]) -> (Vec<String>, Vec<String>) {
+    let (mut tools, mut directories) = (Vec::new(), Vec::new());
+    for rule in rules {
+        let list = |name: &str| rule[name].as_array().map(Vec::as_slice).unwrap_or_default();
+        if rule["type"] == "addRules" && rule["behavior"] == "allow" {
+            for one in list("rules") {
+                let Some(tool) = one["toolName"].as_str() else { continue };
+                match one["ruleContent"].as_str() {
+                    Some(content) => tools.push(format!("{tool}({content})")),
+                    None => tools.push(tool.to_owned()),
+                }
+            }
+        }
+        if rule["type"] == "addDirectories" {
+            directories
+                .extend(list("directories").iter().filter_map(|d| d.as_str()).map(str::to_owned));
+        }
+    }
+    (tools, directories)
 }
 
 /// How a process ended, in words that follow "the agent".

@@ -22,6 +22,8 @@ pub enum ApprovalKind {
     Question,
     /// Shall this plan be carried out?
     Plan,
+    /// May this directory make the agent run things by itself?
+    Trust,
 }
 
 impl ApprovalKind {
@@ -40,6 +42,7 @@ impl ApprovalKind {
             ApprovalKind::Tool => "tool",
             ApprovalKind::Question => "question",
             ApprovalKind::Plan => "plan",
+            ApprovalKind::Trust => "trust",
         }
     }
 }
@@ -147,6 +150,10 @@ impl Answer {
         approval: &Approval,
         persistent: bool,
     ) -> Result<(String, Option<String>), Unfit> {
+        let asks_trust = approval.kind == ApprovalKind::Trust;
+        if asks_trust && (self.updated_input.is_some() || self.updated_permissions.is_some()) {
+            return Err(unfit("invalid_input", "trust is given or denied as it is"));
+        }
         let input = match (&self.updated_input, &self.answers) {
             (Some(Value::Object(input)), None) => Value::Object(input.clone()).to_string(),
             (Some(_), None) => {

@@ -5,12 +5,14 @@
 //! what a request asks for, and who may ask, it does not know.
 
 use crate::base::arena::Key;
+use crate::core::effect::Asker;
 use crate::core::event::Filter;
 use crate::core::past::Past;
 use crate::limits::Limits;
 use crate::wire::body::BodyDecoder;
 use crate::wire::head::{self, BadRequest, Framing, Head, HeadLimits};
 use crate::wire::reply;
+use ::core::net::IpAddr;
 
 /// Bytes of replies that may be pending before the next pipelined request is looked at.
 const PENDING_REPLIES_SIZE: usize = 16 * 1024;
@@ -29,6 +31,8 @@ pub struct Connection {
     pub peer: Peer,
     /// When the kernel last took something, or when there was last nothing to take.
     pub progress_at: u64,
+    /// The client's address, where connections are counted by it.
+    pub address: Option<IpAddr>,
 }
 
 /// Who is at the other end.
@@ -38,6 +42,11 @@ pub enum Peer {
     Local {
         /// Its user id.
         uid: u32,
+    },
+    /// A process on another machine, at this address.
+    Remote {
+        /// Its address, or that of the last hop to it.
+        address: IpAddr,
     },
     /// The kernel does not say.
     Unknown,
@@ -85,22 +94,36 @@ pub struct Reader {
     pub filter: Filter,
     /// Frames were passed over since the last id it was sent.
     pub passed_over: bool,
-    /// Of a stream over all sessions: the numbers of those it wants, if not all.
-    pub owners: Option<Box<[u32]>>,
     /// At `replay_end`, which is then a frame's end, the stream is shut.
     pub shutting: bool,
     /// Close it as soon as what it owns is sent.
     pub ending: bool,
-    /// Of a stream over all sessions: the number of the last frame that it was sent whole,
-    pub whole_seq: u64,
-    /// and how much it was sent of the one behind.
-    pub beyond: u32,
-    /// Of a stream over all sessions: the number up to which the replay goes.
-    pub replay_seq: u64,
+    /// Of a stream over all sessions: where it stands by number.
+    pub across: Option<Box<Across>>,
     /// It is older than the ring, and reads journals.
     pub past: Option<Box<Past>>,
     /// Bytes that go out before the log's.
     pub own: Option<Box<Own>>,
+}
+
+impl Reader {
+    /// Of a stream over all sessions: the numbers of those it wants, if not all.
+    pub fn owners(&self) -> Option<&[u32]> {
+        self.across.as_ref()?.owners.as_deref()
+    }
+}
+
+/// Where a reader of all sessions stands, in a way that outlives the ring.
+#[derive(Clone, Debug, Default)]
+pub struct Across {
+    /// The numbers of the sessions that it wants, if not all.
+    pub owners: Option<Box<[u32]>>,
+    /// The number of the last frame that it was sent whole,
+    pub whole_seq: u64,
+    /// and how much it was sent of the one behind.
+    pub beyond: u32,
+    /// The number up to which its replay goes.
+    pub replay_seq: u64,
 }
 
 /// Bytes that are one reader's alone.
@@ -185,6 +208,27 @@ pub struct Exchange {
     pub due: u64,
     /// When the body must be whole: fixed when it begins, so that a dripped one gains nothing.
     pub body_due: Option<u64>,
+    /// Bytes received so far, and how many they were when the body's rate was last looked at.
+    pub received: u64,
+    /// See `received`.
+    pub received_before: u64,
+    /// Replies since the client last had taken all of them.
+    replies: u32,
+    /// The allowed origin of the request under way: its page may read the answer.
+    pub origin: Option<usize>,
+    /// The request under way waits for the word on who asks, or has it.
+    pub asker: Asking,
+}
+
+/// Whether it is known who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// It was not asked for.
+    Unknown,
+    /// It was asked for.
+    Asked,
+    /// It is.
+    Known(Asker),
 }
 
 impl Default for Exchange {
@@ -204,6 +248,11 @@ impl Default for Exchange {
             request_id: String::new(),
             due: 0,
             body_due: None,
+            received: 0,
+            received_before: 0,
+            replies: 0,
+            origin: None,
+            asker: Asking::Unknown,
         }
     }
 }
@@ -261,6 +310,9 @@ impl Exchange {
         let own = count.min(self.out.len() - self.sent);
         self.sent += own;
         self.page = &self.page[count - own..];
+        if !self.has_output() {
+            self.replies = 0;
+        }
         if self.sent == self.out.len() {
             self.out.clear();
             self.out.shrink_to(KEPT_BUFFER_SIZE);
@@ -305,7 +357,9 @@ impl Exchange {
             return Step::More;
         }
         // One after the other, and not faster than the client takes the replies.
-        if !self.page.is_empty() || self.out.len() - self.sent > PENDING_REPLIES_SIZE {
+        let pending = self.out.len() - self.sent;
+        let full = pending > PENDING_REPLIES_SIZE || self.replies >= limits.pipeline_max;
+        if !self.page.is_empty() || full {
             return Step::More;
         }
         let head_limits =
@@ -352,6 +406,9 @@ impl Exchange {
         }
         self.decoder = None;
         self.body_due = None;
+        self.origin = None;
+        self.asker = Asking::Unknown;
+        self.replies += 1;
         self.body.clear();
         self.body.shrink_to(KEPT_BUFFER_SIZE);
         self.scanned = 0;

@@ -194,6 +194,7 @@ impl Server {
                 let Some(session) = self.sessions.get_mut(key) else { return };
                 session.conversation.id = conversation_id.into_owned();
                 session.conversation.begun = true;
+                session.conversation.fork_from = None;
                 session.model_in_use = model.map(|model| model.into_owned());
                 self.mode_changed(key, mode.as_deref());
             }
@@ -429,7 +430,11 @@ impl Server {
                 let next = todos.iter().filter_map(|todo| todo.id.parse::<u64>().ok()).max();
                 let id = id.map_or_else(|| (next.unwrap_or(0) + 1).to_string(), |id| id.into());
                 let (text, status) = (text.into_owned(), "pending".to_owned());
-                todos.push(TodoItem { id, text, status });
+                // A list that was begun anew counts from one again.
+                match todos.iter_mut().find(|todo| todo.id == id) {
+                    Some(todo) => *todo = TodoItem { id, text, status },
+                    None => todos.push(TodoItem { id, text, status }),
+                }
             }
             TodoChange::Create { .. } => return,
             TodoChange::Update { id, status, .. } if status.as_deref() == Some("deleted") => {
@@ -581,7 +586,7 @@ impl Server {
             let failure = Failure { code: "authentication_failed", sentence: sentence.to_owned() };
             turn.failure = Some(failure.clone());
             self.session_error(key, &failure, None);
-            self.interrupt(key);
+            self.interrupt_turn(key);
         }
     }
 

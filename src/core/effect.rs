@@ -27,8 +27,22 @@ pub enum Effect {
     EndOutput(Key),
     /// Close the listening sockets: the server drains.
     CloseListeners,
+    /// Say whose process is at the other end of a connection: one of an agent's, or not.
+    /// Answered by `Server::asker_known`.
+    WhoIs(Key),
     /// A line for the operator.
     Log(LogLine),
+}
+
+/// Whose process asks something of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// None that an agent started, as far as the kernel tells.
+    Outside,
+    /// One inside the process tree of this agent, if it can be said of which.
+    Agent(Option<Key>),
+    /// Nobody holds the connection any more, so nobody can be told from an agent.
+    Gone,
 }
 
 /// How an agent is started.
@@ -91,6 +105,27 @@ pub enum DiskRequest {
         ticket: u64,
         /// As the client wrote it.
         path: PathBuf,
+    },
+    /// List the directories in one.
+    List {
+        /// Comes back with the reply.
+        ticket: u64,
+        /// As the client wrote it.
+        path: PathBuf,
+    },
+    /// Look for what a directory would make an agent run by itself.
+    LookForTrust {
+        /// The session that is to work there.
+        session: Key,
+        /// The directory, canonical.
+        path: PathBuf,
+    },
+    /// Keep that a directory is trusted as it is; not answered.
+    RememberTrust {
+        /// The directory, canonical.
+        path: PathBuf,
+        /// The hash of what it said.
+        hash: String,
     },
     /// Kill what an ended agent left behind, wherever it moved to.
     Sweep {
@@ -272,6 +307,24 @@ pub enum DiskReply {
         /// The canonical path.
         result: Result<PathBuf, DirectoryProblem>,
     },
+    /// To [`DiskRequest::List`].
+    Listed {
+        /// That of the request.
+        ticket: u64,
+        /// The canonical path and the names of the directories in it, sorted.
+        result: Result<(PathBuf, Vec<String>), DirectoryProblem>,
+    },
+    /// To [`DiskRequest::LookForTrust`].
+    Trust {
+        /// That of the request.
+        session: Key,
+        /// What the directory would run, a line each.
+        commands: Vec<String>,
+        /// The hash of what it said.
+        hash: String,
+    },
+    /// To [`DiskRequest::RememberTrust`]: the system's words, if it could not be kept.
+    Remembered(Option<String>),
     /// To [`DiskRequest::Sweep`].
     Swept {
         /// That of the request.

@@ -1,5 +1,7 @@
 //! The events that a log holds: their names, and the filter by which a stream chooses among them.
 
+use crate::core::publisher::STDERR_TAG;
+
 /// What an event is about. The discriminant is the ring's tag and the filter's bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -105,6 +107,11 @@ impl Filter {
         Filter { compact: true, ..self }
     }
 
+    /// Whether it passes over superseded deltas.
+    pub fn is_compact(self) -> bool {
+        self.compact
+    }
+
     /// Whether it takes every frame.
     pub fn is_all(self) -> bool {
         self == Filter::ALL
@@ -123,7 +130,8 @@ impl Filter {
 
     /// Whether it takes this frame.
     pub fn takes(self, tag: u8, superseded: bool) -> bool {
-        self.kinds >> tag & 1 == 1 && !(self.compact && superseded)
+        let bit = if tag == STDERR_TAG { EventKind::SessionOutput as u8 } else { tag };
+        self.kinds >> bit & 1 == 1 && !(self.compact && superseded)
     }
 }
 

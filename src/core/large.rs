@@ -27,6 +27,11 @@ impl LargeFields {
         LargeFields { fields: VecDeque::new(), size: 0, size_max, frame_size_max }
     }
 
+    /// The most bytes that are kept.
+    pub fn size_max(&self) -> usize {
+        self.size_max
+    }
+
     /// The longest frame that needs no cut.
     pub fn frame_size_max(&self) -> usize {
         self.frame_size_max

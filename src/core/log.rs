@@ -7,7 +7,6 @@
 
 use crate::base::list::List;
 use crate::base::ring::{Ring, TooLarge};
-use crate::core::event::EventKind;
 use crate::core::journal::Journal;
 
 /// A log. One per session, and one over all sessions.
@@ -62,9 +61,9 @@ impl Log {
         frame: &[u8],
         seq: u64,
         owner: u32,
-        kind: EventKind,
+        tag: u8,
     ) -> Result<bool, TooLarge> {
-        self.ring.push(frame, seq, owner, kind as u8)?;
+        self.ring.push(frame, seq, owner, tag)?;
         Ok(!std::mem::replace(&mut self.dirty, true))
     }
 
@@ -132,8 +131,8 @@ mod tests {
     #[test]
     fn nothing_is_visible_before_it_is_shown() {
         let mut log = Log::new(1024);
-        assert_eq!(log.append(b"one", 1, 0, EventKind::SessionOutput), Ok(true));
-        assert_eq!(log.append(b"two", 4, 0, EventKind::SessionOutput), Ok(false));
+        assert_eq!(log.append(b"one", 1, 0, 0), Ok(true));
+        assert_eq!(log.append(b"two", 4, 0, 0), Ok(false));
         assert_eq!((log.visible(), log.hidden(), log.latest_seq()), (0, 6, None));
         assert!(log.show(3));
         assert_eq!((log.visible(), log.hidden(), log.latest_seq()), (3, 3, Some(1)));

@@ -22,6 +22,14 @@ pub struct Counters {
     pub requests_bad: u64,
     /// Requests that were not let in.
     pub requests_refused: u64,
+    /// Requests that did not arrive in time, or too slowly.
+    pub requests_late: u64,
+    /// Logins with a token that is none.
+    pub logins_failed: u64,
+    /// Changes that an agent tried to make.
+    pub self_accesses: u64,
+    /// Connections and requests of an address that has too many connections.
+    pub addresses_limited: u64,
     /// Streams cut because they took nothing, or fell behind the log.
     pub readers_cut: u64,
     /// Streams that were told of a gap.
@@ -92,6 +100,10 @@ pub fn write(
         server.number("requests", counters.requests);
         server.number("requestsBad", counters.requests_bad);
         server.number("requestsRefused", counters.requests_refused);
+        server.number("requestsLate", counters.requests_late);
+        server.number("loginsFailed", counters.logins_failed);
+        server.number("selfAccesses", counters.self_accesses);
+        server.number("addressesLimited", counters.addresses_limited);
         server.number("readersCut", counters.readers_cut);
         server.number("gaps", counters.gaps);
         server.number("agents", counters.agents_started - counters.agents_ended);

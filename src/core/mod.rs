@@ -27,5 +27,6 @@ pub mod restore;
 pub mod server;
 pub mod session;
 pub mod streams;
+pub mod trust;
 pub mod turn;
 pub mod waits;

@@ -164,6 +164,7 @@ fn find_run(reader: &mut Reader) -> Option<bool> {
     let past = reader.past.as_mut()?;
     let piece = past.piece.as_mut()?;
     let replays = reader.replay_end != u64::MAX;
+    let replay_seq = reader.across.as_ref().map_or(u64::MAX, |across| across.replay_seq);
     let mut at = piece.at;
     piece.run_end = at;
     if std::mem::take(&mut piece.within) {
@@ -176,7 +177,7 @@ fn find_run(reader: &mut Reader) -> Option<bool> {
     while at < piece.bytes.len() {
         let (seq, kind, length) = head(&piece.bytes[at..])?;
         let has_run = piece.run_end > piece.at;
-        let is_end = replays && reader.session.is_none() && seq > reader.replay_seq;
+        let is_end = replays && seq > replay_seq;
         if is_end {
             return Some(!has_run);
         }
@@ -344,7 +345,10 @@ impl Server {
         let Some(past) = &mut reader.past else { return Step::Again };
         if past.last >= all.ring.evicted() {
             reader.position = all.ring.after(past.last);
-            reader.whole_seq = past.last;
+            let whole_seq = past.last;
+            if let Some(across) = &mut reader.across {
+                (across.whole_seq, across.beyond) = (whole_seq, 0);
+            }
             self.join_ring(key);
             return Step::Again;
         }
@@ -371,7 +375,7 @@ impl Server {
     /// What the journals of a reader's sessions hold behind number `after`.
     fn sources(&self, key: Key, after: u64) -> Vec<Source> {
         let owners = match self.connections.get(key).map(|connection| &connection.phase) {
-            Some(Phase::Stream(reader)) => reader.owners.as_deref(),
+            Some(Phase::Stream(reader)) => reader.owners(),
             _ => None,
         };
         self.sources_of(owners, after)
@@ -419,7 +423,9 @@ impl Server {
         }
         if let Some(begun) = begun.filter(|_| past.beyond > 0) {
             reader.position = begun.start + past.beyond as u64;
-            reader.beyond = past.beyond as u32;
+            if let Some(across) = &mut reader.across {
+                across.beyond = past.beyond as u32;
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! and what a session is, it does not know.
 
 use crate::base::arena::Key;
-use crate::base::ring::TooLarge;
+use crate::base::ring::{Mark, TooLarge};
 use crate::core::epochs::Epochs;
 use crate::core::event::{EventKind, KINDS};
 use crate::core::large::LargeFields;
@@ -57,6 +57,10 @@ struct Held {
     /// When text of this session was last published.
     published_at: u64,
 }
+
+/// The ring's tag of standard error: the filter's bit is that of `session-output`, but no block's
+/// end ever supersedes it.
+pub const STDERR_TAG: u8 = 31;
 
 /// What a `session-output` event carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +164,12 @@ pub struct Publisher {
     pub large: LargeFields,
     /// Large fields that are to stand beside the journal, with the next batch.
     pub beside: Option<Vec<Beside>>,
+    /// Images that came with prompts.
+    pub images: LargeFields,
     /// Events published, by kind.
     pub published: [u64; KINDS],
+    /// The frame is standard error's.
+    is_stderr: bool,
     /// Text deltas are joined for so long.
     hold_ms: u64,
     now_ms: u64,
@@ -187,8 +195,10 @@ impl Publisher {
             all,
             frame: Vec::new(),
             dirty: Vec::new(),
+            images: LargeFields::new(large.size_max(), usize::MAX),
             large,
             published: [0; KINDS],
+            is_stderr: false,
             hold_ms,
             now_ms: 0,
             wall_ms: 0,
@@ -302,13 +312,25 @@ impl Publisher {
                 object.number("block", held.block.into());
                 object.number("offset", held.offset);
             });
+            self.is_stderr = held.kind == Some(Output::Stderr);
             self.append(feed, EventKind::SessionOutput);
+            self.is_stderr = false;
             held.offset += utf16_length(piece);
             rest = after;
         }
         held.text.clear();
         held.published_at = self.now_ms;
         feed.held = held;
+    }
+
+    /// Lets the compact view pass over a block's deltas from event `seq` on: the block has ended.
+    pub fn supersede(&mut self, feed: &mut Feed, seq: u64) {
+        let owner = feed.number;
+        let delta = |mark: &Mark| mark.tag == EventKind::SessionOutput as u8 && mark.owner == owner;
+        for ring in [&mut feed.log.ring, &mut self.all.ring] {
+            let from = ring.after(seq - 1);
+            ring.supersede(from, delta);
+        }
     }
 
     /// Encodes an event into `self.frame`, its large field cut if it needs to be.
@@ -390,10 +412,11 @@ impl Publisher {
     }
 
     fn append_frame(&mut self, feed: &mut Feed, kind: EventKind) -> Result<(), TooLarge> {
-        if feed.log.append(&self.frame, self.seq, feed.number, kind)? {
+        let tag = if self.is_stderr { STDERR_TAG } else { kind as u8 };
+        if feed.log.append(&self.frame, self.seq, feed.number, tag)? {
             self.dirty.push(feed.key);
         }
-        self.all.append(&self.frame, self.seq, feed.number, kind).map(|_| ())
+        self.all.append(&self.frame, self.seq, feed.number, tag).map(|_| ())
     }
 
     fn encode_without_members(&mut self, scope: &Scope, kind: EventKind) {

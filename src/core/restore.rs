@@ -14,7 +14,7 @@ use crate::core::log::Log;
 use crate::core::prompts::{Prompt, Prompts};
 use crate::core::publisher::Feed;
 use crate::core::server::{AgentConfig, Dialect, Server};
-use crate::core::session::{Conversation, Process, Session, Status, Subagent, TodoItem};
+use crate::core::session::{Conversation, Process, Session, Status, Subagent, TodoItem, Trust};
 use crate::core::turn::{Failure, OpenTurn, Turn};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -66,6 +66,14 @@ pub struct Snapshot {
     pub conversation: String,
     /// That conversation can be resumed.
     pub resumable: bool,
+    /// The conversation that it is to begin as a copy of.
+    pub fork_from: Option<String>,
+    /// The session that it is a copy of.
+    pub forked_from: Option<String>,
+    /// It is put away.
+    pub archived: bool,
+    /// Rules that were granted for it.
+    pub granted: Vec<serde_json::Value>,
     /// What it cost.
     pub total_cost_usd: f64,
     /// What the agent said that it cost.
@@ -155,6 +163,8 @@ struct Data<'a> {
     name: Option<String>,
     conversation: Option<String>,
     resumable: Option<bool>,
+    reason: Option<String>,
+    forked_from: Option<String>,
     #[serde(borrow)]
     position: Option<&'a RawValue>,
     by: Option<String>,
@@ -236,6 +246,12 @@ impl Snapshot {
             self.created_at = data.timestamp;
         }
         self.status = data.status.unwrap_or_default();
+        match data.reason.as_deref() {
+            Some("archived") => self.archived = true,
+            Some("unarchived") => self.archived = false,
+            _ => {}
+        }
+        self.forked_from = data.forked_from.or(self.forked_from.take());
         self.working_dir = data.working_dir.unwrap_or(std::mem::take(&mut self.working_dir));
         self.agent = data.agent.unwrap_or(std::mem::take(&mut self.agent));
         self.conversation = data.conversation.unwrap_or(std::mem::take(&mut self.conversation));
@@ -400,6 +416,7 @@ impl Server {
             conversation: Conversation {
                 id: snapshot.conversation,
                 begun: snapshot.resumable,
+                fork_from: snapshot.fork_from,
                 retried: false,
             },
             told: Status::parse(&snapshot.status),
@@ -413,6 +430,12 @@ impl Server {
             todos: snapshot.todos.into_iter().map(todo).collect(),
             waits_for_agent: false,
             idle_at: now_ms,
+            trust: Trust::Unknown,
+            distrusted: None,
+            archived: snapshot.archived,
+            forked_from: snapshot.forked_from,
+            granted: snapshot.granted,
+            self_access_told_at: None,
         };
         let key = self.sessions.insert(session).expect("the caller saw to the room");
         if let Some(session) = self.sessions.get_mut(key) {
@@ -499,6 +522,10 @@ impl Server {
             status: session.told.as_str().to_owned(),
             conversation: session.conversation.id.clone(),
             resumable: session.conversation.begun,
+            fork_from: session.conversation.fork_from.clone(),
+            forked_from: session.forked_from.clone(),
+            archived: session.archived,
+            granted: session.granted.clone(),
             total_cost_usd: session.total_cost_usd,
             agent_cost_usd: session.agent_cost_usd,
             usage: session.usage.clone(),

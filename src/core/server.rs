@@ -10,10 +10,12 @@ use crate::base::list::{Links, List};
 use crate::base::ring::Found;
 use crate::base::wheel::Wheel;
 use crate::core::access::Access;
-use crate::core::agent::Agent;
+use crate::core::agent::{Agent, Life};
 use crate::core::commit::Keeper;
-use crate::core::connection::{Connection, Exchange, Output, Own, Peer, Phase, Place, Stage, Step};
-use crate::core::effect::{DiskReply, Effect, Level, LogLine, Program};
+use crate::core::connection::{
+    Asking, Connection, Exchange, Output, Own, Peer, Phase, Place, Stage, Step,
+};
+use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program};
 use crate::core::epochs::{Durability, Epochs};
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
@@ -25,7 +27,9 @@ use crate::core::session::Session;
 use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
-use std::collections::{BTreeMap, VecDeque};
+use ::core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 
 /// [`Key::kind`] of a client connection.
 pub const KIND_CONNECTION: u8 = 1;
@@ -40,6 +44,8 @@ const DEADLINES_PER_TURN: usize = 4096;
 const CLOSED_KEPT_MS: u64 = 60_000;
 /// What a client that was refused or cut may still send before we hang up on it.
 const LINGER_MS: u64 = 2_000;
+/// How long a body's rate is watched before it is judged.
+const BODY_WINDOW_MS: u64 = 5_000;
 /// Exchanges and own buffers that are kept for the next connection.
 const POOL_MAX: usize = 64;
 
@@ -77,7 +83,7 @@ impl Dialect {
 }
 
 /// What the operator decided, beside the limits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The agents; the first is the default.
     pub agents: Vec<AgentConfig>,
@@ -93,6 +99,12 @@ pub struct Config {
     pub allow_persistent_rules: bool,
     /// Every line of an agent is told as it is.
     pub raw_events: bool,
+    /// Directories that are trusted whatever they say, canonical.
+    pub trusted_dirs: Vec<PathBuf>,
+    /// Directories that were trusted as they were: with the hash of what they said.
+    pub trusted: BTreeSet<(PathBuf, String)>,
+    /// Where sessions may work, canonical.
+    pub roots: Vec<PathBuf>,
     /// The program's version.
     pub version: &'static str,
 }
@@ -135,8 +147,17 @@ pub enum End {
 pub struct PendingDirectory {
     /// Who asked.
     pub connection: Key,
-    /// What is to be created there.
-    pub request: crate::core::api::NewSession,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What a directory was asked about for.
+#[derive(Debug)]
+pub enum Purpose {
+    /// A session is to be created there.
+    Create(crate::core::api::NewSession),
+    /// The directories in it are to be listed; this is how the client wrote it.
+    List(String),
 }
 
 /// What an agent said of itself when it was last started.
@@ -197,6 +218,10 @@ pub struct Server {
     pub(super) paused: Vec<Key>,
     /// The second in which sessions were last created, and how many.
     pub(super) creations: (u64, u32),
+    /// Connections by the address they are counted under.
+    addresses: BTreeMap<IpAddr, u32>,
+    /// When logins failed, the last of them.
+    pub(super) login_failures: VecDeque<u64>,
     pub(super) bodies_size: usize,
     pub(super) queue_size: usize,
     pub(super) drain: Drain,
@@ -255,6 +280,8 @@ impl Server {
             start_queue: VecDeque::new(),
             paused: Vec::new(),
             creations: (0, 0),
+            addresses: BTreeMap::new(),
+            login_failures: VecDeque::new(),
             bodies_size: 0,
             queue_size: 0,
             drain: Drain::Serving,
@@ -324,14 +351,50 @@ impl Server {
             blocked: false,
             peer,
             progress_at: self.now_ms,
+            address: None,
         };
         let Ok(key) = self.connections.insert(connection) else {
             self.counters.connections_refused += 1;
             return None;
         };
         self.counters.connections_accepted += 1;
+        if let Peer::Remote { address } = peer
+            && !self.config.access.trusted_proxies.contains(&address)
+            && !self.count_address(key, Some(address))
+        {
+            self.counters.connections_refused += 1;
+            self.forget(key);
+            return None;
+        }
         self.arm_connection(key);
         Some(key)
+    }
+
+    /// Counts a connection under this address from now on. Returns whether there is room.
+    pub(super) fn count_address(&mut self, key: Key, address: Option<IpAddr>) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return true };
+        let before = std::mem::replace(&mut connection.address, address);
+        if before == address {
+            return true;
+        }
+        if let Some(before) = before {
+            self.discount_address(before);
+        }
+        let Some(address) = address else { return true };
+        let count = self.addresses.entry(address).or_default();
+        *count += 1;
+        let fits = *count <= self.limits.connections_per_address_max;
+        self.counters.addresses_limited += u64::from(!fits);
+        fits
+    }
+
+    fn discount_address(&mut self, address: IpAddr) {
+        if let Some(count) = self.addresses.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&address);
+            }
+        }
     }
 
     /// How many bytes may be read from a client now. 0: leave them in the kernel.
@@ -355,6 +418,7 @@ impl Server {
                 if exchange.stage == Stage::Lingering {
                     return;
                 }
+                exchange.received += bytes.len() as u64;
                 exchange.input.extend_from_slice(bytes);
                 self.advance(key);
             }
@@ -484,11 +548,13 @@ impl Server {
                 exchange.due = self.now_ms + limits.keep_alive_ms;
             }
             Stage::Body => {
-                // From the end of the head, once: bytes do not buy more time.
-                exchange.due = exchange
-                    .body_due
-                    .get_or_insert(self.now_ms + limits.body_timeout_ms)
-                    .to_owned();
+                // From the end of the head, once: bytes do not buy more time. Sooner, the rate
+                // is looked at.
+                if exchange.body_due.is_none() {
+                    exchange.body_due = Some(self.now_ms + limits.body_timeout_ms);
+                    exchange.received_before = exchange.received;
+                    exchange.due = self.now_ms + BODY_WINDOW_MS.min(limits.body_timeout_ms);
+                }
             }
             Stage::Head | Stage::Waiting | Stage::Held | Stage::Ending | Stage::Lingering => {}
         }
@@ -510,10 +576,20 @@ impl Server {
 
     /// Closes a connection and frees its slot; its key is stale from here on.
     pub(super) fn close(&mut self, key: Key) {
+        if self.forget(key) {
+            self.effects.push_back(Effect::Close(key));
+        }
+    }
+
+    /// Frees a connection's slot. Returns whether there was one.
+    fn forget(&mut self, key: Key) -> bool {
         self.unlink(key);
-        let Some(connection) = self.connections.remove(key) else { return };
+        let Some(connection) = self.connections.remove(key) else { return false };
         self.wheel.cancel(key.index);
         self.counters.connections_closed += 1;
+        if let Some(address) = connection.address {
+            self.discount_address(address);
+        }
         match connection.phase {
             Phase::Http(exchange) => self.recycle(exchange),
             Phase::Stream(mut reader) => {
@@ -529,7 +605,7 @@ impl Server {
             }
             Phase::Taken => {}
         }
-        self.effects.push_back(Effect::Close(key));
+        true
     }
 
     pub(super) fn new_own(&mut self) -> Box<Own> {
@@ -787,6 +863,13 @@ impl Server {
             }
             return self.close(key);
         }
+        if let Phase::Http(exchange) = &mut connection.phase
+            && now_ms >= exchange.due
+            && exchange.stage == Stage::Body
+            && Self::goes_on(exchange, now_ms, &self.limits)
+        {
+            return self.arm_connection(key);
+        }
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {
@@ -803,10 +886,24 @@ impl Server {
         self.arm_connection(key);
     }
 
+    /// Whether a body that is not whole may take longer: there is time, and it comes in fast
+    /// enough.
+    fn goes_on(exchange: &mut Exchange, now_ms: u64, limits: &Limits) -> bool {
+        let Some(body_due) = exchange.body_due else { return false };
+        let needed = limits.body_rate_min as u64 * BODY_WINDOW_MS / 1000;
+        if now_ms >= body_due || exchange.received - exchange.received_before < needed {
+            return false;
+        }
+        exchange.received_before = exchange.received;
+        exchange.due = body_due.min(now_ms + BODY_WINDOW_MS);
+        true
+    }
+
     /// A request did not arrive in time.
     fn answer_timeout(&mut self, key: Key) {
         let Some(mut exchange) = self.take_exchange(key) else { return };
         self.counters.requests_bad += 1;
+        self.counters.requests_late += 1;
         self.answer_late(&mut exchange);
         exchange.close = true;
         exchange.stage = Stage::Ending;
@@ -880,6 +977,15 @@ impl Server {
     pub fn disk_replied(&mut self, reply: DiskReply) {
         match reply {
             DiskReply::Directory { ticket, result } => self.directory_resolved(ticket, result),
+            DiskReply::Listed { ticket, result } => self.directories_listed(ticket, result),
+            DiskReply::Trust { session, commands, hash } => {
+                self.trust_looked_at(session, commands, hash);
+            }
+            DiskReply::Remembered(None) => {}
+            DiskReply::Remembered(Some(error)) => {
+                let fields = vec![("error", error)];
+                self.log(Level::Warn, "trust", "a permission could not be kept", fields);
+            }
             DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
             DiskReply::Appended(batch, result) => self.appended(batch, result),
             DiskReply::Read(read, result) => self.piece_read(*read, result),
@@ -914,6 +1020,18 @@ impl Server {
                 self.put_exchange(key, exchange);
                 self.advance(key);
             }
+        }
+    }
+
+    /// The kernel has said who is behind a connection, as [`Effect::WhoIs`] asked.
+    pub fn asker_known(&mut self, key: Key, asker: Asker) {
+        let Some(mut exchange) = self.take_exchange(key) else { return };
+        if exchange.stage != Stage::Waiting || exchange.asker != Asking::Asked {
+            return self.put_exchange(key, exchange);
+        }
+        exchange.asker = Asking::Known(asker);
+        if self.answer(key, exchange) {
+            self.advance(key);
         }
     }
 
@@ -1034,6 +1152,7 @@ impl Server {
                 assert_eq!(self.agents.get(agent).map(|agent| agent.session), Some(key));
             }
         }
+        self.check_start_queue();
         let counters = &self.counters;
         assert_eq!(counters.streams_opened - counters.streams_closed, streams);
         let connections = counters.connections_accepted - counters.connections_closed;
@@ -1043,5 +1162,27 @@ impl Server {
             .map(|session| session.prompts.size())
             .sum();
         assert_eq!(queued, self.queue_size, "bytes of waiting prompts");
+    }
+
+    /// Nobody waits for a process while one is to be had, or could be spared.
+    fn check_start_queue(&self) {
+        let waiting = self.start_queue.iter().filter_map(|key| self.sessions.get(*key));
+        if self.is_draining() || !waiting.into_iter().any(|s| !s.deleting && s.closed_at.is_none())
+        {
+            return;
+        }
+        let agents = (0..self.agents.capacity())
+            .filter_map(|index| self.agents.get(self.agents.key_at(index)?));
+        let (mut starting, mut leaving) = (0, 0);
+        for agent in agents {
+            starting += u32::from(matches!(agent.life, Life::Spawning | Life::Starting));
+            leaving += u32::from(agent.is_leaving());
+        }
+        let full = self.agents.len() >= self.agents.capacity() as usize;
+        assert!(full || starting >= self.limits.agents_starting_max, "a process is to be had");
+        let spare = (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .any(|session| session.is_dispensable() && self.background_of(session) == 0);
+        assert!(!(full && spare && leaving == 0), "an idle agent keeps a session waiting");
     }
 }

@@ -59,10 +59,25 @@ impl Status {
 pub struct Conversation {
     /// The agent's name for it: a UUID that we chose, until the agent says another.
     pub id: String,
+    /// It is to begin as a copy of this one.
+    pub fork_from: Option<String>,
     /// A turn has begun in it, so that it can be resumed.
     pub begun: bool,
     /// The other of `--session-id` and `--resume` was tried after a refusal.
     pub retried: bool,
+}
+
+/// Whether a session's directory may make its agent run things by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Not looked at since the last agent: it may have changed.
+    Unknown,
+    /// The disk thread looks, or a human is asked.
+    Asked,
+    /// It names nothing, or it was allowed.
+    Given,
+    /// It was denied: the agent reads none of it.
+    Denied,
 }
 
 /// How the process of a session is doing, as far as its status is concerned.
@@ -162,8 +177,20 @@ pub struct Session {
     pub todos: Vec<TodoItem>,
     /// It waits for a process to become free.
     pub waits_for_agent: bool,
+    /// Whether its directory is trusted.
+    pub trust: Trust,
+    /// The hash of what its directory said when that was denied.
+    pub distrusted: Option<String>,
+    /// It is put away: no agent, and not in lists.
+    pub archived: bool,
+    /// The session that it is a copy of.
+    pub forked_from: Option<String>,
+    /// Rules that were granted for this session: JSON values, to be granted to its next agent too.
+    pub granted: Vec<serde_json::Value>,
     /// When its agent last became idle, in milliseconds of the monotonic clock.
     pub idle_at: u64,
+    /// When it was last told that its agent tried to use us, on the same clock.
+    pub self_access_told_at: Option<u64>,
 }
 
 impl Session {

@@ -7,8 +7,9 @@
 
 use crate::base::arena::Key;
 use crate::base::ring::{Found, Mark};
-use crate::core::connection::{Exchange, Output, Own, Phase, Place, Reader};
-use crate::core::event::Filter;
+use crate::core::api::CORS_FIELDS_MAX;
+use crate::core::connection::{Across, Exchange, Output, Own, Phase, Place, Reader};
+use crate::core::event::{EventKind, Filter};
 use crate::core::log::Log;
 use crate::core::past::{Past, PastState};
 use crate::core::server::Server;
@@ -30,6 +31,8 @@ pub const STREAM_TYPE: &str = "text/event-stream; charset=utf-8";
 const RETRY_MS: u64 = 2_000;
 /// The same when the server is busy or goes away.
 const RETRY_BUSY_MS: u64 = 5_000;
+/// The most bytes of past that a compact view opens with: a screen, also on a slow network.
+const COMPACT_SIZE_MAX: u64 = 192 * 1024;
 
 /// What a stream's request asks for.
 #[derive(Debug)]
@@ -123,10 +126,13 @@ impl Server {
     /// Appends the head of a stream's reply.
     pub(super) fn write_stream_head(&self, exchange: &mut Exchange) {
         let version = exchange.head().version;
-        let mut fields = [("", ""); 5];
+        let mut fields = [("", ""); 5 + CORS_FIELDS_MAX];
         fields[..4].copy_from_slice(STREAM_FIELDS);
         let request_id = std::mem::take(&mut exchange.request_id);
         fields[4] = ("X-Request-Id", &request_id);
+        let cors = self.cors_fields(exchange.origin);
+        fields[5..5 + cors.len()].copy_from_slice(cors.as_slice());
+        let count = 5 + cors.len();
         let head = ReplyHead {
             status: Status::OK,
             date: self.date.1.as_str(),
@@ -134,7 +140,7 @@ impl Server {
             content_length: None,
             keep_alive: false,
             version,
-            fields: &fields,
+            fields: &fields[..count],
         };
         reply::write_head(&mut exchange.out, &head);
         exchange.request_id = request_id;
@@ -176,12 +182,13 @@ impl Server {
             sent_at: now_ms.saturating_sub(head_start),
             filter: request.filter,
             passed_over: false,
-            owners: request.owners,
             shutting: false,
             ending: false,
-            whole_seq: 0,
-            replay_seq: visible_seq,
-            beyond: 0,
+            across: request.session.is_none().then(|| {
+                let owners = request.owners;
+                let (whole_seq, beyond) = (0, 0);
+                Box::new(Across { owners, whole_seq, beyond, replay_seq: visible_seq })
+            }),
             past: join.past,
             own: Some(own),
         };
@@ -234,13 +241,17 @@ impl Server {
                 return Join { past, ..Join::at("ok", position) };
             }
         }
-        let position = log.ring.newest(replay_size, end);
+        let position = match request.filter.is_compact() {
+            true => newest_turns(log, request.filter, replay_size.min(COMPACT_SIZE_MAX)),
+            false => log.ring.newest(replay_size, end),
+        };
         let first = log.ring.mark_at(position).filter(|_| position < end);
         let mut newest = Join::at("fresh", position);
         newest.id = Some(first.map_or(visible_seq, |mark| mark.seq - 1));
         // The ring may hold less than is wanted: then the rest is on disk.
         if let Some(journal) = &log.journal
             && position == log.ring.base()
+            && (position == end || !request.filter.is_compact())
             && let Some((position, seq)) = journal.newest(replay_size, end)
             && position < newest.position
         {
@@ -257,7 +268,7 @@ impl Server {
                     let past = Some(Past::everything());
                     Join { past, ..Join::at("fresh", journal.base()) }
                 }
-                _ => Join::at("fresh", log.ring.base()),
+                _ => Join::at("fresh", log.ring.base().min(end)),
             },
         }
     }
@@ -276,7 +287,10 @@ impl Server {
                 return Join { past, ..Join::at("ok", 0) };
             }
         }
-        let newest = log.ring.newest(replay_size, end);
+        let newest = match request.filter.is_compact() {
+            true => newest_turns(log, request.filter, replay_size.min(COMPACT_SIZE_MAX)),
+            false => log.ring.newest(replay_size, end),
+        };
         match (cursor, request.replay) {
             (Some(_), _) => {
                 let first = log.ring.mark_at(newest).filter(|_| newest < end);
@@ -289,7 +303,8 @@ impl Server {
                 let past = Some(Past::everything());
                 Join { past, ..Join::at("fresh", 0) }
             }
-            (None, Replay::All) => Join::at("fresh", log.ring.base()),
+            // What is not visible may have taken the place of all that was.
+            (None, Replay::All) => Join::at("fresh", log.ring.base().min(end)),
         }
     }
 
@@ -451,10 +466,12 @@ impl Server {
                     self.counters.readers_cut += 1;
                     return None;
                 }
-                reader.past = Some(Past::outrun(reader.whole_seq, reader.beyond as usize));
+                let across = reader.across.as_ref();
+                let (whole, beyond) = across.map_or((0, 0), |one| (one.whole_seq, one.beyond));
+                reader.past = Some(Past::outrun(whole, beyond as usize));
                 continue;
             }
-            if !reader.filter.is_all() || reader.owners.is_some() {
+            if !reader.filter.is_all() || reader.owners().is_some() {
                 let (start, end) = log.ring.run(reader.position, limit, |mark| wants(reader, mark));
                 reader.passed_over |= start != reader.position;
                 reader.position = start;
@@ -690,9 +707,7 @@ impl Server {
 
 /// Notes where a reader of all sessions stands in a way that outlives the ring.
 fn note_whole(reader: &mut Reader, all: &Log) {
-    if reader.session.is_some() {
-        return;
-    }
+    let Some(across) = &mut reader.across else { return };
     let before = all.ring.last_before(reader.position);
     let is_boundary = all.ring.is_boundary(reader.position);
     let (whole_seq, beyond) = match before {
@@ -703,11 +718,35 @@ fn note_whole(reader: &mut Reader, all: &Log) {
             (whole, reader.position - mark.start)
         }
     };
-    (reader.whole_seq, reader.beyond) = (whole_seq, beyond as u32);
+    (across.whole_seq, across.beyond) = (whole_seq, beyond as u32);
+}
+
+/// Where the newest turns begin whose wanted frames take no more than `size` bytes: a compact view
+/// starts at a whole turn. One turn longer than that is cut at a frame.
+fn newest_turns(log: &Log, filter: Filter, size: u64) -> u64 {
+    let (mut left, mut begin, mut turn) = (size, log.visible(), None);
+    let mut end = log.visible();
+    for mark in log.ring.marks_before(log.visible()) {
+        if filter.takes(mark.tag, mark.superseded) {
+            let length = end - mark.start;
+            if length > left {
+                break;
+            }
+            left -= length;
+        }
+        (end, begin) = (mark.start, mark.start);
+        if mark.tag == EventKind::PromptQueued as u8 {
+            turn = Some(begin);
+        }
+    }
+    match begin == log.ring.base() {
+        true => begin,
+        false => turn.unwrap_or(begin),
+    }
 }
 
 /// Whether a reader wants a frame.
 pub(super) fn wants(reader: &Reader, mark: &Mark) -> bool {
     reader.filter.takes(mark.tag, mark.superseded)
-        && reader.owners.as_deref().is_none_or(|owners| owners.contains(&mark.owner))
+        && reader.owners().is_none_or(|owners| owners.contains(&mark.owner))
 }

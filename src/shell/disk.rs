@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
 use super::journal::Store;
-use super::{process, sys};
+use super::{process, sys, trust};
 use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest, ReadFailure};
 
 /// What the thread needs to know beside the requests.
@@ -157,6 +157,21 @@ impl Worker {
             DiskRequest::Directory { ticket, path } => {
                 DiskReply::Directory { ticket, result: directory(&path, &self.surroundings) }
             }
+            DiskRequest::List { ticket, path } => {
+                let result = directory(&path, &self.surroundings).and_then(|path| {
+                    let names = directories(&path)?;
+                    Ok((path, names))
+                });
+                DiskReply::Listed { ticket, result }
+            }
+            DiskRequest::LookForTrust { session, path } => {
+                let (commands, hash) = trust::look(&path);
+                DiskReply::Trust { session, commands, hash }
+            }
+            DiskRequest::RememberTrust { path, hash } => {
+                let kept = trust::remember(&self.surroundings.data_dir, &path, &hash);
+                DiskReply::Remembered(kept.err().map(|error| error.to_string()))
+            }
             // Nobody is spared: the session's next agent starts only after this.
             DiskRequest::Sweep { agent, session_id } => {
                 let prefix = &self.surroundings.marker_prefix;
@@ -208,6 +223,21 @@ pub fn canonical_roots(roots: &[PathBuf]) -> Result<Vec<PathBuf>, (PathBuf, io::
         if path.is_dir() { Ok(path) } else { Err(io::ErrorKind::NotADirectory.into()) }
     };
     roots.iter().map(|root| canonical(root).map_err(|error| (root.clone(), error))).collect()
+}
+
+/// The names of the directories in a directory, hidden ones left out, sorted, at most 1,000.
+fn directories(path: &Path) -> Result<Vec<String>, DirectoryProblem> {
+    let unreadable = |error: io::Error| DirectoryProblem::Unreadable(error.to_string());
+    let mut names: Vec<String> = fs::read_dir(path)
+        .map_err(unreadable)?
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort_unstable();
+    names.truncate(1000);
+    Ok(names)
 }
 
 fn directory(path: &Path, surroundings: &Surroundings) -> Result<PathBuf, DirectoryProblem> {

@@ -12,3 +12,5 @@ pub mod reactor;
 pub mod shim;
 pub mod signals;
 pub mod sys;
+pub mod token_file;
+pub mod trust;

@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
-use super::peer::{self, Peers};
+use super::peer::{self, Holder, Peers};
 use super::sys;
 use crate::arguments::Listen;
 use crate::core::connection::Peer;
+use crate::wire::reply;
 
 /// What the kernel may hold unacknowledged for one client; it doubles this. Enough for a fast
 /// stream over a long line, small enough for ten thousand clients that read nothing.
@@ -179,8 +180,10 @@ impl Listener {
                 // A stream is small writes, each of them news.
                 let _ = stream.set_nodelay(true); // Fails only on a connection that is gone.
                 let owner = stream.local_addr().and_then(|local| peers.of_tcp(local, address));
+                let ip = address.ip().to_canonical();
                 let peer = match owner {
                     Ok(Some(owner)) => Peer::Local { uid: owner.uid },
+                    Ok(None) if !ip.is_loopback() => Peer::Remote { address: ip },
                     Ok(None) | Err(_) => Peer::Unknown,
                 };
                 (Stream::Tcp(stream), peer)
@@ -326,6 +329,26 @@ impl Stream {
             Stream::Tcp(stream) => stream.write_vectored(&parts),
             Stream::Unix(stream) => stream.write_vectored(&parts),
         }
+    }
+
+    /// Where the process at the other end stands.
+    pub fn holder(&self, peers: &mut Peers) -> Holder {
+        match self {
+            Stream::Unix(stream) => peer::holder_of_unix(stream),
+            Stream::Tcp(stream) => match (stream.local_addr(), stream.peer_addr()) {
+                (Ok(local), Ok(peer)) => peers.holder_of_tcp(local, peer),
+                _ => Holder::Gone,
+            },
+        }
+    }
+
+    /// Says that there is no room, as far as that goes without waiting, and hangs up.
+    pub fn turn_away(mut self) {
+        let _ = self.write([reply::NO_ROOM, b"", b""]); // Nobody to tell if it fails.
+        self.end_output();
+        // What it has sent already would make the close a reset, which overtakes the reply.
+        let mut rest = [0; 4096];
+        let _ = self.read(&mut rest);
     }
 
     /// Tells the client that nothing more will come.

@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use super::sys;
+use super::{process, sys};
 
 /// Who connected to a Unix socket, as of then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,67 @@ pub struct Owner {
     pub uid: u32,
     /// Its inode: the number in the `socket:[…]` links of `/proc/PID/fd`. Never 0.
     pub inode: u32,
+}
+
+/// Where the process at the other end of a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Outside our process tree, or on another machine.
+    Outside,
+    /// Below us: an agent's. `None` if it hides, so that it cannot be said which.
+    Inside(Option<u32>),
+    /// No process holds that end any more.
+    Gone,
+}
+
+/// Passes over our tree until two agree.
+const PASSES_MAX: u32 = 4;
+
+/// Where the process stands that connected to a Unix socket.
+pub fn holder_of_unix(socket: impl AsFd) -> Holder {
+    if process::descendants().is_empty() {
+        return Holder::Outside;
+    }
+    match of_unix(socket) {
+        None => Holder::Gone,
+        Some(PeerUid { pid: 0, .. }) => Holder::Outside, // Of a namespace that is not below ours.
+        Some(PeerUid { pid, .. }) => match process::is_descendant(pid) {
+            Some(true) => Holder::Inside(Some(pid)),
+            Some(false) => Holder::Outside,
+            None => Holder::Gone,
+        },
+    }
+}
+
+/// Where a process stands that has this socket open.
+fn holder_of(inode: u32) -> Holder {
+    let mut tree = process::descendants();
+    for _ in 0..PASSES_MAX {
+        let mut hidden = false;
+        for &pid in &tree {
+            match process::holds_socket(pid, inode) {
+                Some(true) => return Holder::Inside(Some(pid)),
+                Some(false) => {}
+                None => hidden = true,
+            }
+        }
+        let again = process::descendants();
+        let same = again == tree;
+        tree = again;
+        if same && hidden {
+            break;
+        }
+        if same {
+            return Holder::Outside;
+        }
+    }
+    // Something below us forks faster than we look, or keeps us from looking. So it must be shown
+    // that somebody else has it.
+    let mut others = process::holders(inode).filter(|pid| !tree.contains(pid));
+    match others.find(|&pid| process::is_descendant(pid) == Some(false)) {
+        Some(_) => Holder::Outside,
+        None => Holder::Inside(None),
+    }
 }
 
 /// Who is at the other end of a connected Unix socket, if the kernel knows.
@@ -98,6 +159,19 @@ impl Peers {
         match self.ask(local, peer) {
             Ok(owner) => Ok(owner),
             Err(_) => in_tables(local, peer),
+        }
+    }
+
+    /// Where the process stands at the other end of a TCP connection.
+    pub fn holder_of_tcp(&mut self, local: SocketAddr, peer: SocketAddr) -> Holder {
+        if process::descendants().is_empty() {
+            return Holder::Outside; // Nobody to tell it from, and the most frequent case.
+        }
+        match self.of_tcp(local, peer) {
+            // An agent is our own user's; what it starts as another user is not held off so.
+            Ok(Some(owner)) if owner.uid != sys::effective_uid() => Holder::Outside,
+            Ok(Some(owner)) => holder_of(owner.inode),
+            Ok(None) | Err(_) => Holder::Gone,
         }
     }
 

@@ -6,6 +6,7 @@
 //! signalled; nobody waits for "any child". Spawn only from the main thread: the agent gets
 //! SIGTERM when the thread that spawned it ends. When to stop what is the core's business.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
@@ -367,19 +368,95 @@ pub fn reap_adopted(known: &dyn Fn(u32) -> bool) -> u32 {
 
 /// Our children, ended ones included. Empty without `/proc`.
 pub fn children() -> Vec<u32> {
-    children_by_thread().unwrap_or_else(|_| {
+    children_by_thread("self").unwrap_or_else(|_| {
         // The kernel was built without CONFIG_PROC_CHILDREN.
         let own = std::process::id();
         processes().filter(|&pid| parent_of(pid) == Some(own)).collect()
     })
 }
 
-fn children_by_thread() -> io::Result<Vec<u32>> {
+/// Every live process below us: agents, what they started, and orphans of theirs that we
+/// adopted as their subreaper. One that forks while we look can be missed.
+pub fn descendants() -> BTreeSet<u32> {
+    let mut next = children();
+    let mut found = BTreeSet::new();
+    let mut parents: Option<Vec<(u32, u32)>> = None;
+    while let Some(pid) = next.pop() {
+        if !found.insert(pid) {
+            continue;
+        }
+        match children_by_thread(&pid.to_string()) {
+            Ok(children) => next.extend(children),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && has_children_files() => {}
+            Err(error) if error.raw_os_error() == Some(sys::ESRCH) => {} // It has ended.
+            Err(_) => {
+                let parents = parents.get_or_insert_with(|| {
+                    processes().filter_map(|pid| Some((pid, parent_of(pid)?))).collect()
+                });
+                next.extend(parents.iter().filter(|(_, of)| *of == pid).map(|(child, _)| *child));
+            }
+        }
+    }
+    found
+}
+
+/// Whether the kernel was built with CONFIG_PROC_CHILDREN.
+fn has_children_files() -> bool {
+    Path::new("/proc/thread-self/children").exists()
+}
+
+/// Whether a process is below us; `None` if it, or one between, has ended meanwhile.
+pub fn is_descendant(pid: u32) -> Option<bool> {
+    let own = std::process::id();
+    let mut at = pid;
+    while at > 1 {
+        at = parent_of(at)?;
+        if at == own {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// Whether one of a process's threads has this socket open, which goes by its inode. `None` if
+/// we may not look.
+pub fn holds_socket(pid: u32, inode: u32) -> Option<bool> {
+    let wanted = format!("socket:[{inode}]");
+    let gone = |error: &io::Error| {
+        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(sys::ESRCH)
+    };
+    // A thread may have descriptors of its own (unshare(2), CLONE_FILES).
+    let threads = match fs::read_dir(format!("/proc/{pid}/task")) {
+        Ok(threads) => threads,
+        Err(error) => return gone(&error).then_some(false),
+    };
+    for thread in threads.flatten() {
+        let files = match fs::read_dir(thread.path().join("fd")) {
+            Ok(files) => files,
+            Err(error) if gone(&error) => continue,
+            Err(_) => return None,
+        };
+        let mut links = files.flatten().map(|file| fs::read_link(file.path()));
+        if links.any(|link| link.is_ok_and(|link| link.as_os_str() == &*wanted)) {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// The processes beside ours that have this socket open, of those that we may look into.
+pub fn holders(inode: u32) -> impl Iterator<Item = u32> {
+    let own = std::process::id();
+    processes().filter(move |&pid| pid != own && holds_socket(pid, inode) == Some(true))
+}
+
+fn children_by_thread(pid: &str) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
-    for thread in fs::read_dir("/proc/self/task")? {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         match fs::read_to_string(thread?.path().join("children")) {
             Ok(list) => children.extend(list.split_ascii_whitespace().flat_map(str::parse::<u32>)),
             Err(error) if error.raw_os_error() == Some(sys::ESRCH) => {} // The thread has ended.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && has_children_files() => {}
             Err(error) => return Err(error),
         }
     }

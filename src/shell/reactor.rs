@@ -20,11 +20,11 @@ use super::disk::{self, Disk};
 use super::journal::Store;
 use super::log::Log;
 use super::net::{Accepted, Listener, Reserve, Stream};
-use super::peer::Peers;
+use super::peer::{Holder, Peers};
 use super::signals::{Signal, Signals};
 use crate::base::arena::Key;
 use crate::core::connection::Output;
-use crate::core::effect::{DiskReply, DiskRequest, Effect, Level, LogLine};
+use crate::core::effect::{Asker, DiskReply, DiskRequest, Effect, Level, LogLine};
 use crate::core::server::{End, KIND_CONNECTION, Server};
 use crate::limits::SOCKET_SIZE;
 
@@ -276,6 +276,10 @@ impl Reactor {
                     }
                     self.accept_again_at = None;
                 }
+                Effect::WhoIs(key) => {
+                    let asker = self.asker(key);
+                    self.server.asker_known(key, asker);
+                }
                 Effect::Log(line) => self.log.line(self.now_ms, &line),
             }
         }
@@ -339,6 +343,16 @@ impl Reactor {
 
     // Clients.
 
+    /// Whose process is at the other end of a connection.
+    fn asker(&mut self, key: Key) -> Asker {
+        let Some(socket) = self.sockets.get_mut(key) else { return Asker::Gone };
+        match socket.stream.holder(&mut self.peers) {
+            Holder::Outside => Asker::Outside,
+            Holder::Inside(pid) => Asker::Agent(pid.and_then(|pid| self.agents.above(pid))),
+            Holder::Gone => Asker::Gone,
+        }
+    }
+
     fn work_listeners(&mut self) {
         if self.accept_again_at.is_some_and(|at| self.now_ms < at) {
             return;
@@ -353,9 +367,9 @@ impl Reactor {
                 }
                 match listening.listener.accept(&mut self.peers) {
                     Accepted::Connection(stream, peer) => {
-                        // None: there is no room, and the drop hangs up.
-                        if let Some(key) = self.server.accepted(peer) {
-                            self.admit(key, stream);
+                        match self.server.accepted(peer) {
+                            Some(key) => self.admit(key, stream),
+                            None => stream.turn_away(),
                         }
                         self.apply_effects();
                     }

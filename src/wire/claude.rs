@@ -1144,6 +1144,10 @@ pub struct Start<'a> {
     pub model: Option<&'a str>,
     /// The mode `bypassPermissions` may be chosen later.
     pub allow_bypass: bool,
+    /// Rules granted before, such as `Bash(ls)`.
+    pub allowed_tools: &'a [String],
+    /// Directories granted before.
+    pub directories: &'a [String],
     /// The directory is not trusted: read none of its settings, hooks and servers.
     pub no_local_settings: bool,
 }
@@ -1184,6 +1188,9 @@ pub fn arguments(start: &Start<'_>) -> Vec<String> {
     if start.allow_bypass {
         arguments.push("--allow-dangerously-skip-permissions".to_owned());
     }
+    let rules = start.allowed_tools.iter().map(|rule| format!("--allowedTools={rule}"));
+    let directories = start.directories.iter().map(|path| format!("--add-dir={path}"));
+    arguments.extend(rules.chain(directories));
     if start.no_local_settings {
         arguments.push("--setting-sources=user".to_owned());
         arguments.push("--strict-mcp-config".to_owned());

@@ -127,6 +127,8 @@ pub struct Head {
     pub expect_continue: bool,
     /// Whether a proxy has left its mark: `Forwarded`, `X-Forwarded-*`, `X-Real-IP` or `Via`.
     pub forwarded: bool,
+    /// `X-Forwarded-For`; of several the last, which the nearest proxy wrote.
+    pub forwarded_for: Option<Span>,
     /// `Host`, valid by [`target::split_authority`]. Always there from HTTP/1.1.
     pub host: Option<Span>,
     /// `Origin`.
@@ -304,6 +306,7 @@ impl Head {
             keep_alive: false,
             expect_continue: false,
             forwarded: false,
+            forwarded_for: None,
             host: None,
             origin: None,
             fetch_site: None,
@@ -377,6 +380,10 @@ impl Found {
             b"cookie" => once(&mut head.cookie, span)?,
             b"access-control-request-method" => once(&mut head.preflight_method, span)?,
             b"access-control-request-headers" => once(&mut head.preflight_headers, span)?,
+            b"x-forwarded-for" => {
+                head.forwarded = true;
+                head.forwarded_for = Some(span);
+            }
             b"forwarded" | b"x-real-ip" | b"via" => head.forwarded = true,
             other => head.forwarded |= other.starts_with(b"x-forwarded"),
         }

@@ -1,6 +1,7 @@
 //! Bytes and their meaning, both ways: no state machine of the product, no I/O. All of it is
 //! fed by strangers, so nothing here may panic on any input.
 
+pub mod base64;
 pub mod body;
 pub mod claude;
 pub mod demo;

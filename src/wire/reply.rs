@@ -10,6 +10,11 @@ use super::head::Version;
 /// The interim answer to `Expect: 100-continue` (RFC 9110 §15.2.1), whole.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// The answer to a connection that there is no room for, whole. Without a date, which a server
+/// without a clock may leave out (RFC 9110 §6.6.1): it is written before anything is looked at.
+pub const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
+    Content-Length: 0\r\nConnection: close\r\n\r\n";
+
 /// Bytes of an IMF-fixdate (RFC 9110 §5.6.7).
 pub const DATE_SIZE: usize = 29;
 

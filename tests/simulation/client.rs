@@ -17,11 +17,14 @@ pub enum What {
         approval: String,
         allow: bool,
     },
-    Delete {
-        session: usize,
-    },
+    Delete,
     Metrics,
     Plain,
+    Poll {
+        session: Option<usize>,
+        after: u64,
+        types: Option<&'static str>,
+    },
     /// Not a request, or one that is refused: the connection may end with the answer.
     Bad,
     Stream(Ask),
@@ -56,6 +59,8 @@ pub struct Stream {
     /// Another place where the stream may begin, as long as nothing was delivered.
     pub other: Option<u64>,
     pub count: u64,
+    /// Sessions that it asked for and that it was told are none.
+    pub unknown: Vec<usize>,
     /// The server said that this is the end.
     pub over: bool,
 }
@@ -83,14 +88,14 @@ impl Follower {
 }
 
 /// Why the server closed a connection, as far as the kernel can see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cut {
     /// Its deadline for writing had passed.
-    Stalled,
-    /// In the middle of a flush; what its log had forgotten by then.
-    Flush(u64),
-    /// At another time.
-    Other,
+    pub stalled: bool,
+    /// When it was its turn to be written to.
+    pub in_flush: bool,
+    /// What its log had forgotten by then.
+    pub evicted: u64,
 }
 
 /// One connection: both ends and the kernel between them.
@@ -107,6 +112,8 @@ pub struct Connection {
     pub inbox: VecDeque<u8>,
     pub sent: usize,
     pub read: usize,
+    /// How much of it the server had read when it said that it came too late.
+    pub late_at: usize,
     pub ends_input: bool,
     pub input_ended: bool,
     pub input_end_told: bool,
@@ -114,7 +121,10 @@ pub struct Connection {
     pub readable: bool,
     pub queued: bool,
     pub writable: bool,
-    pub blocked_at: Option<u64>,
+    /// It was full when it was last written to.
+    pub blocked: bool,
+    /// When it last took something.
+    pub progress_at: u64,
     // From the server to the client.
     pub kernel: VecDeque<u8>,
     pub capacity: usize,
@@ -145,13 +155,15 @@ impl Connection {
             inbox: VecDeque::new(),
             sent: 0,
             read: 0,
+            late_at: 0,
             ends_input: false,
             input_ended: false,
             input_end_told: false,
             readable: false,
             queued: false,
             writable: false,
-            blocked_at: None,
+            blocked: false,
+            progress_at: 0,
             kernel: VecDeque::new(),
             capacity: 64 * 1024,
             pace: usize::MAX,

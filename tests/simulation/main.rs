@@ -25,7 +25,7 @@ const STEPS: u64 = 500;
 /// Turns after which a healed world must have come to rest.
 const REST_STEPS_MAX: u64 = 20_000;
 /// Turns in a row in which the server woke up and nothing came of it.
-const IDLE_WAKES_MAX: u64 = 2_000;
+const IDLE_WAKES_MAX: u64 = 300;
 
 /// Lives one world from its beginning to its end.
 fn run(seed: u64) -> (u64, Tally) {
@@ -47,15 +47,18 @@ fn run(seed: u64) -> (u64, Tally) {
 fn rest(world: &mut World) {
     world.healed = true;
     let deadline = world.step + REST_STEPS_MAX;
-    let mut quiet = 0;
+    let (mut quiet, mut visible) = (0, 0);
     while quiet < 50 {
-        assert!(world.step < deadline, "{}: it does not come to rest", world.context());
+        if world.step >= deadline {
+            panic!("{}: it does not come to rest: {}", world.context(), world.describe());
+        }
         world.settle();
         world.turn();
         let busy = world.model.sessions.iter().any(|session| {
             session.is_running() || session.queued().count() > 0 || !session.approvals.is_empty()
         });
-        quiet = if busy || world.inputs > 0 { 0 } else { quiet + 1 };
+        let news = std::mem::replace(&mut visible, world.model.visible) != world.model.visible;
+        quiet = if busy || news { 0 } else { quiet + 1 };
     }
 }
 
@@ -69,7 +72,7 @@ fn stop(world: &mut World, gently: bool) {
     world.model.tally.add("drain-with-queue", queued as u64);
     world.server.stop();
     world.healed = true;
-    let twice = !gently && world.random.chance(200);
+    let twice = !gently && world.random.chance(300);
     let deadline = world.step + REST_STEPS_MAX;
     let mut idle_wakes = 0;
     let end = loop {
@@ -83,7 +86,7 @@ fn stop(world: &mut World, gently: bool) {
         if let Some(end) = world.server.finished() {
             break end;
         }
-        idle_wakes = if world.inputs > 0 { 0 } else { idle_wakes + 1 };
+        idle_wakes = if world.inputs > 0 { 0 } else { idle_wakes + u64::from(world.woken) };
         assert!(idle_wakes < IDLE_WAKES_MAX, "{}: it wakes for nothing", world.context());
     };
     if world.cut {

@@ -3,9 +3,9 @@
 //! Everything a client receives is judged here, against the model, as soon as it is read.
 
 use crate::client::{
-    Ask, Connection, Cut, Expect, Follower, Frame, Parsed, Reply, Stream, What, take_frame,
-    take_reply,
+    Ask, Connection, Expect, Follower, Frame, Parsed, Reply, Stream, What, take_frame, take_reply,
 };
+use crate::model::Model;
 use crate::requests::Draft;
 use crate::world::World;
 use serde_json::Value;
@@ -71,7 +71,10 @@ impl World {
                     break;
                 }
             }
-            let draft = self.asker.draw(&mut self.random, &self.model, create && at == 0);
+            let draft = match self.random.chance(100) {
+                true => self.poll_request(),
+                false => self.asker.draw(&mut self.random, &self.model, create && at == 0),
+            };
             plan.push_back(self.asker.write(&mut self.random, draft, last));
         }
         let mut connection = Connection::new(0, plan);
@@ -194,6 +197,74 @@ impl World {
         self.asker.write(&mut self.random, draft, true)
     }
 
+    /// A long poll, on behalf of nobody in particular.
+    fn poll_request(&mut self) -> Draft {
+        let sessions = self.model.sessions.len();
+        let session = (sessions > 0).then(|| self.random.index(sessions));
+        let session = session.filter(|_| self.random.chance(700));
+        let path = match session {
+            Some(session) => {
+                format!("/api/session/{}/events/poll", self.model.sessions[session].id)
+            }
+            None => "/api/events/poll".to_owned(),
+        };
+        let wait = self.random.below(4) * 5;
+        let back = self.random.below(300);
+        let seq = self.model.visible.saturating_sub(if back < 150 { 0 } else { back }).max(1);
+        let after = format!("{}-{seq}", self.model.epoch);
+        let types = match self.random.chance(200) {
+            true => Some(TYPES[self.random.index(TYPES.len())]),
+            false => None,
+        };
+        let query = types.map_or(String::new(), |types| format!("&types={types}"));
+        let target = format!("{path}?after={after}&wait={wait}{query}");
+        Draft::get(target, What::Poll { session, after: seq, types })
+    }
+
+    /// What a long poll was told: everything behind its cursor, in order, without a hole.
+    fn polled(&mut self, expect: &Expect, body: &Value, context: &str) {
+        let What::Poll { session, after, types } = expect.what else { return };
+        let next = body["next"].as_str().and_then(|id| self.model.seq(id));
+        let next = next.unwrap_or_else(|| panic!("{context}: no cursor: {body}"));
+        let reader = Follower {
+            session,
+            owners: None,
+            types,
+            compact: false,
+            cursor: None,
+            connection: None,
+        };
+        let wanted = |model: &Model, seq: u64| {
+            model.next_wanted(session, seq, |event| reader.wants(event.session, &event.name))
+        };
+        let events = body["events"].as_array().unwrap_or_else(|| panic!("{context}: {body}"));
+        let mut at = after;
+        for (number, event) in events.iter().enumerate() {
+            let seq = self.model.seq(event["id"].as_str().unwrap_or_default());
+            let seq = seq.unwrap_or_else(|| panic!("{context}: {event}"));
+            let follows = wanted(&self.model, at) == Some(seq);
+            let gap = number == 0 && body["resume"] == "gap";
+            assert!(follows || gap, "{context}: a hole before {seq} behind {at}");
+            let known = self.model.event(seq).expect("it is visible");
+            let frame = known.frame.trim_end();
+            let data: Value = frame
+                .split_once("\ndata: ")
+                .and_then(|(_, data)| serde_json::from_str(data).ok())
+                .unwrap_or_default();
+            assert!(data == event["data"] && event["event"] == *known.name, "{context}: {event}");
+            at = seq;
+        }
+        if events.is_empty() {
+            let left_out = wanted(&self.model, at).is_some_and(|seq| seq <= next);
+            let gap = body["resume"] == "gap";
+            assert!(!left_out || gap, "{context}: {next} passes over events");
+            self.hit("poll-empty");
+        } else {
+            assert_eq!(next, at, "{context}");
+            self.hit("poll-events");
+        }
+    }
+
     // What people read.
 
     /// Every client takes what it wants of what has arrived for it.
@@ -209,7 +280,7 @@ impl World {
             if !connection.stalled {
                 let count = connection.kernel.len().min(connection.pace);
                 connection.buffer.extend(connection.kernel.drain(..count));
-                connection.writable |= connection.blocked_at.is_some() && connection.room() > 0;
+                connection.writable |= connection.blocked && connection.room() > 0;
             }
             self.parse(&mut connection);
             let over = connection.output_ended && connection.kernel.is_empty();
@@ -270,6 +341,7 @@ impl World {
                                 position: 0,
                                 other: None,
                                 count: 0,
+                                unknown: Vec::new(),
                                 over: false,
                             });
                         }
@@ -325,7 +397,7 @@ impl World {
         let status = reply.status;
         let context = format!("{context} {} {:?} {status}", expect.id, expect.what);
         if status == 408 {
-            assert!(expect.end > connection.read, "{context}: the request was whole");
+            assert!(expect.end > connection.late_at, "{context}: the request was whole");
             self.hit("client-slow-head");
             return;
         }
@@ -359,8 +431,13 @@ impl World {
                 let id = body["sessionId"].as_str().unwrap_or_default();
                 assert!(self.model.session(id).is_some(), "{context}: told before it was visible");
             }
-            What::Prompt { session, repeat } if status == 202 => {
+            What::Prompt { session, repeat } if matches!(status, 200 | 202) => {
                 let id = body["promptId"].as_str().unwrap_or_default();
+                if body["event"].is_string() {
+                    let ended = self.model.sessions[*session].prompts.get(id);
+                    assert!(ended.is_some_and(|fate| fate.ended), "{context}: {body}");
+                    self.hit("prompt-waited");
+                }
                 let known = &self.model.sessions[*session];
                 let is_queued = known.prompts.contains_key(id);
                 assert!(is_queued, "{context}: {id} was accepted and never queued");
@@ -376,9 +453,10 @@ impl World {
                     self.hit("approval-denied");
                 }
             }
-            What::Delete { .. } if status == 200 => {
+            What::Delete if status == 200 => {
                 assert_eq!(body["status"], "stopping", "{context}");
             }
+            What::Poll { .. } if status == 200 => self.polled(expect, body, context),
             What::Metrics if status == 200 => check_metrics(body, context),
             What::Plain if matches!(status, 200 | 204 | 304) => {}
             What::Bad => assert!(status >= 400, "{context}"),
@@ -434,10 +512,11 @@ impl World {
         connection.stream = Some(stream);
     }
 
-    fn next_wanted(&self, follower: usize, seq: u64) -> Option<u64> {
-        let follower = &self.followers[follower];
-        self.model
-            .next_wanted(follower.session, seq, |event| follower.wants(event.session, &event.name))
+    fn next_wanted(&self, stream: &Stream, seq: u64) -> Option<u64> {
+        let follower = &self.followers[stream.ask.follower];
+        self.model.next_wanted(follower.session, seq, |event| {
+            follower.wants(event.session, &event.name) && !stream.unknown.contains(&event.session)
+        })
     }
 
     fn event(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
@@ -446,16 +525,16 @@ impl World {
         let known = self.model.event(seq).unwrap_or_else(|| panic!("{context}: never visible"));
         assert_eq!(known.frame, frame.text, "{context}: not what was published");
         assert!(stream.connected, "{context}: before connected");
-        let next = self.next_wanted(stream.ask.follower, stream.position);
+        let next = self.next_wanted(stream, stream.position);
         if next != Some(seq)
             && let Some(other) = stream.other
         {
             stream.position = other;
         }
-        stream.other = None;
-        let next = self.next_wanted(stream.ask.follower, stream.position);
-        assert_eq!(next, Some(seq), "{context}: a hole or a repeat behind {}", stream.position);
-        stream.position = seq;
+        let next = self.next_wanted(stream, stream.position);
+        let (at, other) = (stream.position, stream.other);
+        assert_eq!(next, Some(seq), "{context}: a hole or a repeat behind {at} {other:?}");
+        (stream.position, stream.other) = (seq, None);
         stream.count += u64::from(stream.replaying);
         self.hit("frames-checked");
     }
@@ -466,7 +545,7 @@ impl World {
         let seq = self.model.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id"));
         let from = stream.other.map_or(stream.position, |other| other.max(stream.position));
         assert!(seq >= stream.position, "{context}: back behind {}", stream.position);
-        let next = self.next_wanted(stream.ask.follower, from);
+        let next = self.next_wanted(stream, from);
         assert!(next.is_none_or(|next| next > seq), "{context}: {next:?} was left out");
         stream.position = seq.max(from);
         stream.other = None;
@@ -474,6 +553,9 @@ impl World {
 
     fn connected(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
         stream.connected = true;
+        let unknown = frame.data["unknown"].as_array().into_iter().flatten();
+        stream.unknown =
+            unknown.filter_map(|id| self.model.session(id.as_str().unwrap_or_default())).collect();
         let follower = &self.followers[stream.ask.follower];
         let list = self.model.list(follower.session);
         let id = |name: &str| frame.data[name].as_str().and_then(|id| self.model.seq(id));
@@ -494,7 +576,9 @@ impl World {
                 let here = here.unwrap_or_else(|| panic!("{context}: a gap without an id"));
                 // It begins no later than the newest bytes do, where it can have them.
                 let newest = list.newest(self.limits.replay_size, latest, most);
-                assert!(here <= newest.max(latest.max(most)), "{context}: beyond {newest}");
+                let next = self.model.next_wanted(follower.session, newest, |_| true);
+                let all = next.is_none_or(|next| here < next || newest >= latest);
+                assert!(all && here <= self.model.visible, "{context}: beyond {newest}");
                 stream.position = here;
                 self.hit("connected-gap");
             }
@@ -537,7 +621,7 @@ impl World {
             self.followers[stream.ask.follower].connection = None;
         } else if connection.accepted && !connection.closing {
             let owed = connection.expects.front().filter(|expect| expect.end <= connection.read);
-            let stalled = connection.cut == Some(Cut::Stalled);
+            let stalled = connection.cut.is_some_and(|cut| cut.stalled);
             if let Some(owed) = owed
                 && !stalled
                 && !self.cut
@@ -545,10 +629,21 @@ impl World {
                 match &owed.what {
                     // Lapped before its head was sent, or its client had left.
                     What::Stream(_) => {}
-                    _ => panic!("{context}: was never answered: {owed:?}"),
+                    _ => panic!(
+                        "{context}: was never answered: {owed:?} of {:?}, read {}, input ended {} \
+                         {}, answered {:?}",
+                        connection.expects,
+                        connection.read,
+                        connection.input_ended,
+                        connection.input_end_told,
+                        connection.answered
+                    ),
                 }
             }
-            assert!(connection.buffer.is_empty() || stalled || self.cut, "{context}: cut short");
+            let text = String::from_utf8_lossy(&connection.buffer);
+            let streams = connection.ask().is_some(); // Its session was forgotten.
+            let whole = text.is_empty() || stalled || self.cut || streams;
+            assert!(whole, "{context}: cut short: {:?} {text:?}", connection.expects);
         }
         for (_, expect) in &connection.plan {
             self.forget(expect);
@@ -579,30 +674,41 @@ impl World {
         let follower = &self.followers[stream.ask.follower];
         let session = follower.session;
         let closed = session.is_some_and(|session| self.model.sessions[session].closed);
-        match connection.cut {
-            Some(Cut::Stalled) => self.hit("cut-by-stall"),
-            Some(Cut::Flush(evicted)) => {
-                let from = stream.other.map_or(stream.position, |other| other.min(stream.position));
-                let next = self.next_wanted(stream.ask.follower, stream.position);
-                if closed && next.is_none() {
-                    assert!(whole, "{context}: cut in a frame");
-                    return;
-                }
-                let why = format!("closed at {from}, {evicted} is forgotten, next is {next:?}");
-                assert!(from < evicted, "{context} {:?}: {why}, {closed}", stream.ask);
-                self.hit("cut-by-lap");
-            }
-            Some(Cut::Other) if closed => {}
-            cut => panic!("{context}: closed without a reason: {cut:?} at {}", stream.position),
+        let cut = connection.cut.unwrap_or_default();
+        let next = self.next_wanted(stream, stream.position);
+        let from = stream.other.map_or(stream.position, |other| other.min(stream.position));
+        if cut.stalled {
+            self.hit("cut-by-stall");
+        } else if closed && next.is_none() {
+            assert!(whole || !cut.in_flush, "{context}: cut in a frame");
+        } else if from < cut.evicted || !cut.in_flush && from < self.model.list(session).evicted() {
+            // What was not visible yet may have taken its place.
+            self.hit("cut-by-lap");
+        } else {
+            // Forgotten, which is no matter of when it is written to.
+            let forgotten = closed && !cut.in_flush;
+            assert!(forgotten, "{context}: closed without a reason at {from}: {:?}", stream.ask);
         }
     }
 
     // The end of the world.
 
-    /// A client for every open approval, and nobody else.
+    /// A human for every open approval, and for agents that never end their turns.
     pub fn settle(&mut self) {
         for session in 0..self.model.sessions.len() {
             let known = &self.model.sessions[session];
+            // An agent that says that it has work in the background is never suspended.
+            let starves = self.model.sessions.iter().any(|one| one.queued().count() > 0);
+            if starves && known.odd && known.status == "idle" && self.random.chance(2) {
+                let draft = Draft::delete(&known.id);
+                self.ask(draft);
+                continue;
+            }
+            if known.is_running() && known.approvals.is_empty() && self.random.chance(3) {
+                let draft = Draft::interrupt(&known.id);
+                self.ask(draft);
+                continue;
+            }
             if known.closed || known.approvals.is_empty() || !self.random.chance(300) {
                 continue;
             }
@@ -613,6 +719,11 @@ impl World {
     }
 
     pub fn ask(&mut self, draft: Draft) {
+        // Readers may hold every slot there is: one of them makes room.
+        if self.connections.len() >= self.limits.connections_max as usize {
+            let oldest = *self.connections.keys().next().expect("there are some");
+            self.reset(oldest);
+        }
         let request = self.asker.write(&mut self.random, draft, true);
         let mut connection = Connection::new(0, VecDeque::from([request]));
         connection.ask_next();
@@ -628,7 +739,7 @@ impl World {
             if connection.key.is_none() || stream.over {
                 continue;
             }
-            let next = self.next_wanted(stream.ask.follower, stream.position);
+            let next = self.next_wanted(stream, stream.position);
             let next = next.filter(|_| stream.other.is_none());
             let context = self.context();
             assert_eq!(next, None, "{context}: {} lacks events: {:?}", connection.id, stream.ask);

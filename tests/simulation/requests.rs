@@ -49,6 +49,15 @@ impl Draft {
         Draft { method: "GET", target: target.into(), fields: String::new(), body: None, what }
     }
 
+    pub fn interrupt(id: &str) -> Draft {
+        Draft::post(format!("/api/session/{id}/interrupt"), &json!({}), What::Plain)
+    }
+
+    pub fn delete(id: &str) -> Draft {
+        let target = format!("/api/session/{id}");
+        Draft { method: "DELETE", ..Draft::get(target, What::Delete) }
+    }
+
     fn post(target: String, body: &Value, what: What) -> Draft {
         let body = Some(body.to_string());
         Draft { method: "POST", target, fields: String::new(), body, what }
@@ -154,7 +163,7 @@ impl Asker {
                 draft
             }
             55..58 => {
-                let what = What::Delete { session };
+                let what = What::Delete;
                 Draft { method: "DELETE", ..Draft::get(base, what) }
             }
             58..61 => {
@@ -185,6 +194,8 @@ impl Asker {
                     "/events/status",
                     "/queue",
                     "/approvals",
+                    "/history",
+                    "/history?limit=5",
                     "/nothing",
                 ]);
                 Draft::get(format!("{base}{rest}"), What::Plain)
@@ -210,7 +221,7 @@ impl Asker {
 
     fn create(&mut self, random: &mut Random) -> Draft {
         let agent = random.pick(&["demo", "demo", "demo", "other", "lines", "broken", "nobody"]);
-        let mut body = json!({"workingDir": "/work/demo"});
+        let mut body = json!({"workingDir": "/home/demo"});
         if random.chance(800) {
             body["agent"] = json!(agent);
         }
@@ -244,7 +255,8 @@ impl Asker {
         if random.chance(30) {
             body["command"] = json!("x".repeat(random.index(40_000)));
         }
-        Draft::post(format!("{base}/prompt"), &body, What::Prompt { session, repeat })
+        let wait = random.pick(&["", "", "", "?wait=5", "?wait=60"]);
+        Draft::post(format!("{base}/prompt{wait}"), &body, What::Prompt { session, repeat })
     }
 
     /// A human's answer: to an open approval if there is one.

@@ -11,7 +11,7 @@ use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::connection::{Output, Peer};
 use sidestream::core::effect::{
-    DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
+    self, DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
@@ -68,6 +68,8 @@ pub struct World {
     pub cut: bool,
     /// Everything that left the server, as one number.
     pub hash: u64,
+    /// The server asked for this turn.
+    pub woken: bool,
     /// Inputs told to the server in this turn, deadlines not among them.
     pub inputs: u64,
 }
@@ -94,12 +96,11 @@ impl World {
                 agent("broken", Dialect::Claude, Err("it is not installed".to_owned())),
             ],
             commands: vec![String::new(), String::new(), "cat".to_owned(), String::new()],
-            access: Access { own_uid: 1000, trusted_uids: Vec::new() },
-            base_path: String::new(),
+            access: Access { own_uid: 1000, ..Access::default() },
             allow_bypass: random.chance(300),
-            allow_persistent_rules: false,
             raw_events: random.chance(100),
             version: "0",
+            ..Config::default()
         };
         let epoch = epoch.to_string();
         World {
@@ -125,6 +126,7 @@ impl World {
             healed: false,
             cut: false,
             hash: 0xcbf2_9ce4_8422_2325,
+            woken: false,
             inputs: 0,
             random,
         }
@@ -165,6 +167,8 @@ impl World {
         self.inputs = 0;
         self.model.context = self.context();
         self.pass_time();
+        let due = self.server.next_due().is_some_and(|due| due <= self.now_ms);
+        self.woken = due || self.server.has_work();
         self.server.set_time(self.now_ms, self.wall_ms);
         self.move_clients();
         while !self.server.expire() {
@@ -266,14 +270,14 @@ impl World {
                     self.stale.push(key);
                 }
                 Effect::Disk(request) => {
-                    let late = self.random.chance(self.faults.disk_late) && !self.healed;
+                    let late = self.random.chance(self.faults.disk_late);
                     let due = self.now_ms + if late { self.random.between(100, 8_000) } else { 0 };
                     if late {
                         self.hit("disk-late");
                     }
                     self.disk.push_back((due, request));
                 }
-                Effect::Close(key) => self.closed(key, Cut::Other),
+                Effect::Close(key) => self.closed(key, false),
                 Effect::EndOutput(key) => {
                     if let Some(id) = self.by_key.get(&key.to_bits()).copied() {
                         let connection = self.connections.get_mut(&id).expect("it is open");
@@ -286,6 +290,8 @@ impl World {
                     assert!(self.listening, "{}: closed twice", self.context());
                     self.listening = false;
                 }
+                // The people of this world are no agents.
+                Effect::WhoIs(key) => self.server.asker_known(key, effect::Asker::Outside),
                 Effect::Log(_) => {}
             }
         }
@@ -298,16 +304,19 @@ impl World {
     // Sockets.
 
     /// The server's end of a connection is closed.
-    fn closed(&mut self, key: Key, cut: Cut) {
+    fn closed(&mut self, key: Key, in_flush: bool) {
         let Some(id) = self.by_key.remove(&key.to_bits()) else {
             return; // Closed by a flush, which knows why.
         };
         self.stale.push(key);
         let connection = self.connections.get_mut(&id).expect("it is open");
-        let stalled =
-            connection.blocked_at.is_some_and(|at| self.now_ms >= at + self.limits.write_stall_ms);
+        let due = connection.progress_at + self.limits.write_stall_ms;
+        let session = connection.ask().map(|ask| ask.follower);
+        let session = session.and_then(|at| self.followers[at].session);
+        let evicted = self.model.list(session).evicted();
+        let stalled = connection.blocked && self.now_ms >= due;
         connection.key = None;
-        connection.cut = Some(if stalled { Cut::Stalled } else { cut });
+        connection.cut = Some(Cut { stalled, in_flush, evicted });
         connection.output_ended = true;
     }
 
@@ -328,7 +337,7 @@ impl World {
         for id in waiting {
             if !self.listening {
                 let connection = self.connections.get_mut(&id).expect("it waits");
-                (connection.cut, connection.output_ended) = (Some(Cut::Other), true);
+                (connection.cut, connection.output_ended) = (Some(Cut::default()), true);
                 continue;
             }
             let peer = Peer::Local { uid: 1000 };
@@ -343,7 +352,7 @@ impl World {
                     self.queue(key);
                 }
                 None => {
-                    (connection.cut, connection.output_ended) = (Some(Cut::Other), true);
+                    (connection.cut, connection.output_ended) = (Some(Cut::default()), true);
                     self.hit("slots-full");
                 }
             }
@@ -431,10 +440,7 @@ impl World {
             let parts: Vec<u8> = match self.server.output(key) {
                 Output::Nothing => return,
                 Output::Close => {
-                    let session = connection.ask().map(|ask| ask.follower);
-                    let session = session.and_then(|at| self.followers[at].session);
-                    let evicted = self.model.list(session).evicted();
-                    self.closed(key, Cut::Flush(evicted));
+                    self.closed(key, true);
                     self.inputs += 1;
                     return self.server.connection_lost(key);
                 }
@@ -446,10 +452,14 @@ impl World {
             assert!(!connection.output_ended, "output after the end of output");
             if parts.is_empty() {
                 assert_eq!(room, 0, "there was nothing to write");
-                connection.blocked_at = Some(self.now_ms);
+                connection.blocked = true;
                 return self.server.blocked(key);
             }
             connection.kernel.extend(&parts);
+            connection.progress_at = self.now_ms;
+            if parts.windows(13).any(|text| text == b"HTTP/1.1 408 ") {
+                connection.late_at = connection.read;
+            }
             left = left.saturating_sub(parts.len());
             self.mix(&id.to_le_bytes());
             self.mix(&parts);
@@ -472,7 +482,7 @@ impl World {
             connection.readable |= edge;
             let writable = std::mem::take(&mut connection.writable);
             if writable {
-                connection.blocked_at = None;
+                connection.blocked = false;
             }
             if edge {
                 self.queue(key);
@@ -562,6 +572,22 @@ impl World {
                 | DiskRequest::Large { .. }
                 | DiskRequest::Drop { .. }
                 | DiskRequest::Erase { .. }) => panic!("in memory nothing is written: {other:?}"),
+                DiskRequest::List { ticket, path } => {
+                    let result = match self.random.chance(self.faults.disk_bad) {
+                        true => Err(DirectoryProblem::OutsideRoots),
+                        false => Ok((path, vec!["a".to_owned(), "b".to_owned()])),
+                    };
+                    DiskReply::Listed { ticket, result }
+                }
+                DiskRequest::LookForTrust { session, .. } => {
+                    let commands = match self.random.chance(300) {
+                        true => vec!["hook: true".to_owned()],
+                        false => Vec::new(),
+                    };
+                    let hash = self.random.below(3).to_string();
+                    DiskReply::Trust { session, commands, hash }
+                }
+                DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
                 DiskRequest::Sweep { agent, session_id } => {
                     let mut killed = 0;
                     let index = self.random.index(3);
@@ -740,8 +766,7 @@ impl World {
     fn feed_agents(&mut self) {
         let keys: Vec<Key> = self.processes.values().map(|process| process.key).collect();
         for key in keys {
-            loop {
-                let Some(process) = self.processes.get_mut(&key.to_bits()) else { break };
+            while let Some(process) = self.processes.get_mut(&key.to_bits()) {
                 let input = self.server.agent_input(key);
                 let count = input.len().min(process.room());
                 if count == 0 || process.stdin_closed {
@@ -755,6 +780,30 @@ impl World {
                 self.apply();
             }
         }
+    }
+
+    /// What keeps it busy.
+    pub fn describe(&self) -> String {
+        let sessions = self.model.sessions.iter().filter(|session| !session.closed);
+        let sessions: Vec<_> = sessions
+            .map(|one| (&one.status, one.is_running(), one.queued().count(), one.approvals.len()))
+            .collect();
+        let processes = self.processes.values();
+        let processes: Vec<_> = processes
+            .map(|one| (one.due, one.exit, one.stdin_closed, one.stdin.len(), one.has_news()))
+            .collect();
+        let connections: Vec<_> = self
+            .connections
+            .values()
+            .map(|one| (one.id, one.key, one.stream.is_some(), one.kernel.len(), one.expects.len()))
+            .collect();
+        let due = self.server.next_due();
+        format!(
+            "now {} due {due:?} work {} inputs {}\n{sessions:?}\n{processes:?}\n{connections:?}",
+            self.now_ms,
+            self.server.has_work(),
+            self.inputs
+        )
     }
 
     /// What the world still holds for the server.
@@ -784,7 +833,7 @@ fn draw_limits(random: &mut Random) -> Limits {
         agents_starting_max: random.between(1, 2) as u32,
         queue_max: random.between(1, 4) as usize,
         queue_size_max: 64 * KIB,
-        approvals_max: random.between(1, 3) as usize,
+        approvals_max: random.between(1, 2) as usize,
         line_size_max: random.between(64, 400) as usize * KIB,
         large_size_max: random.between(64, 512) as usize * KIB,
         heartbeat_ms: random.between(5_000, 15_000),

@@ -150,6 +150,15 @@ impl Connection {
         }
     }
 
+    /// What the server says within this time, as far as it comes in one piece; None for silence.
+    pub fn word_within(&mut self, patience: std::time::Duration) -> Option<String> {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+        let mut buffer = [0; 4096];
+        let count = self.stream.read(&mut buffer).unwrap_or(0);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        (count > 0).then(|| String::from_utf8_lossy(&buffer[..count]).into_owned())
+    }
+
     /// Reads to the end of the connection.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}

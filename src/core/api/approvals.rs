@@ -1,6 +1,7 @@
 //! Endpoints about approvals: what is open, and a human's answer.
 
 use super::*;
+use crate::core::approvals::ApprovalKind;
 
 impl Server {
     pub(super) fn approvals(&mut self, id: &str) -> Outcome {
@@ -44,15 +45,21 @@ impl Server {
             .settle(open, persistent)
             .map_err(|unfit| Problem::new(Status::BAD_REQUEST, unfit.code, unfit.sentence))?;
         let decision = if answer.allow { "allow" } else { "deny" };
-        let Some(decided) = session.approvals.decide(approval, decision, LOCAL) else {
+        let Some(decided) = session.approvals.decide(approval, decision, &request.by) else {
             return Err(not_open(session, approval));
         };
+        if let Some(Value::Array(rules)) = &answer.updated_permissions
+            && answer.allow
+        {
+            session.granted.extend(rules.iter().cloned());
+        }
+        let is_trust = decided.kind == ApprovalKind::Trust;
         let message = answer.message.as_deref().unwrap_or("the user said no");
         let feed = &mut session.feed;
         let seq = self.publisher.publish(feed, EventKind::ApprovalResolved, |object| {
             object.string("approvalId", &decided.id);
             object.string("decision", decision);
-            object.string("by", LOCAL);
+            object.string("by", &request.by);
             match answer.allow {
                 true => object.raw("input", &input),
                 false => object.string("message", message),
@@ -60,7 +67,9 @@ impl Server {
             object.string_or_null("toolUseId", decided.tool_use_id.as_deref());
         });
         let now_ms = self.now_ms;
-        if let Some(agent) = session.process.and_then(|agent| self.agents.get_mut(agent)) {
+        if is_trust {
+            self.trust_answered(key, &decided.request_id, answer.allow);
+        } else if let Some(agent) = session.process.and_then(|agent| self.agents.get_mut(agent)) {
             agent.heard_at = now_ms; // Its silence was ours.
             agent.stdin.queue(seq, |out| match answer.allow {
                 true => claude::allow(out, &decided.request_id, &input, rules.as_deref()),

@@ -2,7 +2,23 @@
 
 use super::*;
 
-/// The numbers of some sessions, if not all are meant, and the ids that none has.
+/// The number by which an image of a prompt is kept: rising, as events are.
+pub(super) fn image_key(seq: u64, number: u64) -> u64 {
+    seq * IMAGES_MAX as u64 + number
+}
+
+/// The type of an image, by its first bytes: what it was said to be is a stranger's word.
+fn image_type(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xff, 0xd8, ..] => "image/jpeg",
+        [b'G', b'I', b'F', ..] => "image/gif",
+        [b'R', b'I', b'F', b'F', ..] => "image/webp",
+        _ => "application/octet-stream",
+    }
+}
+
+/// The numbers of the sessions that a request is limited to, if it is, and ids that are none.
 type Owners = (Option<Box<[u32]>>, Vec<String>);
 
 impl Server {
@@ -104,7 +120,9 @@ impl Server {
         let Some(list) = request.parameter("sessions")? else { return Ok((None, Vec::new())) };
         let (mut owners, mut unknown) = (Vec::new(), Vec::new());
         for id in list.split(',').filter(|id| !id.is_empty()).take(1000) {
-            match self.by_id.get(id).and_then(|key| self.sessions.get(*key)) {
+            // Also closed ones: somebody who comes back has not seen their ends.
+            let key = self.by_id.get(id).or_else(|| self.closed_ids.get(id));
+            match key.and_then(|key| self.sessions.get(*key)) {
                 Some(session) => owners.push(session.feed.number),
                 None => unknown.push(id.chars().take(80).collect()),
             }
@@ -125,12 +143,12 @@ impl Server {
             asked.replay = Replay::None;
         }
         let wait_s = request.number("wait", 0..=WAIT_S_MAX)?.unwrap_or(POLL_WAIT_S);
-        let (owners, _) = match session {
+        let (owners, unknown) = match session {
             None => self.owners(request)?,
             Some(_) => (None, Vec::new()),
         };
         let (resume, after) = self.join_after(&asked);
-        let cursor = Cursor { session, after, resume, filter: asked.filter, owners };
+        let cursor = Cursor { session, after, resume, filter: asked.filter, owners, unknown };
         let draining = self.is_draining();
         if self.keeper.keeps()
             && self.log_at(session).is_some_and(|log| cursor.after < log.ring.evicted())
@@ -173,6 +191,11 @@ impl Server {
             let next = last.unwrap_or_else(|| server.publisher.visible().max(cursor.after));
             object.display("next", server.publisher.id(next));
             object.string("resume", cursor.resume);
+            if cursor.session.is_none() {
+                object.array("unknown", |array| {
+                    cursor.unknown.iter().for_each(|id| array.string(id));
+                });
+            }
         });
     }
 
@@ -272,8 +295,9 @@ impl Server {
                     Problem::bad("invalid_value", "\"before\" must be the id of an event")
                 })?,
         };
-        let (session, filter, owners) = (Some(key), asked.filter, None);
-        let cursor = Cursor { session, after: 0, resume: "ok", filter, owners };
+        let (session, filter) = (Some(key), asked.filter);
+        let (owners, unknown) = (None, Vec::new());
+        let cursor = Cursor { session, after: 0, resume: "ok", filter, owners, unknown };
         let (marks, more) = self.page_before(&cursor, before, limit);
         // The ring may hold less than is wanted: then all of it is read from disk.
         if let Some(session) = self.sessions.get(key).filter(|_| !more && marks.len() < limit)
@@ -347,6 +371,11 @@ impl Server {
         let start = log.ring.after(id.seq - 1);
         // Only an event of this very session: large fields of others are not to be had here.
         let in_ring = log.ring.mark_at(start).is_some_and(|mark| mark.seq == id.seq);
+        if let Some(number) = request.number("image", 0..=IMAGES_MAX as u64 - 1)? {
+            let key = image_key(id.seq, number);
+            let (bytes, _) = self.publisher.images.get(key).ok_or_else(event_gone)?;
+            return Ok(Reply::Bytes(bytes.to_vec(), image_type(bytes)));
+        }
         if let Some(journal) = &log.journal {
             let position = journal.seek(id.seq - 1);
             let segment = journal.segment_at(position).ok_or_else(event_gone)?;

@@ -6,16 +6,18 @@
 
 mod approvals;
 mod events;
+mod login;
 mod prompts;
 mod server;
 mod sessions;
 
 use crate::base::arena::Key;
-use crate::core::access::Refusal;
+use crate::core::access::tokens::Scope;
+use crate::core::access::{self, Access, Refusal};
 use crate::core::approvals::Answer;
-use crate::core::connection::{Exchange, Peer, Stage};
+use crate::core::connection::{Asking, Exchange, Peer, Stage};
 use crate::core::effect::{
-    DirectoryProblem, DiskRequest, Effect, Fetched, Level, Page, Read, ReadFailure, Source,
+    Asker, DirectoryProblem, DiskRequest, Effect, Fetched, Level, Page, Read, ReadFailure, Source,
 };
 use crate::core::event::{EventKind, Filter};
 use crate::core::journal::{self, Frame, Journal};
@@ -23,10 +25,12 @@ use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page as Document};
 use crate::core::prompts::{Known, Prompt, Prompts};
 use crate::core::publisher::Feed;
-use crate::core::server::{Drain, PendingDirectory, Server};
-use crate::core::session::{Conversation, Process, Session, Status as SessionStatus};
+use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
+use crate::core::session::{Conversation, Process, Session, Status as SessionStatus, Trust};
 use crate::core::streams::{Replay, StreamRequest};
+use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
+use crate::wire::base64;
 use crate::wire::claude;
 use crate::wire::head::{self, BadRequest, Head, Method, Span};
 use crate::wire::json::{self, Object};
@@ -41,12 +45,19 @@ const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 /// The permission modes that a session may be given.
 const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
+/// The states that a list of sessions can be limited to.
+const STATUSES: [&str; 8] =
+    ["idle", "starting", "running", "waiting", "stopping", "suspended", "failed", "archived"];
 /// The longest name, model or client id.
 const NAME_SIZE_MAX: usize = 200;
 /// The longest prompt id.
 const PROMPT_ID_SIZE_MAX: usize = 128;
 /// The shortest and the longest heartbeat a client may ask for.
 const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
+/// The largest image, in bytes of base64: what the API takes.
+const IMAGE_SIZE_MAX: usize = 5 * 1024 * 1024;
+/// Images of one prompt.
+const IMAGES_MAX: usize = 20;
 /// The longest time a request may wait for something to happen, in seconds.
 const WAIT_S_MAX: u64 = 60;
 /// How long a long poll waits where it does not say.
@@ -57,8 +68,13 @@ const WAITS_MAX: usize = 1024;
 const PAD_MAX: usize = 64 * 1024;
 /// Seconds after which a client that met a limit may try again.
 const RETRY_AFTER_S: &str = "1";
-/// Who is said to have acted where no token names anybody.
-const LOCAL: &str = "local";
+/// How many fields [`Server::cors_fields`] may tell.
+pub(super) const CORS_FIELDS_MAX: usize = 3;
+/// Fields of requests that another origin's page may set.
+const CORS_REQUEST_FIELDS: &str =
+    "authorization, content-type, last-event-id, idempotency-key, x-request-id";
+/// How long a browser may keep the answer to a preflight, in seconds.
+const CORS_MAX_AGE_S: &str = "600";
 
 /// A session that is being created.
 #[derive(Debug)]
@@ -73,6 +89,10 @@ pub struct NewSession {
     pub mode: Option<String>,
     /// The human's name for it.
     pub name: Option<String>,
+    /// The conversation that it goes on with.
+    pub conversation: Option<String>,
+    /// The session that it is a copy of, and that one's conversation.
+    pub fork: Option<(String, String)>,
 }
 
 /// What a request names.
@@ -81,6 +101,9 @@ enum Route<'a> {
     /// The seed's spelling, which only creates.
     SeedSessions,
     Session(&'a str),
+    Fork(&'a str),
+    Archive(&'a str, bool),
+    Directories,
     Status(&'a str),
     Context(&'a str),
     Events(&'a str),
@@ -102,6 +125,7 @@ enum Route<'a> {
     Agents,
     Health,
     Ready,
+    Login,
     OldWebSocket,
     Page(&'static Document),
 }
@@ -114,6 +138,9 @@ impl<'a> Route<'a> {
             ["claude", "api", "claude", "chat"] => Route::OldWebSocket,
             ["api", "sessions" | "session", id, ref rest @ ..] => match *rest {
                 [] => Route::Session(id),
+                ["fork"] => Route::Fork(id),
+                ["archive"] => Route::Archive(id, true),
+                ["unarchive"] => Route::Archive(id, false),
                 ["status"] => Route::Status(id),
                 ["context"] => Route::Context(id),
                 ["events"] => Route::Events(id),
@@ -130,11 +157,13 @@ impl<'a> Route<'a> {
                 _ => return None,
             },
             ["api", "events"] => Route::AllEvents,
+            ["api", "login"] => Route::Login,
             ["api", "events", "poll"] => Route::AllPoll,
             ["api", "debug", "metrics"] => Route::Metrics,
             ["api", "sse", "stats"] => Route::Stats,
             ["api", "capabilities"] => Route::Capabilities,
             ["api", "agents"] => Route::Agents,
+            ["api", "directories"] => Route::Directories,
             ["health"] => Route::Health,
             ["ready"] => Route::Ready,
             _ => Route::Page(pages::find(path)?),
@@ -145,9 +174,13 @@ impl<'a> Route<'a> {
         match self {
             Route::Sessions => &[Method::Get, Method::Head, Method::Post],
             Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
-            Route::SeedSessions | Route::Prompt(_) | Route::Interrupt(_) | Route::Approval(..) => {
-                POST
-            }
+            Route::SeedSessions
+            | Route::Fork(_)
+            | Route::Archive(..)
+            | Route::Prompt(_)
+            | Route::Interrupt(_)
+            | Route::Approval(..)
+            | Route::Login => POST,
             Route::Queued(..) => &[Method::Delete],
             Route::OldWebSocket => &[
                 Method::Get,
@@ -160,6 +193,20 @@ impl<'a> Route<'a> {
             _ => GET,
         }
     }
+
+    /// How far a token must reach; none where nobody is asked for one.
+    fn scope(&self, method: Method) -> Option<Scope> {
+        match (self, method) {
+            (Route::Health | Route::Ready | Route::Login | Route::Page(_), _) => None,
+            (_, Method::Get | Method::Head | Method::Options) => Some(Scope::Read),
+            (Route::Approval(..), _) => Some(Scope::Answer),
+            _ => Some(Scope::Full),
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self, Route::Events(_) | Route::AllEvents)
+    }
 }
 
 /// A request, taken apart.
@@ -170,6 +217,12 @@ struct Request<'a> {
     body: &'a [u8],
     target: Target<'a>,
     peer: Peer,
+    /// Who asks, by name.
+    by: Cow<'static, str>,
+    /// How far they may go.
+    scope: Scope,
+    /// What the kernel says about that, if it was asked.
+    asker: Asking,
 }
 
 impl<'a> Request<'a> {
@@ -272,8 +325,8 @@ impl From<BadRequest> for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         let mut problem = Problem::new(refusal.status, refusal.code, refusal.sentence);
-        if refusal.status == Status::UNAUTHORIZED {
-            problem.fields.push(("WWW-Authenticate", "Bearer realm=\"sidestream\"".to_owned()));
+        if let Some(challenge) = refusal.challenge {
+            problem.fields.push(("WWW-Authenticate", challenge));
         }
         problem
     }
@@ -287,10 +340,12 @@ enum Reply {
     Bytes(Vec<u8>, &'static str),
     /// A page.
     Page(&'static Document),
-    /// No content; `Allow` says what there is.
-    Options(String),
+    /// No content: the fields say it all.
+    Empty(Vec<(&'static str, String)>),
     /// The answer comes later.
     Later,
+    /// The answer comes once it is known who asks.
+    Asks,
     /// The connection becomes a stream.
     Stream(StreamRequest),
     /// A stream that is refused for now.
@@ -298,6 +353,36 @@ enum Reply {
 }
 
 type Outcome = Result<Reply, Problem>;
+
+/// Fields for a page of another origin.
+pub(super) struct CorsFields<'a> {
+    fields: [(&'static str, &'a str); CORS_FIELDS_MAX],
+    count: usize,
+}
+
+impl<'a> CorsFields<'a> {
+    pub(super) fn as_slice(&self) -> &[(&'static str, &'a str)] {
+        &self.fields[..self.count]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+}
+
+/// Whether a browser asks on behalf of a page before it sends the page's own request.
+fn is_preflight(head: &Head) -> bool {
+    head.method == Method::Options && head.preflight_method.is_some()
+}
+
+/// What a page of an allowed origin may send. It carries no token, so it says nothing of paths.
+fn preflight() -> Reply {
+    Reply::Empty(vec![
+        ("Access-Control-Allow-Methods", "GET, HEAD, POST, PATCH, DELETE".to_owned()),
+        ("Access-Control-Allow-Headers", CORS_REQUEST_FIELDS.to_owned()),
+        ("Access-Control-Max-Age", CORS_MAX_AGE_S.to_owned()),
+    ])
+}
 
 fn ok() -> Outcome {
     Ok(Reply::Json { status: Status::OK, after: None, fields: Vec::new() })
@@ -351,17 +436,30 @@ impl Server {
         exchange.close |= !head.keep_alive || self.is_draining();
         let outcome = match target::parse(head.method, head.target.of(&input)) {
             Ok(target) => {
-                let connection = key;
-                let request =
-                    Request { connection, head, input: &input, body: &body, target, peer };
-                self.handle(&request)
+                exchange.origin = self.config.access.allowed_origin(&head, &input);
+                let mut request = Request {
+                    connection: key,
+                    head,
+                    input: &input,
+                    body: &body,
+                    target,
+                    peer,
+                    by: Cow::Borrowed(access::LOCAL),
+                    scope: Scope::Full,
+                    asker: exchange.asker,
+                };
+                self.handle(&mut request)
             }
             Err(bad) => Err(bad.into()),
         };
         let etag = head.if_none_match.and_then(|span| span.text(&input)).map(str::to_owned);
         (exchange.input, exchange.body) = (input, body);
         let seq = match outcome {
-            Ok(Reply::Later) => {
+            Ok(reply @ (Reply::Later | Reply::Asks)) => {
+                if matches!(reply, Reply::Asks) {
+                    exchange.asker = Asking::Asked;
+                    self.effects.push_back(Effect::WhoIs(key));
+                }
                 exchange.stage = Stage::Waiting;
                 self.put_exchange(key, exchange);
                 return false;
@@ -399,8 +497,9 @@ impl Server {
                 self.write_page(&mut exchange, page, etag.as_deref());
                 None
             }
-            Ok(Reply::Options(allow)) => {
-                let fields = [("Allow", &*allow)];
+            Ok(Reply::Empty(fields)) => {
+                let fields: Vec<(&str, &str)> =
+                    fields.iter().map(|(name, value)| (*name, &**value)).collect();
                 self.write_reply(&mut exchange, Status::NO_CONTENT, None, &fields, &[]);
                 None
             }
@@ -467,8 +566,9 @@ impl Server {
             Some(head) => (head.version, head.method == Method::Head),
             None => (head::Version::Http11, false),
         };
-        let mut all = Vec::with_capacity(fields.len() + 3);
+        let mut all = Vec::with_capacity(fields.len() + 3 + CORS_FIELDS_MAX);
         all.extend_from_slice(fields);
+        all.extend_from_slice(self.cors_fields(exchange.origin).as_slice());
         all.push(("X-Content-Type-Options", "nosniff"));
         all.push(("Cross-Origin-Resource-Policy", "same-origin"));
         all.push(("X-Request-Id", &request_id));
@@ -486,6 +586,22 @@ impl Server {
             exchange.out.extend_from_slice(body);
         }
         exchange.request_id = request_id;
+    }
+
+    /// What lets a page of an allowed origin read an answer, and caches tell it from the others'.
+    pub(super) fn cors_fields(&self, origin: Option<usize>) -> CorsFields<'_> {
+        let allowed = &self.config.access.allowed_origins;
+        let vary = ("Vary", "Origin");
+        match origin.and_then(|number| allowed.get(number)) {
+            _ if allowed.is_empty() => CorsFields { fields: [("", ""); 3], count: 0 },
+            None => CorsFields { fields: [vary, ("", ""), ("", "")], count: 1 },
+            Some(origin) => {
+                let exposed = "Location, Retry-After, X-Request-Id";
+                let origin = ("Access-Control-Allow-Origin", &**origin);
+                let fields = [vary, origin, ("Access-Control-Expose-Headers", exposed)];
+                CorsFields { fields, count: 3 }
+            }
+        }
     }
 
     fn write_json(
@@ -576,44 +692,94 @@ impl Server {
 
     // Routing.
 
-    fn handle(&mut self, request: &Request<'_>) -> Outcome {
-        let admitted =
-            self.config.access.admit(&request.head, request.input, &request.target, request.peer);
+    fn handle(&mut self, request: &mut Request<'_>) -> Outcome {
+        let access = &self.config.access;
+        let (head, input) = (&request.head, request.input);
+        let admitted = access.admit(head, input, &request.target, request.peer);
         if request.target.asterisk {
             admitted?;
-            return Ok(Reply::Options(head::ALLOW.to_owned()));
+            return Ok(Reply::Empty(vec![("Allow", head::ALLOW.to_owned())]));
         }
         let segments: Vec<Cow<'_, str>> = request.target.segments().collect::<Result<_, _>>()?;
-        let mut path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        // A target is matched whole first, then without the base path.
-        let base: Vec<&str> = self.config.base_path.split('/').filter(|s| !s.is_empty()).collect();
-        let mut route = Route::find(&path, request.target.path);
-        if route.is_none() && !base.is_empty() && path.starts_with(&base) {
-            path.drain(..base.len());
-            let rest = &request.target.path[self.config.base_path.len()..];
-            route = Route::find(&path, if rest.is_empty() { "/" } else { rest });
-        }
+        let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
+        let route = self.route(&path, request.target.path);
         admitted?;
+        if is_preflight(head) && access.allowed_origin(head, input).is_some() {
+            return Ok(preflight());
+        }
+        let method = request.head.method;
+        let scope = match &route {
+            Some(route) => route.scope(method),
+            // That there is nothing is not told to strangers either.
+            None => Some(Scope::Read),
+        };
+        if let Some(scope) = scope {
+            let caller = access.caller(head, input, &request.target)?;
+            Access::reach(caller, scope)?;
+            request.scope = caller.scope;
+            if caller.by != access::LOCAL {
+                request.by = Cow::Owned(caller.by.to_owned());
+            }
+        }
         let Some(route) = route else {
             let sentence = "there is nothing at this path; docs/api.md lists what there is";
             return Err(Problem::new(Status::NOT_FOUND, "not_found", sentence));
         };
+        if let Some(limited) = self.address_limited(request, &route) {
+            return limited;
+        }
         let methods = route.methods();
         let allow = || {
             let names: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
             format!("{}, OPTIONS", names.join(", "))
         };
-        if request.head.method == Method::Options {
-            return Ok(Reply::Options(allow()));
+        if method == Method::Options {
+            return Ok(Reply::Empty(vec![("Allow", allow())]));
         }
-        if !methods.contains(&request.head.method) {
+        if !methods.contains(&method) {
             let sentence = format!("this path takes {}", allow());
             let mut problem =
                 Problem::new(Status::METHOD_NOT_ALLOWED, "method_not_allowed", sentence);
             problem.fields.push(("Allow", allow()));
             return Err(problem);
         }
+        if !matches!(method, Method::Get | Method::Head) && !self.asker_may(request)? {
+            return Ok(Reply::Asks);
+        }
         self.dispatch_route(request, route)
+    }
+
+    /// What a path names. It is matched whole first, then without the base path.
+    fn route<'a>(&self, path: &[&'a str], raw: &str) -> Option<Route<'a>> {
+        if let Some(route) = Route::find(path, raw) {
+            return Some(route);
+        }
+        let base: Vec<&str> = self.config.base_path.split('/').filter(|s| !s.is_empty()).collect();
+        if base.is_empty() || !path.starts_with(&base) {
+            return None;
+        }
+        // By segments: a base path that came escaped is longer than it is.
+        let rest = match raw.match_indices('/').nth(base.len()) {
+            Some((at, _)) => &raw[at..],
+            None => "/",
+        };
+        Route::find(&path[base.len()..], rest)
+    }
+
+    /// The answer to a client whose address has too many connections, if it has.
+    fn address_limited(&mut self, request: &Request<'_>, route: &Route<'_>) -> Option<Outcome> {
+        let access = &self.config.access;
+        let address = access.reported_address(&request.head, request.input, request.peer)?;
+        if self.count_address(request.connection, Some(address)) {
+            return None;
+        }
+        self.count_address(request.connection, None);
+        if route.is_stream() {
+            return Some(Ok(Reply::Busy("connections_per_address_max")));
+        }
+        let sentence = "this address has too many connections, --connections-per-address-max";
+        let code = "connections_per_address_max";
+        Some(Err(Problem::limited(Status::TOO_MANY_REQUESTS, code, sentence)))
     }
 
     fn dispatch_route(&mut self, request: &Request<'_>, route: Route<'_>) -> Outcome {
@@ -623,6 +789,9 @@ impl Server {
             (Route::Session(id), Method::Delete) => self.delete_session(id),
             (Route::Session(id), Method::Patch) => self.patch_session(request, id),
             (Route::Session(id), _) => self.get_session(id),
+            (Route::Fork(id), _) => self.fork(request, id),
+            (Route::Archive(id, archived), _) => self.archive(id, archived),
+            (Route::Directories, _) => self.directories(request),
             (Route::Status(id), _) => self.session_status(id),
             (Route::Context(id), _) => self.session_context(id),
             (Route::Events(id), _) => self.session_events(request, id),
@@ -634,16 +803,17 @@ impl Server {
             (Route::Prompt(id), _) => self.prompt(request, id),
             (Route::Interrupt(id), _) => self.interrupt_session(request, id),
             (Route::Queue(id), _) => self.queue(id),
-            (Route::Queued(id, prompt), _) => self.cancel_queued(id, prompt),
+            (Route::Queued(id, prompt), _) => self.cancel_queued(request, id, prompt),
             (Route::Approvals(id), _) => self.approvals(id),
             (Route::Approval(id, approval), _) => self.answer_approval(request, id, approval),
             (Route::AllEvents, _) => self.all_events(request),
             (Route::Metrics, _) => self.metrics(),
             (Route::Stats, _) => self.stats(),
-            (Route::Capabilities, _) => self.capabilities(),
+            (Route::Capabilities, _) => self.capabilities(request),
             (Route::Agents, _) => self.agents_list(),
             (Route::Health, _) => self.health(),
             (Route::Ready, _) => self.ready(),
+            (Route::Login, _) => self.log_in(request),
             (Route::OldWebSocket, _) => Err(self.old_websocket()),
             (Route::Page(page), _) => Ok(Reply::Page(page)),
         }

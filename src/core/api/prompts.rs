@@ -29,6 +29,10 @@ impl Server {
         let Some(session) = self.sessions.get(key) else {
             return Err(Problem::session_not_found(id));
         };
+        if session.archived {
+            let sentence = "the session is archived; POST to its /unarchive first";
+            return Err(Problem::conflict("session_archived", sentence));
+        }
         if session.deleting {
             return Err(Problem::conflict("session_stopping", "the session is being deleted"));
         }
@@ -63,7 +67,7 @@ impl Server {
             id: prompt_id.unwrap_or_else(|| format!("prompt-{:016x}", self.random.bits())),
             command: command.to_owned(),
             images,
-            by: LOCAL.to_owned(),
+            by: request.by.to_string(),
             client_id,
             queued_at: self.now_ms,
         };
@@ -166,6 +170,8 @@ impl Server {
         let shown = prompt.command.floor_char_boundary(NAME_SIZE_MAX);
         session.last_prompt = Some(prompt.command[..shown].to_owned());
         session.prompts.remember(&prompt.id, &prompt.command, cursor, position);
+        let event_id = self.publisher.id(self.publisher.seq() + 1);
+        let href = format!("/api/session/{}/events/{event_id}", session.id());
         let feed = &mut session.feed;
         let seq = self.publisher.publish_apart(feed, EventKind::PromptQueued, |object| {
             object.string("promptId", &prompt.id);
@@ -174,10 +180,23 @@ impl Server {
             object.optional("clientId", prompt.client_id.as_deref());
             object.string("command", &prompt.command);
             if !prompt.images.is_empty() {
-                object.number("images", prompt.images.len() as u64);
+                object.array("images", |array| {
+                    for (number, (kind, data)) in prompt.images.iter().enumerate() {
+                        array.object(|object| {
+                            object.string("mediaType", kind);
+                            object.number("bytes", data.len() as u64 / 4 * 3);
+                            let href = format_args!("{href}?image={number}");
+                            object.display("href", href);
+                        });
+                    }
+                });
             }
         });
         self.publisher.keep_images(&session.feed, &prompt.images);
+        for (number, (_, data)) in prompt.images.iter().enumerate() {
+            let bytes = base64::decode(data).unwrap_or_default();
+            self.publisher.images.keep(events::image_key(seq, number as u64), bytes, false);
+        }
         self.queue_size += prompt.size();
         let id = prompt.id.clone();
         match interrupts {
@@ -185,7 +204,7 @@ impl Server {
             false => session.prompts.queue.push_back(prompt),
         }
         if interrupts {
-            self.interrupt(key);
+            self.interrupt_turn(key);
         }
         self.after(key, None);
         self.say_prompt(key, &id, cursor, position);
@@ -212,10 +231,10 @@ impl Server {
             && let Some(session) = self.sessions.get_mut(key)
             && let Some(prompt) = session.prompts.queue.pop_front()
         {
-            self.cancel_prompt(key, &prompt, LOCAL);
+            self.cancel_prompt(key, &prompt, &request.by, false);
             cancelled.push(prompt.id);
         }
-        let interrupted = self.interrupt(key);
+        let interrupted = self.interrupt(key, &request.by);
         self.say(|server, object| {
             let Some(session) = server.sessions.get(key) else { return };
             object.bool("success", true);
@@ -250,14 +269,19 @@ impl Server {
         ok_after(self.publisher.seq())
     }
 
-    pub(super) fn cancel_queued(&mut self, id: &str, prompt_id: &str) -> Outcome {
+    pub(super) fn cancel_queued(
+        &mut self,
+        request: &Request<'_>,
+        id: &str,
+        prompt_id: &str,
+    ) -> Outcome {
         let key = self.session_key(id)?;
         let prompt = self.sessions.get_mut(key).and_then(|s| s.prompts.take(prompt_id));
         let Some(prompt) = prompt else {
             let sentence = format!("no prompt \"{prompt_id}\" waits in this session");
             return Err(Problem::new(Status::NOT_FOUND, "prompt_not_found", sentence));
         };
-        self.cancel_prompt(key, &prompt, LOCAL);
+        self.cancel_prompt(key, &prompt, &request.by, false);
         self.say(|server, object| {
             object.bool("success", true);
             object.string("promptId", &prompt.id);
@@ -297,6 +321,10 @@ fn images(body: &Value) -> Result<Vec<(String, String)>, Problem> {
         Value::Array(list) => list,
         _ => return Err(Problem::bad("invalid_type", "\"images\" must be a list")),
     };
+    if list.len() > IMAGES_MAX {
+        let sentence = format!("a prompt takes {IMAGES_MAX} \"images\" at most");
+        return Err(Problem::bad("too_many_images", sentence));
+    }
     let types = ["image/png", "image/jpeg", "image/gif", "image/webp"];
     list.iter()
         .map(|image| {
@@ -307,8 +335,12 @@ fn images(body: &Value) -> Result<Vec<(String, String)>, Problem> {
                     format!("an image's \"mediaType\" must be one of {}", types.join(", "));
                 return Err(Problem::bad("invalid_image", sentence));
             }
-            let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
-            if data.is_empty() || !data.bytes().all(base64) {
+            if data.len() > IMAGE_SIZE_MAX {
+                let sentence =
+                    format!("an image's \"data\" may be {IMAGE_SIZE_MAX} bytes of base64 long");
+                return Err(Problem::new(Status::CONTENT_TOO_LARGE, "image_too_large", sentence));
+            }
+            if base64::decode(data).is_none() {
                 return Err(Problem::bad("invalid_image", "an image's \"data\" must be base64"));
             }
             Ok((kind.to_owned(), data.to_owned()))

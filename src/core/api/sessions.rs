@@ -16,21 +16,176 @@ impl Server {
             Some(name) => self.agent_named(name)?,
         };
         let mode = self.mode(&body)?;
+        let conversation = self.conversation(&body, agent)?;
         let new = NewSession {
             asked: asked.to_owned(),
             agent,
             model: name(&body, "model")?.map(str::to_owned),
             mode,
             name: name(&body, "name")?.map(str::to_owned),
+            conversation,
+            fork: None,
         };
         self.room_for_session()?;
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
         let path = PathBuf::from(&new.asked);
-        let pending = PendingDirectory { connection: request.connection, request: new };
-        self.tickets.insert(ticket, pending);
+        let ticket = self.ticket(request.connection, Purpose::Create(new));
         self.effects.push_back(Effect::Disk(DiskRequest::Directory { ticket, path }));
         Ok(Reply::Later)
+    }
+
+    /// Remembers who waits for the disk thread, and what for.
+    fn ticket(&mut self, connection: Key, purpose: Purpose) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, PendingDirectory { connection, purpose });
+        ticket
+    }
+
+    /// The conversation to adopt, if one is named: a UUID that no session holds.
+    fn conversation(&self, body: &Value, agent: usize) -> Result<Option<String>, Problem> {
+        let Some(id) = text(body, "conversation")? else { return Ok(None) };
+        let hyphen = |at: usize| matches!(at, 8 | 13 | 18 | 23);
+        let fits = |(at, byte): (usize, u8)| match hyphen(at) {
+            true => byte == b'-',
+            false => byte.is_ascii_hexdigit(),
+        };
+        if id.len() != 36 || !id.bytes().enumerate().all(fits) {
+            let sentence = "\"conversation\" must be a UUID, the id of a conversation";
+            return Err(Problem::bad("invalid_conversation", sentence));
+        }
+        if self.config.agents[agent].dialect == Dialect::Lines {
+            let sentence = "this agent holds no conversations";
+            return Err(Problem::bad("no_conversations", sentence));
+        }
+        let id = id.to_ascii_lowercase();
+        let waits = |pending: &PendingDirectory| match &pending.purpose {
+            Purpose::Create(new) => new.conversation.as_ref() == Some(&id),
+            Purpose::List(_) => false,
+        };
+        let held = self.by_id.values().filter_map(|key| self.sessions.get(*key));
+        if held.into_iter().any(|session| session.conversation.id == id)
+            || self.tickets.values().any(waits)
+        {
+            let sentence = format!("the conversation {id} is held by another session");
+            return Err(Problem::conflict("conversation_held", sentence));
+        }
+        Ok(Some(id))
+    }
+
+    /// Creates a session whose conversation begins as a copy of this one's.
+    pub(super) fn fork(&mut self, request: &Request<'_>, id: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        let body = request.json()?;
+        let mode = self.mode(&body)?;
+        let (new_name, model) = (name(&body, "name")?, name(&body, "model")?);
+        let Some(session) = self.sessions.get(key) else {
+            return Err(Problem::session_not_found(id));
+        };
+        if self.config.agents[session.agent].dialect == Dialect::Lines {
+            let sentence = "this agent holds no conversations";
+            return Err(Problem::conflict("no_conversations", sentence));
+        }
+        if session.turn.is_some() {
+            let sentence = "a turn is under way; fork when it has ended";
+            return Err(Problem::conflict("turn_running", sentence));
+        }
+        if !session.conversation.begun {
+            let sentence = "the conversation has not begun; there is nothing to fork";
+            return Err(Problem::conflict("conversation_not_begun", sentence));
+        }
+        let dir = session.working_dir.clone();
+        let new = NewSession {
+            asked: dir.to_string_lossy().into_owned(),
+            agent: session.agent,
+            model: model.map(str::to_owned).or(session.model.clone()),
+            mode: mode.or(session.mode.clone()),
+            name: new_name.map(str::to_owned).or(session.name.clone()),
+            conversation: None,
+            fork: Some((id.to_owned(), session.conversation.id.clone())),
+        };
+        self.room_for_session()?;
+        let (seq, id) = self.new_session(new, dir);
+        let location = format!("{}/api/session/{id}", self.config.base_path);
+        let fields = vec![("Location", location)];
+        Ok(Reply::Json { status: Status::CREATED, after: Some(seq), fields })
+    }
+
+    /// Puts a session away, or takes it out again.
+    pub(super) fn archive(&mut self, id: &str, archived: bool) -> Outcome {
+        let key = self.session_key(id)?;
+        if let Some(session) = self.sessions.get_mut(key)
+            && session.archived != archived
+        {
+            session.archived = archived;
+            if archived {
+                self.stop_agent_of(key);
+            }
+            let reason = if archived { "archived" } else { "unarchived" };
+            self.tell_status(key, Some(reason));
+        }
+        self.get_session(id)?;
+        ok_after(self.publisher.seq())
+    }
+
+    /// Lists the directories in one, or the roots.
+    pub(super) fn directories(&mut self, request: &Request<'_>) -> Outcome {
+        let Some(path) = request.parameter("path")? else {
+            self.say(|server, object| {
+                object.bool("success", true);
+                object.null("path");
+                object.null("parent");
+                object.array("directories", |array| {
+                    for root in &server.config.roots {
+                        array.object(|object| {
+                            object.string("name", &root.to_string_lossy());
+                            object.string("path", &root.to_string_lossy());
+                        });
+                    }
+                });
+            });
+            return ok();
+        };
+        let ticket = self.ticket(request.connection, Purpose::List(path.clone().into_owned()));
+        let path = PathBuf::from(&*path);
+        self.effects.push_back(Effect::Disk(DiskRequest::List { ticket, path }));
+        Ok(Reply::Later)
+    }
+
+    /// The disk thread has listed a directory.
+    pub(in crate::core) fn directories_listed(
+        &mut self,
+        ticket: u64,
+        result: Result<(PathBuf, Vec<String>), DirectoryProblem>,
+    ) {
+        let Some(pending) = self.tickets.remove(&ticket) else { return };
+        let Purpose::List(asked) = pending.purpose else { return };
+        self.resume_answer(pending.connection, |server, exchange| {
+            let (path, names) = match result {
+                Ok(listed) => listed,
+                Err(problem) => {
+                    server.write_problem(exchange, &directory_problem(&asked, &problem));
+                    return None;
+                }
+            };
+            server.say(|server, object| {
+                let is_root = server.config.roots.contains(&path);
+                let parent = path.parent().filter(|_| !is_root);
+                object.bool("success", true);
+                object.string("path", &path.to_string_lossy());
+                let parent = parent.map(|parent| parent.to_string_lossy());
+                object.string_or_null("parent", parent.as_deref());
+                object.array("directories", |array| {
+                    for name in &names {
+                        array.object(|object| {
+                            object.string("name", name);
+                            object.string("path", &path.join(name).to_string_lossy());
+                        });
+                    }
+                });
+            });
+            server.write_json(exchange, Status::OK, &[]);
+            None
+        });
     }
 
     pub(super) fn agent_named(&self, name: &str) -> Result<usize, Problem> {
@@ -97,7 +252,7 @@ impl Server {
         if !self.has_connection(pending.connection) {
             return; // Nobody waits for it: nothing is created.
         }
-        let new = pending.request;
+        let Purpose::Create(new) = pending.purpose else { return };
         self.resume_answer(pending.connection, |server, exchange| match result {
             Ok(path) => {
                 let (seq, id) = server.new_session(new, path);
@@ -121,7 +276,14 @@ impl Server {
             self.forget_session(oldest);
         }
         let id = format!("session-{}-{:08x}", self.wall_ms, self.random.bits() as u32);
-        let conversation = Conversation { id: self.random.uuid(), begun: false, retried: false };
+        let adopted = new.conversation.is_some();
+        let (forked_from, fork_from) = new.fork.unzip();
+        let conversation = Conversation {
+            id: new.conversation.unwrap_or_else(|| self.random.uuid()),
+            fork_from,
+            begun: adopted,
+            retried: false,
+        };
         self.session_number += 1;
         // The key is known only once the slot is taken.
         let nowhere = Key { kind: 0, generation: 0, index: 0 };
@@ -157,7 +319,13 @@ impl Server {
             subagents: Vec::new(),
             todos: Vec::new(),
             waits_for_agent: false,
+            trust: Trust::Unknown,
+            distrusted: None,
+            archived: false,
+            forked_from,
+            granted: Vec::new(),
             idle_at: self.now_ms,
+            self_access_told_at: None,
         };
         let key = self.sessions.insert(session).expect("room was made for it");
         self.by_id.insert(id.clone(), key);
@@ -166,8 +334,9 @@ impl Server {
         let agent = &self.config.agents[session.agent];
         let dir = session.working_dir.to_string_lossy();
         let (mode, model) = (session.mode.as_deref(), session.model.as_deref());
-        let name = session.name.as_deref();
+        let (name, forked_from) = (session.name.as_deref(), session.forked_from.as_deref());
         let seq = self.publisher.publish(&mut session.feed, EventKind::SessionCreated, |object| {
+            object.optional("forkedFrom", forked_from);
             object.string("status", SessionStatus::Idle.as_str());
             object.string("workingDir", &dir);
             object.string("agent", &agent.name);
@@ -209,18 +378,29 @@ impl Server {
         object.float("totalCostUsd", session.total_cost_usd);
         object.number("readers", session.feed.log.readers.into());
         object.string("conversation", &session.conversation.id);
+        object.bool("archived", session.archived);
+        object.string_or_null("forkedFrom", session.forked_from.as_deref());
     }
 
     pub(super) fn list_sessions(&mut self, request: &Request<'_>) -> Outcome {
         let limit = request.number("limit", 1..=1000)?.unwrap_or(100) as usize;
         let status = request.parameter("status")?;
+        if let Some(status) = status.as_deref().filter(|status| !STATUSES.contains(status)) {
+            let sentence =
+                format!("\"status\" must be one of {}, not \"{status}\"", STATUSES.join(", "));
+            return Err(Problem::bad("invalid_value", sentence));
+        }
         let query = request.parameter("q")?.map(|text| text.to_lowercase());
         let before = request.parameter("before")?;
         let mut rows: Vec<(u64, u32, Key)> = self
             .by_id
             .values()
             .filter_map(|key| self.sessions.get(*key))
-            .filter(|session| status.as_deref().is_none_or(|s| session.status().as_str() == s))
+            .filter(|session| match status.as_deref() {
+                Some("archived") => session.archived,
+                Some(status) => !session.archived && session.status().as_str() == status,
+                None => !session.archived,
+            })
             .filter(|session| query.as_deref().is_none_or(|query| matches_query(session, query)))
             .map(|session| (session.active_at, session.feed.number, session.key))
             .collect();
@@ -319,20 +499,8 @@ impl Server {
         }
         session.mode = mode.or(session.mode.take());
         session.model = model.or(session.model.take());
-        let (status, agent) = (session.status(), &self.config.agents[session.agent].name);
-        let dir = session.working_dir.to_string_lossy();
-        let (mode, model) = (session.mode.as_deref(), session.model.as_deref());
-        let name = session.name.as_deref();
-        let seq = self.publisher.publish(&mut session.feed, EventKind::SessionStatus, |object| {
-            object.string("status", status.as_str());
-            object.string("previous", status.as_str());
-            object.string("reason", "changed");
-            object.string("workingDir", &dir);
-            object.string("agent", agent);
-            object.string_or_null("model", model);
-            object.string_or_null("mode", mode);
-            object.string_or_null("name", name);
-        });
+        self.tell_status(key, Some("changed"));
+        let seq = self.publisher.seq();
         self.release_agents();
         self.get_session(id)?;
         ok_after(seq)

@@ -82,6 +82,22 @@ impl Agents {
         (process.key == key).then_some(process)
     }
 
+    /// The agent in whose tree a process is: by its parents, or, where it has lost them, by the
+    /// marker that it was started with.
+    pub(super) fn above(&self, pid: u32) -> Option<Key> {
+        let agent = |pid| self.slots.iter().flatten().find(|process| process.child.pid == pid);
+        let line = std::iter::successors(Some(pid), |&pid| process::parent_of(pid));
+        let parent = line.take_while(|&pid| pid > 1).find_map(agent);
+        let marked = || {
+            let marker = process::marker_of(pid)?;
+            let same = |process: &&Process| {
+                process::marker_of(process.child.pid).is_some_and(|other| other == marker)
+            };
+            self.slots.iter().flatten().find(same)
+        };
+        parent.or_else(marked).map(|process| process.key)
+    }
+
     fn keys(&self) -> Vec<Key> {
         self.slots.iter().flatten().map(|process| process.key).collect()
     }

@@ -1,0 +1,52 @@
+// The login page: takes a token from the fragment or the form, asks the server, keeps it, goes on.
+//
+// A fragment is sent to no server and reaches no log; it is taken out of the address and the
+// history before anything else happens.
+
+const BASE = new URL('..', import.meta.url).href.replace(/\/$/, '');
+const form = document.querySelector('#login');
+const field = document.querySelector('#token');
+const state = document.querySelector('#state');
+
+async function logIn(token) {
+  state.textContent = 'Asking the server …';
+  let response;
+  try {
+    response = await fetch(`${BASE}/api/login`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', Accept: 'application/json' },
+      body: JSON.stringify({ token }),
+    });
+  } catch {
+    state.textContent = 'The server does not answer. Is sidestream running?';
+    return;
+  }
+  const answer = response.status === 204 ? null : await response.json().catch(() => null);
+  if (!response.ok && answer?.code !== 'tokens_off') {
+    state.textContent = answer?.error ?? `The server answered ${response.status}.`;
+    field.focus();
+    return;
+  }
+  if (response.ok) {
+    try {
+      localStorage.setItem('sidestream.token', token);
+    } catch {
+      state.textContent = 'This browser does not let pages keep anything, so the token is lost on every page.';
+      return;
+    }
+  }
+  location.replace(`${BASE}/`);
+}
+
+form.addEventListener('submit', (event) => {
+  event.preventDefault();
+  logIn(field.value.trim());
+});
+
+const token = location.hash.slice(1);
+if (token) {
+  history.replaceState(null, '', location.pathname);
+  logIn(token);
+} else {
+  field.focus();
+}

@@ -1,0 +1,158 @@
+//! The token file: read at a start, appended to by `sidestream token add`.
+//!
+//! It is opened without following a link in its last name, and used only if nobody else may
+//! write to it: whoever can add a line is let in. What its lines mean is `core::access`'s
+//! business.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::sys;
+use crate::core::access::tokens::{self, Scope, Tokens};
+
+/// The largest file that is read, in bytes: more than all the lines there may be.
+const FILE_SIZE_MAX: u64 = 256 * 1024;
+
+/// Reads everybody's tokens.
+///
+/// # Errors
+/// A sentence that names the file, and the line where one is bad.
+pub fn read(path: &Path) -> Result<Tokens, String> {
+    let mut file = open(path, OpenOptions::new().read(true))?;
+    let (tokens, _) = parse(path, &mut file)?;
+    if tokens.is_empty() {
+        let path = path.display();
+        return Err(format!(
+            "the token file {path} has no token, so nobody could log in: make one with \
+             `sidestream token add NAME SCOPE --token-file {path}`"
+        ));
+    }
+    Ok(tokens)
+}
+
+/// Appends a token's hash, and makes the file if it is not there, for us alone.
+///
+/// # Errors
+/// A sentence: what is wrong with the file or the name, or that the name is taken.
+pub fn append(path: &Path, name: &str, scope: Scope, token: &str) -> Result<(), String> {
+    let line = tokens::line(name, scope, token)?;
+    let mut options = OpenOptions::new();
+    let mut file = open(path, options.read(true).append(true).create(true).mode(0o600))?;
+    // Two that are added at one time are added one after the other.
+    file.lock().map_err(|error| refused(path, &error))?;
+    let (tokens, text) = parse(path, &mut file)?;
+    if tokens.has(name) {
+        let path = path.display();
+        return Err(format!("the token file {path} has a token of {name}: remove its line first"));
+    }
+    // A last line without its end would become one with ours.
+    let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let written = file.write_all(format!("{gap}{line}").as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(|error| refused(path, &error))
+}
+
+fn refused(path: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("the token file {} cannot be used: {why}", path.display())
+}
+
+fn open(path: &Path, options: &mut OpenOptions) -> Result<File, String> {
+    // O_NONBLOCK: a pipe of that name would be waited for.
+    let opened = options.custom_flags(sys::O_NOFOLLOW | sys::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(sys::ELOOP) => refused(path, &"it is a symbolic link, name what it points to"),
+        _ => refused(path, &error),
+    })?;
+    let metadata = file.metadata().map_err(|error| refused(path, &error))?;
+    if !metadata.is_file() {
+        return Err(refused(path, &"it is no file"));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(refused(path, &"others may write to it; chmod 600 it"));
+    }
+    let uid = metadata.uid();
+    if uid != sys::effective_uid() && uid != 0 {
+        return Err(refused(path, &format!("it belongs to uid {uid}")));
+    }
+    Ok(file)
+}
+
+fn parse(path: &Path, file: &mut File) -> Result<(Tokens, String), String> {
+    let mut text = String::new();
+    let read: io::Result<usize> = file.take(FILE_SIZE_MAX + 1).read_to_string(&mut text);
+    read.map_err(|error| refused(path, &error))?;
+    if text.len() as u64 > FILE_SIZE_MAX {
+        return Err(refused(path, &"it is too long"));
+    }
+    match Tokens::parse(&text) {
+        Ok(tokens) => Ok((tokens, text)),
+        Err((line, why)) => Err(format!("the token file {}, line {line}: {why}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    fn scratch(name: &str) -> PathBuf {
+        let name = format!("sidestream-tokens-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_file(&path);
+        path
+    }
+
+    #[test]
+    fn what_is_added_is_found_again_in_a_file_that_is_ours_alone() {
+        let path = scratch("add");
+        append(&path, "me", Scope::Full, "sst_a").unwrap();
+        append(&path, "eye", Scope::Read, "sst_b").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("sst_"), "only hashes are kept: {text}");
+        let tokens = read(&path).unwrap();
+        assert_eq!(tokens.find(b"sst_a"), Some(0));
+        assert_eq!(tokens.find(b"sst_b"), Some(1));
+        let sentence = append(&path, "me", Scope::Read, "sst_c").unwrap_err();
+        assert!(sentence.contains("has a token of me"), "{sentence}");
+        // A line whose end somebody took away stays a line.
+        fs::write(&path, text.trim_end()).unwrap();
+        append(&path, "third", Scope::Answer, "sst_d").unwrap();
+        assert_eq!(read(&path).unwrap().find(b"sst_d"), Some(2));
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_others_could_have_written_is_refused_by_name() {
+        let path = scratch("bad");
+        let refused = |part: &str| {
+            for sentence in [
+                read(&path).map(drop).unwrap_err(),
+                append(&path, "a", Scope::Read, "t").unwrap_err(),
+            ] {
+                assert!(sentence.contains(part), "{sentence}");
+                assert!(sentence.contains(path.to_str().unwrap()), "{sentence}");
+            }
+        };
+        fs::write(&path, "a read sha256:xyz\n").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        refused("line 1");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o620)).unwrap();
+        refused("chmod 600");
+        fs::remove_file(&path).unwrap();
+        symlink("/dev/null", &path).unwrap();
+        refused("symbolic link");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(read(&path).unwrap_err().contains("no file"));
+        fs::remove_dir(&path).unwrap();
+        assert!(read(&path).unwrap_err().contains("No such file"));
+        fs::write(&path, "# nobody\n").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(read(&path).unwrap_err().contains("token add"));
+        fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,200 @@
+//! What a directory would make an agent run by itself: its hooks, helpers and MCP servers.
+//!
+//! The CLI runs them without asking when it is driven over pipes, so a human is asked first. What
+//! was allowed is kept in one file, by directory and by the hash of what the directory said then.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// The files of a directory that name commands (PROTOCOL.md, section 2; the CLI's settings).
+const FILES: [&str; 3] = [".claude/settings.json", ".claude/settings.local.json", ".mcp.json"];
+/// A settings file larger than this is told as one that cannot be judged.
+const FILE_SIZE_MAX: u64 = 1 << 20;
+/// Commands listed of one directory; more are counted.
+const COMMANDS_MAX: usize = 100;
+/// Settings whose value is a command.
+const HELPERS: [&str; 5] = [
+    "apiKeyHelper",
+    "awsAuthRefresh",
+    "awsCredentialExport",
+    "otelHeadersHelper",
+    "fileSuggestion",
+];
+
+/// What stands in a directory: one line a command, and a hash of everything that was read.
+pub fn look(directory: &Path) -> (Vec<String>, String) {
+    let mut commands = Vec::new();
+    let mut hasher = Sha256::new();
+    for place in places(directory) {
+        for name in FILES {
+            let path = place.join(name);
+            let Some(text) = read(&path) else { continue };
+            hasher.update(path.as_os_str().as_encoded_bytes());
+            hasher.update([0]);
+            hasher.update(text.as_bytes());
+            let before = commands.len();
+            match serde_json::from_str::<Value>(&text) {
+                Ok(value) => list(&value, name, &mut commands),
+                Err(_) => commands.push(format!("{name}: cannot be read as JSON")),
+            }
+            debug_assert!(commands.len() >= before);
+        }
+    }
+    if commands.len() > COMMANDS_MAX {
+        let more = commands.len() - COMMANDS_MAX;
+        commands.truncate(COMMANDS_MAX);
+        commands.push(format!("and {more} more"));
+    }
+    let mut hash = String::with_capacity(64);
+    for byte in hasher.finalize() {
+        let _ = write!(hash, "{byte:02x}");
+    }
+    (commands, hash)
+}
+
+/// The directory itself, and the root of the repository that it stands in.
+fn places(directory: &Path) -> Vec<PathBuf> {
+    let mut places = vec![directory.to_owned()];
+    let root = directory.ancestors().skip(1).find(|ancestor| ancestor.join(".git").exists());
+    places.extend(root.map(Path::to_owned));
+    places
+}
+
+/// A file's text; one that is there and cannot be taken in is told as a text that is no JSON.
+fn read(path: &Path) -> Option<String> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return None,
+        Err(error) => return Some(error.to_string()),
+    };
+    let mut bytes = Vec::new();
+    match file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
+        Ok(size) if size as u64 <= FILE_SIZE_MAX => {
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        _ => Some("too large, or not a file".to_owned()),
+    }
+}
+
+/// Lists what a settings file would run or set.
+fn list(value: &Value, name: &str, commands: &mut Vec<String>) {
+    if let Some(hooks) = value.get("hooks") {
+        hook_commands(hooks, name, "hook", commands);
+    }
+    for helper in HELPERS {
+        if let Some(command) = value.get(helper) {
+            commands.push(format!("{name}: {helper}: {}", shown(command)));
+        }
+    }
+    if let Some(command) = value.pointer("/statusLine/command") {
+        commands.push(format!("{name}: statusLine: {}", shown(command)));
+    }
+    if let Some(Value::Object(variables)) = value.get("env") {
+        for (variable, text) in variables {
+            commands.push(format!("{name}: env {variable}={}", shown(text)));
+        }
+    }
+    if let Some(Value::Object(servers)) = value.get("mcpServers") {
+        for (server, what) in servers {
+            let command = what.get("command").or_else(|| what.get("url")).unwrap_or(what);
+            let arguments = what.get("args").map(|args| format!(" {args}")).unwrap_or_default();
+            commands.push(format!("{name}: MCP server {server}: {}{arguments}", shown(command)));
+        }
+    }
+}
+
+/// Every `command` below a `hooks` member, however deep.
+fn hook_commands(value: &Value, name: &str, event: &str, commands: &mut Vec<String>) {
+    match value {
+        Value::Array(list) => {
+            list.iter().for_each(|one| hook_commands(one, name, event, commands));
+        }
+        Value::Object(members) => {
+            for (key, member) in members {
+                match key.as_str() {
+                    "command" | "prompt" | "url" => {
+                        commands.push(format!("{name}: hook {event}: {}", shown(member)));
+                    }
+                    "hooks" | "matcher" | "type" => hook_commands(member, name, event, commands),
+                    _ => hook_commands(member, name, key, commands),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// What was allowed so far: directories and hashes. A missing file is none.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn load(data_dir: &Path) -> io::Result<BTreeSet<(PathBuf, String)>> {
+    match fs::read_to_string(data_dir.join("trust")) {
+        Ok(text) => Ok(text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(hash, directory)| (PathBuf::from(directory), hash.to_owned()))
+            .collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps that a directory is trusted as it is now.
+///
+/// # Errors
+/// When the file cannot be written; the permission then lasts as long as the server.
+pub fn remember(data_dir: &Path, directory: &Path, hash: &str) -> io::Result<()> {
+    let path = data_dir.join("trust");
+    let mut options = OpenOptions::new();
+    let mut file = options.append(true).create(true).mode(0o600).open(path)?;
+    writeln!(file, "{hash} {}", directory.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_listed_and_any_change_changes_the_hash() {
+        let directory =
+            std::env::temp_dir().join(format!("sidestream-trust-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(directory.join(".claude")).unwrap();
+        let (commands, empty) = look(&directory);
+        assert!(commands.is_empty());
+        let settings = r#"{"hooks": {"PreToolUse": [{"matcher": "Bash", "hooks": [
+            {"type": "command", "command": "touch /tmp/x"}]}]}, "statusLine": {"command": "sl"},
+            "env": {"A": "b"}, "apiKeyHelper": "helper.sh"}"#;
+        fs::write(directory.join(".claude/settings.json"), settings).unwrap();
+        let mcp = r#"{"mcpServers": {"evil": {"command": "sh", "args": ["-c", "id"]}}}"#;
+        fs::write(directory.join(".mcp.json"), mcp).unwrap();
+        let (commands, hash) = look(&directory);
+        let all = commands.join("\n");
+        for part in
+            ["PreToolUse: touch /tmp/x", "statusLine: sl", "env A=b", "helper.sh", "evil: sh"]
+        {
+            assert!(all.contains(part), "{part} in {all}");
+        }
+        assert_ne!(hash, empty);
+        fs::write(directory.join(".mcp.json"), mcp.replace("id", "ls")).unwrap();
+        assert_ne!(look(&directory).1, hash);
+        fs::write(directory.join(".claude/settings.local.json"), "{").unwrap();
+        assert!(look(&directory).0.join(" ").contains("cannot be read as JSON"));
+        remember(&directory, Path::new("/a b"), &hash).unwrap();
+        assert!(load(&directory).unwrap().contains(&(PathBuf::from("/a b"), hash)));
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,426 @@
+//! The door as a stranger finds it: raw bytes in, raw bytes out, over a real socket; and what it
+//! does with the slow, the many and the greedy.
+//!
+//! The tables are those that the HTTP layer is held to alone. Here the answer's status and code
+//! must be the verdict's, and the connection must be closed or kept as it says.
+
+mod support;
+#[path = "tables/http.rs"]
+mod tables;
+
+use serde_json::{Value, json};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+use support::{
+    Connection, Next, Options, PATIENCE, Server, allow_descriptors, eventually, http, request,
+};
+use tables::{BODIES, FIELDS, HEADS, HOSTS, TARGETS};
+
+/// Statuses that tell of a request that was none.
+const NO_REQUEST: [u16; 9] = [400, 408, 411, 413, 414, 417, 431, 501, 505];
+
+/// What became of an input.
+struct Outcome {
+    status: u16,
+    code: String,
+    kept: bool,
+}
+
+/// A request that any server of ours answers with 200.
+const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// Sends one input and reads its answer, an interim one passed over; then looks whether the
+/// connection takes another request.
+#[track_caller]
+fn knock(server: &Server, input: &[u8], row: &str) -> Outcome {
+    let mut connection = Connection::open(server.address);
+    connection.send(input);
+    eprintln!("{row}"); // Shown with the panic, if there is one.
+    let method = if input.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+    let answer = connection.response(method);
+    let code = serde_json::from_slice::<Value>(&answer.body)
+        .ok()
+        .and_then(|json| json["code"].as_str().map(str::to_owned))
+        .unwrap_or_default();
+    let says_close = answer.header("connection") == Some("close");
+    if says_close {
+        connection.expect_end();
+    } else {
+        connection.send(HEALTH);
+        assert_eq!(connection.response("GET").status, 200, "kept for the next one: {row}");
+    }
+    Outcome { status: answer.status, code, kept: !says_close }
+}
+
+/// Sends an input that is not whole: nothing may be answered but an interim reply, and the end
+/// of it is the end of the connection.
+#[track_caller]
+fn knock_in_vain(server: &Server, input: &[u8], row: &str) {
+    let mut connection = Connection::open(server.address);
+    connection.send(input);
+    connection.half_close();
+    let rest = connection.rest();
+    let interim = rest == b"HTTP/1.1 100 Continue\r\n\r\n";
+    assert!(rest.is_empty() || interim, "{row}: {}", rest.escape_ascii());
+}
+
+#[track_caller]
+fn check(server: &Server, section: &str, input: &[u8], want: &str) {
+    let row = format!("{section}: {}", input.escape_ascii());
+    let words: Vec<&str> = want.split(' ').collect();
+    if let Ok(status) = words[0].parse::<u16>() {
+        let outcome = knock(server, input, &row);
+        assert_eq!((outcome.status, &*outcome.code), (status, words[1]), "{row}");
+        assert!(!outcome.kept, "{row}: nothing behind it may be read as a request");
+    } else if want == "more" || want.contains("chunked") || want.contains("length=") {
+        let length = words.iter().find_map(|word| word.strip_prefix("length="));
+        match length.map_or(1, |length| length.parse::<u64>().unwrap()) {
+            0 => {}
+            1..=1_000_000 => knock_in_vain(server, input, &row),
+            // Longer than any body may be: told at once (RFC 9110 §15.5.14).
+            _ => assert_eq!(knock(server, input, &row).status, 413, "{row}"),
+        }
+    } else if !want.contains("rest=") {
+        let outcome = knock(server, input, &row);
+        assert!(!NO_REQUEST.contains(&outcome.status), "{row}: {}", outcome.code);
+        assert_eq!(outcome.kept, want.contains(" keep"), "{row}");
+    }
+}
+
+/// The same input with our own host, where the table has one that is only valid.
+fn at_home(input: &[u8]) -> Vec<u8> {
+    match memchr::memmem::find(input, b"Host: a\r\n") {
+        Some(at) => [&input[..at], b"Host: localhost\r\n", &input[at + 9..]].concat(),
+        None => input.to_vec(),
+    }
+}
+
+#[test]
+fn every_head_is_answered_as_its_rfc_says_and_the_connection_closed_where_framing_is_in_doubt() {
+    let server = Server::demo(&[]);
+    for (section, input, want) in HEADS {
+        check(&server, section, &at_home(input), want);
+    }
+    for (section, fields, want) in FIELDS {
+        let input = [b"POST / HTTP/1.1\r\nHost: localhost\r\n", *fields, b"\r\n"].concat();
+        check(&server, section, &input, want);
+    }
+    for (section, host, stands) in HOSTS {
+        let input = [b"GET / HTTP/1.1\r\nHost: ", *host, b"\r\n\r\n"].concat();
+        let want = if *stands { "GET / 1.1 none keep" } else { "400 bad_host" };
+        check(&server, section, &input, want);
+    }
+    assert!(HEADS.len() + FIELDS.len() + HOSTS.len() > 200);
+}
+
+#[test]
+fn every_chunked_body_is_answered_as_its_rfc_says() {
+    let server = Server::demo(&[]);
+    let head = b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\n\
+        Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (section, body, want, _) in BODIES {
+        let row = format!("{section}: {}", body.escape_ascii());
+        let input = [head, *body].concat();
+        match *want {
+            "more" => knock_in_vain(&server, &input, &row),
+            "done" if body.ends_with(b"GET") => {}
+            // What arrived is no session: said by whoever read all of it.
+            "done" => {
+                let outcome = knock(&server, &input, &row);
+                assert_eq!(outcome.status, 400, "{row}");
+                assert!(outcome.code.starts_with("invalid_"), "{row}: {}", outcome.code);
+                assert!(outcome.kept, "{row}");
+            }
+            // The table's bound is its own.
+            "413 body_too_large" if !body.starts_with(b"FFFF") => {}
+            want => check(&server, section, &input, want),
+        }
+    }
+}
+
+#[test]
+fn every_target_has_one_reading_or_is_refused() {
+    let server = Server::demo(&[]);
+    for (section, method, target, want) in TARGETS {
+        let row = format!("{section}: {method} {target}");
+        let input = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut connection = Connection::open(server.address);
+        connection.send(&input);
+        let answer = connection.response(method);
+        if let Some(want) = want.strip_prefix("400 ") {
+            let (_, code) = answer.expect_error(400);
+            assert_eq!(code, want, "{row}");
+        } else {
+            assert!(!NO_REQUEST.contains(&answer.status), "{row}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn what_is_too_large_is_told_which_part_and_the_connection_closed() {
+    let flags = ["--head-size-max", "1KiB", "--head-fields-max", "10", "--body-size-max", "1KiB"];
+    let server = Server::demo(&flags);
+    let long = |count: usize| "x".repeat(count);
+    for (input, want) in [
+        (format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", long(1100)), "414 "),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", long(1100)), "431 "),
+        (long(1100), "501 "),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(10)), "431 "),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1025\r\n\r\n".into(), "413 "),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n401\r\n"
+                .into(),
+            "413 ",
+        ),
+    ] {
+        let row = input.as_bytes()[..40.min(input.len())].escape_ascii().to_string();
+        let outcome = knock(&server, input.as_bytes(), &row);
+        assert_eq!(format!("{} ", outcome.status), want, "{row} {}", outcome.code);
+        assert!(!outcome.kept, "{row}");
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_and_no_faster_than_they_are_taken() {
+    let server = Server::demo(&["--pipeline-max", "4"]);
+    let count = 500;
+    let mut input = Vec::new();
+    for number in 0..count {
+        let id = format!("r{number}");
+        let path = if number % 50 == 7 { "/js/app.js" } else { "/health" };
+        input.extend(http::encode(server.address, "GET", path, &[("X-Request-Id", &id)], b""));
+    }
+    let mut connection = Connection::open(server.address);
+    connection.send(&input);
+    for number in 0..count {
+        let answer = connection.response("GET").expect(200);
+        assert_eq!(answer.header("x-request-id"), Some(&*format!("r{number}")));
+    }
+    // One behind a request whose answer must wait.
+    let create = json!({"workingDir": server.root()}).to_string();
+    let mut both = http::encode(server.address, "POST", "/api/sessions", &[], create.as_bytes());
+    both.extend(http::encode(server.address, "GET", "/api/sessions", &[], b""));
+    connection.send(&both);
+    connection.response("POST").expect(201);
+    let rows = connection.response("GET").expect(200).json();
+    assert_eq!(rows["sessions"].as_array().unwrap().len(), 1, "it came after");
+}
+
+/// Sends bytes one at a time, `pause` apart, until they are all sent or the server is done with
+/// us; then reads what it says.
+fn drip(address: SocketAddr, head: &[u8], bytes: &[u8], pause: Duration) -> (Vec<u8>, Duration) {
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(head).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut next = bytes.iter();
+    while start.elapsed() < PATIENCE {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+        if let Some(byte) = next.next() {
+            let _ = stream.write(&[*byte]); // It may have hung up: the read tells.
+        }
+        std::thread::sleep(pause);
+    }
+    (answer, start.elapsed())
+}
+
+#[test]
+fn slow_heads_and_slow_bodies_are_cut_and_a_steady_body_is_not() {
+    let server = Server::demo(&["--head-timeout", "1s", "--body-timeout", "20s"]);
+    let address = server.address;
+    let (second, tenth) = (Duration::from_secs(1), Duration::from_millis(100));
+    let head = |length: usize| {
+        format!(
+            "POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n"
+        )
+        .into_bytes()
+    };
+    std::thread::scope(|scope| {
+        let slow_head = scope.spawn(|| {
+            drip(address, b"GET / HT", &b"TP/1.1\r\nHost: localhost\r\nX: ".repeat(20), tenth)
+        });
+        let silent_head = scope.spawn(|| drip(address, b"GET /", b"", tenth));
+        let slow_body = scope.spawn(|| drip(address, &head(1000), &[b' '; 1000], tenth));
+        let silent_body = scope.spawn(|| drip(address, &head(10), b"", tenth));
+        let steady = scope.spawn(|| {
+            let mut connection = Connection::open(address);
+            connection.send(head(8 * 2048));
+            for _ in 0..8 {
+                std::thread::sleep(second);
+                connection.send([b' '; 2048]);
+            }
+            connection.response("POST").status
+        });
+        for (what, drips, most) in [
+            ("slow head", slow_head, 10),
+            ("silent head", silent_head, 10),
+            ("slow body", slow_body, 15),
+            ("silent body", silent_body, 15),
+        ] {
+            let (answer, elapsed) = drips.join().unwrap();
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            assert!(text.starts_with("HTTP/1.1 408 "), "{what}: {text}");
+            assert!(text.contains("Connection: close"), "{what}: {text}");
+            assert!(elapsed < Duration::from_secs(most), "{what}: {elapsed:?}");
+        }
+        assert_eq!(steady.join().unwrap(), 400, "a body of blanks, taken whole");
+    });
+    assert_eq!(server.metrics()["server"]["requestsLate"], 4);
+}
+
+#[test]
+fn who_says_nothing_between_requests_is_hung_up_on() {
+    let server = Server::demo(&["--keep-alive", "500ms", "--head-timeout", "500ms"]);
+    let mut fresh = Connection::open(server.address);
+    let mut used = Connection::open(server.address);
+    used.send(HEALTH);
+    used.response("GET").expect(200);
+    used.expect_end();
+    fresh.expect_end();
+}
+
+#[test]
+fn beyond_the_last_slot_there_is_a_503_and_those_who_are_in_stay_in() {
+    let server = Server::demo(&["--connections-max", "20"]);
+    let session = server.create();
+    let mut stream = server.stream(&session);
+    let mut inside = Connection::open(server.address);
+    inside.send(HEALTH);
+    inside.response("GET").expect(200);
+    let mut crowd: Vec<Connection> = (0..40).map(|_| Connection::open(server.address)).collect();
+    let mut refused = 0;
+    for connection in &mut crowd {
+        // Nothing was asked: a word at once can only be the refusal.
+        if let Some(text) = connection.word_within(Duration::from_millis(100)) {
+            assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("Retry-After"), "{text}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 20, "{refused} of 40 were refused");
+    inside.send(HEALTH);
+    inside.response("GET").expect(200);
+    drop(crowd);
+    let prompt = server_prompt(&mut inside, &server, &session);
+    stream.turn_end(&prompt);
+    eventually("there is room again", || {
+        let mut connection = Connection::open(server.address);
+        connection.send(HEALTH);
+        connection.word_within(PATIENCE).is_some_and(|text| text.starts_with("HTTP/1.1 200"))
+    });
+    let counted = server.metrics()["server"]["connectionsRefused"].as_u64().unwrap();
+    assert!(counted >= refused, "{counted}");
+}
+
+/// Prompts over a connection that is open already; returns the prompt's id.
+fn server_prompt(connection: &mut Connection, server: &Server, session: &str) -> String {
+    let path = format!("/api/session/{session}/prompt");
+    let body = json!({"command": "say: hello"}).to_string();
+    connection.send(http::encode(server.address, "POST", &path, &[], body.as_bytes()));
+    let json = connection.response("POST").expect(202).json();
+    json["promptId"].as_str().unwrap().to_owned()
+}
+
+/// The time that each of these requests took, sorted.
+fn healthy(address: SocketAddr, count: usize) -> Vec<Duration> {
+    let mut times: Vec<Duration> = (0..count)
+        .map(|number| {
+            let start = Instant::now();
+            let path = if number % 2 == 0 { "/health" } else { "/api/sessions" };
+            request(address, "GET", path, &[], b"").expect(200);
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    times
+}
+
+#[test]
+fn a_healthy_client_is_answered_while_hundreds_flood_drip_and_refuse_to_read() {
+    allow_descriptors(4096);
+    let server = Server::demo(&["--head-timeout", "60s"]);
+    let address = server.address;
+    let alone = healthy(address, 200);
+    let connect = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    let session = server.create();
+    let events = format!("GET /api/session/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut silent: Vec<TcpStream> = (0..200).map(|_| connect(b"")).collect();
+    silent.extend((0..200).map(|_| connect(b"GET / HTTP/1.1\r\nHo")));
+    silent.extend((0..100).map(|_| {
+        connect(b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+    }));
+    silent.extend((0..100).map(|_| connect(events.as_bytes()))); // They never read.
+    let greedy: Vec<TcpStream> = (0..50).map(|_| connect(&HEALTH.repeat(500))).collect();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (flooded, churned) = std::thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            let mut count = 0u64;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                drop(connect(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+                count += 1;
+            }
+            count
+        });
+        let mut reader = server.stream(&session);
+        let prompt = server.prompt(&session, "deltas 500");
+        let times = healthy(address, 200);
+        reader.turn_end(&prompt);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        (times, churn.join().unwrap())
+    });
+    let p99 = |times: &[Duration]| times[times.len() * 99 / 100];
+    eprintln!(
+        "p99 alone {:?}, in the flood {:?} ({} silent, {} greedy, {churned} came and went)",
+        p99(&alone),
+        p99(&flooded),
+        silent.len(),
+        greedy.len()
+    );
+    assert!(p99(&flooded) < Duration::from_secs(2), "{:?}", p99(&flooded));
+    drop((silent, greedy));
+    eventually("all of them are gone", || {
+        server.metrics()["server"]["connections"].as_u64().is_some_and(|count| count <= 2)
+    });
+}
+
+#[test]
+fn a_reader_that_never_reads_is_cut_and_the_others_have_everything() {
+    let server = Server::demo(&["--write-stall", "1s"]);
+    let session = server.create();
+    let events = format!("GET /api/session/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut stuck = TcpStream::connect(server.address).unwrap();
+    stuck.write_all(events.as_bytes()).unwrap();
+    let mut reader = server.stream(&session);
+    server.await_streams(2);
+    // More than all the buffers between us hold.
+    let mut sent = 0;
+    eventually("the stuck one is cut", || {
+        let prompt = server.prompt(&session, "big 400000");
+        reader.turn_end(&prompt);
+        sent += 400_000;
+        server.metrics()["server"]["readersCut"] == 1 || sent > 200_000_000
+    });
+    server.await_streams(1);
+    assert!(matches!(reader.next_within(Duration::from_millis(1)), Next::Silence | Next::Event(_)));
+}
+
+#[test]
+fn options_of_the_door_are_refused_out_of_range_by_name() {
+    for flag in ["--pipeline-max", "--login-failures-max", "--body-rate-min"] {
+        let (code, said) = Options::new().flags(&["--agent", "demo", flag, "-5"]).refused();
+        assert_eq!(code, Some(2));
+        assert!(said.contains(flag), "{said}");
+    }
+}

@@ -98,6 +98,7 @@ impl Server {
         if self.publisher.has_hidden() {
             let dirty = self.publisher.take_dirty();
             self.show(self.publisher.seq(), &dirty);
+            self.publisher.recycle_dirty(dirty);
         }
     }
 

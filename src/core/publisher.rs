@@ -435,6 +435,14 @@ impl Publisher {
         std::mem::take(&mut self.dirty)
     }
 
+    /// Takes the list back, for its memory.
+    pub fn recycle_dirty(&mut self, mut list: Vec<Key>) {
+        if self.dirty.is_empty() {
+            list.clear();
+            self.dirty = list;
+        }
+    }
+
     /// Whether anything was appended since then.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()

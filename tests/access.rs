@@ -727,10 +727,15 @@ fn what_an_agent_leaves_behind_is_held_off_when_the_agent_is_gone() {
     let prompt = curl_prompt(&format!("http://{}", server.address), "", &other);
     // Without our variables and in a session of its own nothing says whose it was.
     let script = format!(
-        "while [ ! -e {go} ]; do sleep 0.05; done\n{prompt} > {out}.new\nmv {out}.new {out}\n"
+        "touch {out}.started\nwhile [ ! -e {go} ]; do sleep 0.05; done\n{prompt} > {out}.new\nmv {out}.new {out}\n"
     );
     std::fs::write(server.scratch.join("root/later.sh"), script).unwrap();
-    run(&server, &session, "(env -i PATH=\"$PATH\" setsid sh later.sh > /dev/null 2>&1 &)");
+    // Its turn lasts until it has shed everything: what still bears our mark is swept away.
+    let command = format!(
+        "(env -i PATH=\"$PATH\" setsid sh later.sh > /dev/null 2>&1 &)\n\
+         while [ ! -e {out}.started ]; do sleep 0.05; done"
+    );
+    run(&server, &session, &command);
     eventually("the agent is gone", || server.metrics()["server"]["agents"] == 0);
     std::fs::write(&go, "").unwrap();
     eventually("it has tried", || std::path::Path::new(&out).exists());

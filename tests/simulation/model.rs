@@ -384,7 +384,9 @@ fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, co
         }
         "session-error" => match text(data, "code") {
             "line_too_long" => tally.hit("agent-line-dropped"),
-            "agent_start_timeout" => tally.hit("agent-start-timeout"),
+            "agent_failed_to_start" if text(data, "error").contains("did not say within") => {
+                tally.hit("agent-start-timeout");
+            }
             "approvals_max" => tally.hit("approvals-max"),
             _ => {}
         },

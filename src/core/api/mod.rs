@@ -42,6 +42,9 @@ const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 /// The permission modes that a session may be given.
 const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
+/// The states that a list of sessions can be limited to.
+const STATUSES: [&str; 8] =
+    ["idle", "starting", "running", "waiting", "stopping", "suspended", "failed", "archived"];
 /// The longest name, model or client id.
 const NAME_SIZE_MAX: usize = 200;
 /// The longest prompt id.

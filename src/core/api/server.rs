@@ -70,7 +70,9 @@ impl Server {
             object.bool("success", true);
             object.string("name", "sidestream");
             object.string("version", server.config.version);
-            object.array("transports", |array| array.string("sse"));
+            object.array("transports", |array| {
+                ["sse", "poll"].iter().for_each(|transport| array.string(transport));
+            });
             object.array("dialects", |array| {
                 ["claude", "lines", "demo"].iter().for_each(|dialect| array.string(dialect));
             });

@@ -711,11 +711,16 @@ fn a_request_whose_sender_has_gone_changes_nothing_while_there_are_agents() {
     );
     std::fs::write(server.scratch.join("root/gone.py"), python).unwrap();
     let before = server.metrics()["server"]["requests"].as_u64().unwrap();
-    run(&server, &session, "for i in 1 2 3 4 5 6 7 8; do python3 gone.py; done; sleep 0.2");
+    run(
+        &server,
+        &session,
+        "for i in 1 2 3 4 5 6 7 8 9 a b c d e f; do python3 gone.py; done; sleep 0.2",
+    );
     let after = server.metrics()["server"]["requests"].as_u64().unwrap();
     assert!(after > before);
     assert_eq!(server.status(&other), "idle");
-    let history = server.stream_with(&other, "?replay=all", &[]);
+    let mut history = server.stream_with(&other, "?replay=all", &[]);
+    history.until_name("replay-complete");
     assert!(history.seen.iter().all(|event| event.name != "prompt-queued"));
 }
 

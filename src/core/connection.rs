@@ -402,8 +402,8 @@ mod tests {
     #[test]
     fn the_next_pipelined_request_waits_until_the_client_has_taken_the_replies() {
         let limits = Limits { pipeline_max: 2, ..Limits::default() };
-        let mut exchange = Exchange::default();
-        exchange.input = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5);
+        let input = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5);
+        let mut exchange = Exchange { input, ..Exchange::default() };
         let mut answered = 0;
         for round in 1..=3 {
             while let Step::Request = exchange.step(&limits) {

@@ -1,8 +1,11 @@
 # make run | test | lint | sim | help. Everything needs only cargo; `make test` installs the rest.
 
 SEEDS ?= 500
+T ?= 60
 
-.PHONY: help run build test lint sim setup
+FUZZERS = head body target lines event_id claude server
+
+.PHONY: help run build test lint sim setup fuzz
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -25,3 +28,10 @@ test: setup lint ## everything: lint, unit tests, simulation, sockets, the real 
 
 sim: ## the simulation over many seeds: make sim SEEDS=10000
 	SIM_SEEDS=$(SEEDS) cargo test --release --test simulation -- --nocapture
+
+fuzz: ## every fuzzer for T seconds (nightly, cargo-fuzz): make fuzz T=60
+	FUZZ_SEEDS=$(CURDIR)/fuzz/corpus cargo test --test fuzz seeds_are_written
+	set -e; for target in $(FUZZERS); do \
+		cargo +nightly fuzz run --fuzz-dir fuzz $$target -- \
+			-max_total_time=$(T) -timeout=10 -rss_limit_mb=1024 -print_final_stats=1; \
+	done

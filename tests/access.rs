@@ -390,6 +390,8 @@ fn what_is_done_with_a_token_bears_its_name() {
     let body = json!({"decision": "allow", "inputHash": required.data["inputHash"]}).to_string();
     guarded.send(&guarded.answer, "POST", &path, &body).expect(200);
     assert_eq!(stream.until_name("approval-resolved").text("by"), "phone");
+    let told = guarded.send(&guarded.answer, "GET", "/api/capabilities", "").expect(200).json();
+    assert_eq!(told["access"], json!({"tokens": true, "name": "phone", "scope": "answer"}));
 }
 
 #[test]
@@ -718,6 +720,27 @@ fn a_request_whose_sender_has_gone_changes_nothing_while_there_are_agents() {
 }
 
 #[test]
+fn what_an_agent_leaves_behind_is_held_off_when_the_agent_is_gone() {
+    let server = shell(&[]);
+    let (session, other) = (server.create(), server.create());
+    let (out, go) = (server.scratch.join("root/out"), server.scratch.join("root/go"));
+    let prompt = curl_prompt(&format!("http://{}", server.address), "", &other);
+    // Without our variables and in a session of its own nothing says whose it was.
+    let script = format!(
+        "while [ ! -e {go} ]; do sleep 0.05; done\n{prompt} > {out}.new\nmv {out}.new {out}\n"
+    );
+    std::fs::write(server.scratch.join("root/later.sh"), script).unwrap();
+    run(&server, &session, "(env -i PATH=\"$PATH\" setsid sh later.sh > /dev/null 2>&1 &)");
+    eventually("the agent is gone", || server.metrics()["server"]["agents"] == 0);
+    std::fs::write(&go, "").unwrap();
+    eventually("it has tried", || std::path::Path::new(&out).exists());
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "told 403\n");
+    assert_eq!(server.status(&other), "idle");
+    // Nobody is left, so even one who does not wait is believed.
+    server.prompt(&other, "true");
+}
+
+#[test]
 fn an_agent_may_do_what_its_user_may_where_the_user_says_so() {
     let server = shell(&["--allow-agent-access"]);
     let (session, other) = (server.create(), server.create());
@@ -824,4 +847,39 @@ fn an_address_behind_a_trusted_proxy_has_so_many_connections_and_no_more() {
     get("1.2.3.5").expect(200);
     drop(second);
     eventually("there is room again", || get("1.2.3.4").status == 200);
+}
+
+#[test]
+fn the_real_cli_runs_a_script_that_would_allow_its_own_next_step_and_is_held_off() {
+    need("curl");
+    let api = support::Api::start();
+    let server = api.serve(&[]);
+    let (attacker, victim) = (server.create(), server.create());
+    let mut asked = server.stream(&victim);
+    let pwned = server.scratch.join("root/pwned");
+    let prompt = server.prompt(&victim, &format!("run tool: touch {pwned} ;; say: done"));
+    let open = asked.until_name("approval-required");
+    let url = format!("http://{}/api/session/{victim}/approvals", server.address);
+    let body = json!({"decision": "allow", "inputHash": open.data["inputHash"]});
+    let script = format!(
+        "curl -s -o /dev/null -w 'list %{{http_code}} ' {url}\n\
+         curl -s -o /dev/null -w 'answer %{{http_code}}' -X POST \
+         -H 'Content-Type: application/json' -d '{body}' {url}/{}\n",
+        open.text("approvalId")
+    );
+    std::fs::write(server.scratch.join("root/attack.sh"), script).unwrap();
+    let mut watched = server.stream(&attacker);
+    let attack = server.prompt(&attacker, "run tool: sh attack.sh ;; say: tried");
+    let required = watched.until_name("approval-required");
+    server.decide(&attacker, &required, "allow", json!({})).expect(200);
+    let told = watched.until_name("session-error");
+    assert_eq!(told.text("code"), "agent_self_access", "{}", told.data);
+    watched.turn_end(&attack);
+    assert!(watched.story().contains("list 200 answer 403"), "{}", watched.story());
+    // It still waits for its human, whose word counts.
+    let path = format!("/api/session/{victim}/approvals");
+    assert_eq!(server.get(&path).json()["approvals"].as_array().unwrap().len(), 1);
+    assert!(!std::path::Path::new(&pwned).exists());
+    server.decide(&victim, &open, "deny", json!({})).expect(200);
+    asked.turn_end(&prompt);
 }

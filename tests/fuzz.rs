@@ -69,8 +69,9 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "server" => {
             // Connect, create, the disk answers, prompt, stream, the agent's lines, its exit.
             let story: &[u8] = &[
-                0, 0, 2, 0, 10, 0, 2, 2, 0, 0, 2, 1, 7, 0, 7, 1, 7, 2, 7, 3, 7, 4, 3, 5, 7, 5, 6,
-                17, 0, 0, 2, 8, 2, 3, 6, 12, 11, 1, 2, 2, 9, 1, 10, 0, 10, 0, 2, 6, 10, 0, 4, 1,
+                0, 0, 2, 4, 10, 0, 2, 6, 10, 0, 0, 0, 2, 5, 7, 0, 7, 1, 7, 2, 7, 3, 7, 4, 3, 9, 7,
+                5, 6, 17, 0, 0, 2, 12, 2, 7, 6, 12, 11, 1, 2, 6, 9, 1, 10, 0, 10, 0, 2, 0, 10, 0,
+                2, 1, 2, 10, 10, 0, 4, 1,
             ];
             seeds.push(story.to_vec());
             seeds.push([&story[..8], b"\x01\x20GET /health HTTP/1.1\r\nHost: a\r\n\r\n"].concat());

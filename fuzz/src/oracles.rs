@@ -359,7 +359,11 @@ pub fn server(data: &[u8]) {
 }
 
 /// What requests the fuzzer need not find by itself.
-const REQUESTS: [(&str, &str, &str); 12] = [
+const REQUESTS: [(&str, &str, &str); 16] = [
+    ("POST", "/api/session/ID/fork", ""),
+    ("POST", "/api/session/ID/archive", ""),
+    ("POST", "/api/session/ID/unarchive", ""),
+    ("GET", "/api/directories?path=/w", ""),
     ("POST", "/api/sessions", "{\"workingDir\":\"/w\"}"),
     ("GET", "/api/session/ID/events", ""),
     ("POST", "/api/session/ID/prompt", "{\"command\":\"x\"}"),
@@ -419,6 +423,7 @@ impl Play {
             commands: vec![String::new(), "cat".to_owned()],
             access: Access { own_uid: 1, ..Access::default() },
             base_path: "/base".to_owned(),
+            roots: vec!["/w".into()],
             version: "0",
             ..Config::default()
         };
@@ -533,8 +538,11 @@ impl Play {
                     DiskReply::Listed { ticket, result: Ok((path, vec!["a".to_owned()])) }
                 }
                 DiskRequest::LookForTrust { session, .. } => {
-                    let commands = vec!["hook".to_owned(); usize::from(self.asker & 1)];
-                    DiskReply::Trust { session, commands, hash: "0".to_owned() }
+                    let commands = match self.asker % 2 {
+                        0 => Vec::new(),
+                        _ => vec!["hook: rm".to_owned()],
+                    };
+                    DiskReply::Trust { session, commands, hash: "h".to_owned() }
                 }
                 DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
                 DiskRequest::Sweep { agent, .. } => DiskReply::Swept { agent, killed: 0 },

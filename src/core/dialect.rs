@@ -430,7 +430,11 @@ impl Server {
                 let next = todos.iter().filter_map(|todo| todo.id.parse::<u64>().ok()).max();
                 let id = id.map_or_else(|| (next.unwrap_or(0) + 1).to_string(), |id| id.into());
                 let (text, status) = (text.into_owned(), "pending".to_owned());
-                todos.push(TodoItem { id, text, status });
+                // A list that was begun anew counts from one again.
+                match todos.iter_mut().find(|todo| todo.id == id) {
+                    Some(todo) => *todo = TodoItem { id, text, status },
+                    None => todos.push(TodoItem { id, text, status }),
+                }
             }
             TodoChange::Create { .. } => return,
             TodoChange::Update { id, status, .. } if status.as_deref() == Some("deleted") => {

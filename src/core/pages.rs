@@ -14,6 +14,8 @@ pub struct Page {
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
+const SCHEMA: &str = "application/json";
 const STYLE: &str = "text/css; charset=utf-8";
 
 macro_rules! pages {
@@ -23,7 +25,7 @@ macro_rules! pages {
 }
 
 /// All of them.
-pub static PAGES: [Page; 12] = pages! {
+pub static PAGES: [Page; 14] = pages! {
     "/" HTML "index.html"
     "/sessions" HTML "index.html"
     "/session" HTML "index.html"
@@ -36,6 +38,8 @@ pub static PAGES: [Page; 12] = pages! {
     "/js/session-event-stream.js" SCRIPT "session-event-stream.js"
     "/js/session-event-stream.mjs" SCRIPT "session-event-stream.mjs"
     "/style.css" STYLE "style.css"
+    "/favicon.svg" PICTURE "favicon.svg"
+    "/api/events.schema.json" SCHEMA "events.schema.json"
 };
 
 /// The page at a path. `/session/…` is one page for all sessions.
@@ -61,4 +65,24 @@ const fn hash(bytes: &[u8]) -> u64 {
         at += 1;
     }
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::NAMES;
+
+    #[test]
+    fn the_schema_describes_every_event_and_no_other() {
+        let page = find("/api/events.schema.json").unwrap();
+        let schema: serde_json::Value = serde_json::from_slice(page.bytes).unwrap();
+        let described = schema["$defs"].as_object().unwrap();
+        let mut names: Vec<&str> = NAMES.to_vec();
+        names.push("large");
+        names.sort_unstable();
+        assert_eq!(described.keys().collect::<Vec<_>>(), names);
+        for name in NAMES {
+            assert_eq!(schema["$defs"][name]["properties"]["_eventType"]["const"], name);
+        }
+    }
 }

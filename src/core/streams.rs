@@ -29,6 +29,8 @@ pub const STREAM_TYPE: &str = "text/event-stream; charset=utf-8";
 const RETRY_MS: u64 = 2_000;
 /// The same when the server is busy or goes away.
 const RETRY_BUSY_MS: u64 = 5_000;
+/// The most bytes of past that a compact view opens with: a screen, also on a slow network.
+const COMPACT_SIZE_MAX: u64 = 192 * 1024;
 
 /// What a stream's request asks for.
 #[derive(Debug)]
@@ -195,7 +197,7 @@ impl Server {
         };
         let end = log.visible();
         let newest = match request.filter.is_compact() {
-            true => newest_turns(log, request.filter, replay_size),
+            true => newest_turns(log, request.filter, replay_size.min(COMPACT_SIZE_MAX)),
             false => log.ring.newest(replay_size, end),
         };
         if let Some(cursor) = &request.cursor {

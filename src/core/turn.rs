@@ -20,6 +20,8 @@ const BLOCK_SIZE_MAX: usize = 1 << 20;
 const STRUCTURED_SIZE_MAX: usize = 64 * 1024;
 /// Characters of a message that `operations-detected` shows.
 const RESPONSE_SIZE: usize = 500;
+/// Messages whose operations are collected at one time: the main one, and those of subagents.
+const SPEAKERS_MAX: usize = 64;
 /// Messages whose number of blocks is remembered: their blocks come one line each.
 const MESSAGES_MAX: usize = 16;
 
@@ -50,7 +52,8 @@ pub struct Turn {
     /// How many blocks of which message were told.
     messages: Vec<(String, u32)>,
     tools: Vec<OpenTool>,
-    operations: Operations,
+    /// Of the messages that may go on: one of the main conversation, one of each subagent.
+    operations: Vec<Operations>,
 }
 
 /// Why a turn failed.
@@ -76,6 +79,8 @@ pub struct ApiError {
 struct Streaming {
     message_id: String,
     blocks: Vec<OpenBlock>,
+    /// Its last line has come.
+    stopped: bool,
 }
 
 /// A block whose deltas were told and whose end was not.
@@ -96,6 +101,7 @@ struct OpenTool {
     tool_use_id: String,
     started_at: u64,
     tool: String,
+    message_id: String,
     /// Only of the tools that keep a list: the list is known when they end.
     input: Option<String>,
 }
@@ -104,6 +110,8 @@ struct OpenTool {
 #[derive(Debug, Default)]
 struct Operations {
     message_id: String,
+    /// The tool call of the subagent that speaks.
+    parent: Option<String>,
     /// Members of a JSON array.
     list: Vec<u8>,
     response: String,
@@ -167,7 +175,8 @@ impl Turn {
         {
             return;
         }
-        self.streaming = Some(Streaming { message_id: message_id.to_owned(), blocks: Vec::new() });
+        let (message_id, blocks) = (message_id.to_owned(), Vec::new());
+        self.streaming = Some(Streaming { message_id, blocks, stopped: false });
     }
 
     /// Text arrives.
@@ -188,6 +197,7 @@ impl Turn {
             slot => slot.insert(Streaming {
                 message_id: message_id.unwrap_or("message").to_owned(),
                 blocks: Vec::new(),
+                stopped: false,
             }),
         };
         let at = match streaming.blocks.iter().position(|open| open.block == block) {
@@ -217,10 +227,7 @@ impl Turn {
         message: &Message<'_>,
         now_ms: u64,
     ) -> usize {
-        if self.operations.message_id != message.id {
-            self.message_ended(publisher, feed);
-            self.operations.message_id = message.id.to_owned();
-        }
+        self.collect_operations(publisher, feed, message);
         let replaces = self.replaced_by(message);
         let mut left_out = 0;
         for (at, block) in message.blocks.iter().enumerate() {
@@ -315,9 +322,10 @@ impl Turn {
             self.last_text.clear();
             self.last_text.push_str(text);
         }
-        let room = RESPONSE_SIZE.saturating_sub(self.operations.response.chars().count());
-        self.operations.response.extend(text.chars().take(room));
-        let list = &mut self.operations.list;
+        let Some(operations) = self.operations_of(message.id) else { return };
+        let room = RESPONSE_SIZE.saturating_sub(operations.response.chars().count());
+        operations.response.extend(text.chars().take(room));
+        let list = &mut operations.list;
         operations::detect(text, |operation| push_operation(list, &operation, None));
     }
 
@@ -349,10 +357,13 @@ impl Turn {
             tool_use_id: id.to_owned(),
             started_at: now_ms,
             tool: tool.to_owned(),
+            message_id: message.id.to_owned(),
             input: keeps_list.then(|| input.get().to_owned()),
         });
-        if let Some(operation) = operations::for_tool(kind, tool, input) {
-            push_operation(&mut self.operations.list, &operation, Some(id));
+        if let Some(operation) = operations::for_tool(kind, tool, input)
+            && let Some(operations) = self.operations_of(message.id)
+        {
+            push_operation(&mut operations.list, &operation, Some(id));
         }
     }
 
@@ -382,10 +393,17 @@ impl Turn {
         structured: Option<&RawValue>,
         now_ms: u64,
     ) -> Option<EndedTool> {
-        self.message_ended(publisher, feed);
         let id = &*result.tool_use_id;
         let at = self.tools.iter().position(|open| open.tool_use_id == id)?;
         let open = self.tools.remove(at);
+        // A tool may end while its message still streams and calls another.
+        let goes_on = self
+            .streaming
+            .as_ref()
+            .is_some_and(|message| !message.stopped && message.message_id == open.message_id);
+        if !goes_on {
+            self.tell_operations(publisher, feed, |one| one.message_id == open.message_id);
+        }
         let outcome = match (result.denied, result.is_error) {
             (true, _) => Outcome::Denied,
             (false, true) if self.interrupted => Outcome::Aborted,
@@ -417,22 +435,62 @@ impl Turn {
         self.tools.iter().any(|open| open.tool_use_id == tool_use_id)
     }
 
-    /// A message is whole: what it sets out to do is told.
+    /// The message that streams is whole: what it sets out to do is told.
     pub fn message_ended(&mut self, publisher: &mut Publisher, feed: &mut Feed) {
-        let operations = std::mem::take(&mut self.operations);
-        if operations.list.is_empty() {
+        if let Some(streaming) = &mut self.streaming {
+            streaming.stopped = true;
+        }
+        self.tell_operations(publisher, feed, |one| one.parent.is_none());
+    }
+
+    /// Makes room for what a message sets out to do. The message before it, of the same speaker,
+    /// is whole.
+    fn collect_operations(
+        &mut self,
+        publisher: &mut Publisher,
+        feed: &mut Feed,
+        message: &Message<'_>,
+    ) {
+        if self.operations_of(message.id).is_some() {
             return;
         }
-        let list = String::from_utf8(operations.list).unwrap_or_default();
-        publisher.publish(feed, EventKind::OperationsDetected, |object: &mut Object<'_>| {
-            object.raw("operations", &format!("[{list}]"));
-            object.display("response", format_args!("{}...", operations.response));
-        });
+        let parent = message.parent;
+        self.tell_operations(publisher, feed, |one| one.parent.as_deref() == parent);
+        if self.operations.len() == SPEAKERS_MAX {
+            let oldest = self.operations[0].message_id.clone();
+            self.tell_operations(publisher, feed, |one| one.message_id == oldest);
+        }
+        let (message_id, parent) = (message.id.to_owned(), parent.map(str::to_owned));
+        self.operations.push(Operations { message_id, parent, ..Operations::default() });
+    }
+
+    fn operations_of(&mut self, message_id: &str) -> Option<&mut Operations> {
+        self.operations.iter_mut().find(|one| one.message_id == message_id)
+    }
+
+    /// Tells what these messages set out to do, and forgets it.
+    fn tell_operations(
+        &mut self,
+        publisher: &mut Publisher,
+        feed: &mut Feed,
+        which: impl Fn(&Operations) -> bool,
+    ) {
+        while let Some(at) = self.operations.iter().position(&which) {
+            let operations = self.operations.remove(at);
+            if operations.list.is_empty() {
+                continue;
+            }
+            let list = String::from_utf8(operations.list).unwrap_or_default();
+            publisher.publish(feed, EventKind::OperationsDetected, |object: &mut Object<'_>| {
+                object.raw("operations", &format!("[{list}]"));
+                object.display("response", format_args!("{}...", operations.response));
+            });
+        }
     }
 
     /// Ends whatever is still open. `known` says whether the agent lived to tell.
     pub fn close(&mut self, publisher: &mut Publisher, feed: &mut Feed, now_ms: u64) {
-        self.message_ended(publisher, feed);
+        self.tell_operations(publisher, feed, |_| true);
         if let Some(streaming) = self.streaming.take() {
             for open in streaming.blocks {
                 publisher.flush(feed);

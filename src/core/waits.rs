@@ -57,6 +57,8 @@ pub struct Cursor {
     pub filter: Filter,
     /// Of which sessions, if not all.
     pub owners: Option<Box<[u32]>>,
+    /// Ids that were asked for and that no session has.
+    pub unknown: Vec<String>,
 }
 
 impl Cursor {

@@ -58,6 +58,7 @@ export async function api(method, path, body = undefined) {
   }
   const answer = await response.json().catch(() => null);
   if (!response.ok) {
+    if (answer?.code === 'token_needed') location.assign(`${BASE}/login`);
     const error = new Error(answer?.error ?? `The server answered ${response.status}.`);
     throw Object.assign(error, { status: response.status, code: answer?.code, answer });
   }

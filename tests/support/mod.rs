@@ -9,11 +9,13 @@
 pub mod claude;
 pub mod http;
 pub mod reader;
+pub mod screen;
 pub mod server;
 
 pub use claude::Api;
 pub use http::{Connection, Response, request};
 pub use reader::{Event, Next, Reader};
+pub use screen::Screen;
 pub use server::{Options, Server};
 
 use std::path::{Path, PathBuf};

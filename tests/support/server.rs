@@ -206,6 +206,36 @@ impl Server {
         http::request(self.address, "POST", path, &[], body.to_string().as_bytes())
     }
 
+    /// A request with JSON and more headers.
+    #[track_caller]
+    pub fn json(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Response {
+        http::request(self.address, method, path, headers, body.to_string().as_bytes())
+    }
+
+    /// A GET that must be answered with 200 and JSON.
+    #[track_caller]
+    pub fn told(&self, path: &str) -> Value {
+        let json = self.get(path).expect(200).json();
+        assert_eq!(json["success"], true, "{path}: {json}");
+        json
+    }
+
+    /// A new session as the body asks; returns its description.
+    #[track_caller]
+    pub fn create_as(&self, more: Value) -> Value {
+        let mut body = json!({"workingDir": self.root()});
+        for (name, value) in more.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        self.post("/api/sessions", body).expect(201).json()["session"].clone()
+    }
+
     /// A new session in the root; returns its id.
     #[track_caller]
     pub fn create(&self) -> String {

@@ -141,12 +141,12 @@ impl Server {
             asked.replay = Replay::None;
         }
         let wait_s = request.number("wait", 0..=WAIT_S_MAX)?.unwrap_or(POLL_WAIT_S);
-        let (owners, _) = match session {
+        let (owners, unknown) = match session {
             None => self.owners(request)?,
             Some(_) => (None, Vec::new()),
         };
         let (resume, after) = self.join_after(&asked);
-        let cursor = Cursor { session, after, resume, filter: asked.filter, owners };
+        let cursor = Cursor { session, after, resume, filter: asked.filter, owners, unknown };
         let draining = self.is_draining();
         if wait_s == 0 || resume == "gap" || draining || !self.page_after(&cursor).is_empty() {
             self.say_page(&cursor);
@@ -183,6 +183,11 @@ impl Server {
             let next = last.unwrap_or_else(|| server.publisher.visible().max(cursor.after));
             object.display("next", server.publisher.id(next));
             object.string("resume", cursor.resume);
+            if cursor.session.is_none() {
+                object.array("unknown", |array| {
+                    cursor.unknown.iter().for_each(|id| array.string(id));
+                });
+            }
         });
     }
 
@@ -210,8 +215,9 @@ impl Server {
                     Problem::bad("invalid_value", "\"before\" must be the id of an event")
                 })?,
         };
-        let (session, filter, owners) = (Some(key), asked.filter, None);
-        let cursor = Cursor { session, after: 0, resume: "ok", filter, owners };
+        let (session, filter) = (Some(key), asked.filter);
+        let (owners, unknown) = (None, Vec::new());
+        let cursor = Cursor { session, after: 0, resume: "ok", filter, owners, unknown };
         let (marks, more) = self.page_before(&cursor, before, limit);
         self.say(|server, object| {
             let mut paged = waits::Paged::default();

@@ -48,10 +48,12 @@ impl Server {
 
     /// Whether it is known who asks for a change, and that it is no agent.
     ///
-    /// Only a process of this machine can be an agent's, and only while there are agents.
+    /// Only a process of this machine can be an agent's, and only once there has been one: what
+    /// it left behind may outlive it.
     pub(super) fn asker_may(&mut self, request: &Request<'_>) -> Result<bool, Problem> {
         let local = matches!(request.peer, Peer::Local { .. });
-        if !local || self.agents.is_empty() || self.config.access.allow_agent_access {
+        let none = self.counters.agents_started == 0;
+        if !local || none || self.config.access.allow_agent_access {
             return Ok(true);
         }
         let asker = match request.asker {

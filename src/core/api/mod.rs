@@ -42,6 +42,9 @@ const GET: &[Method] = &[Method::Get, Method::Head];
 const POST: &[Method] = &[Method::Post];
 /// The permission modes that a session may be given.
 const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
+/// The states that a list of sessions can be limited to.
+const STATUSES: [&str; 8] =
+    ["idle", "starting", "running", "waiting", "stopping", "suspended", "failed", "archived"];
 /// The longest name, model or client id.
 const NAME_SIZE_MAX: usize = 200;
 /// The longest prompt id.
@@ -213,6 +216,8 @@ struct Request<'a> {
     peer: Peer,
     /// Who asks, by name.
     by: Cow<'static, str>,
+    /// How far they may go.
+    scope: Scope,
     /// What the kernel says about that, if it was asked.
     asker: Asking,
 }
@@ -437,6 +442,7 @@ impl Server {
                     target,
                     peer,
                     by: Cow::Borrowed(access::LOCAL),
+                    scope: Scope::Full,
                     asker: exchange.asker,
                 };
                 self.handle(&mut request)
@@ -707,6 +713,7 @@ impl Server {
         if let Some(scope) = scope {
             let caller = access.caller(head, input, &request.target)?;
             Access::reach(caller, scope)?;
+            request.scope = caller.scope;
             if caller.by != access::LOCAL {
                 request.by = Cow::Owned(caller.by.to_owned());
             }
@@ -799,7 +806,7 @@ impl Server {
             (Route::AllEvents, _) => self.all_events(request),
             (Route::Metrics, _) => self.metrics(),
             (Route::Stats, _) => self.stats(),
-            (Route::Capabilities, _) => self.capabilities(),
+            (Route::Capabilities, _) => self.capabilities(request),
             (Route::Agents, _) => self.agents_list(),
             (Route::Health, _) => self.health(),
             (Route::Ready, _) => self.ready(),

@@ -166,7 +166,7 @@ impl Server {
         // Held text belongs before the prompt, so the cursor stands behind it.
         self.publisher.flush(&mut session.feed);
         let cursor = self.publisher.seq().max(cursor);
-        let position = session.prompts.queue.len() as u32;
+        let position = if interrupts { 0 } else { session.prompts.queue.len() as u32 };
         let shown = prompt.command.floor_char_boundary(NAME_SIZE_MAX);
         session.last_prompt = Some(prompt.command[..shown].to_owned());
         session.prompts.remember(&prompt.id, &prompt.command, cursor, position);

@@ -64,13 +64,15 @@ impl Server {
         ok()
     }
 
-    pub(super) fn capabilities(&mut self) -> Outcome {
+    pub(super) fn capabilities(&mut self, request: &Request<'_>) -> Outcome {
         self.say(|server, object| {
             let limits = &server.limits;
             object.bool("success", true);
             object.string("name", "sidestream");
             object.string("version", server.config.version);
-            object.array("transports", |array| array.string("sse"));
+            object.array("transports", |array| {
+                ["sse", "poll"].iter().for_each(|transport| array.string(transport));
+            });
             object.array("dialects", |array| {
                 ["claude", "lines", "demo"].iter().for_each(|dialect| array.string(dialect));
             });
@@ -81,6 +83,11 @@ impl Server {
                 }
             });
             object.string("durability", "memory");
+            object.object("access", |object| {
+                object.bool("tokens", !server.config.access.tokens.is_empty());
+                object.string("name", &request.by);
+                object.string("scope", request.scope.as_str());
+            });
             object.object("limits", |object| {
                 object.number("bodyBytes", limits.body_size_max as u64);
                 object.number("headBytes", limits.head_size_max as u64);

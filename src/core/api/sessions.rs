@@ -382,6 +382,11 @@ impl Server {
     pub(super) fn list_sessions(&mut self, request: &Request<'_>) -> Outcome {
         let limit = request.number("limit", 1..=1000)?.unwrap_or(100) as usize;
         let status = request.parameter("status")?;
+        if let Some(status) = status.as_deref().filter(|status| !STATUSES.contains(status)) {
+            let sentence =
+                format!("\"status\" must be one of {}, not \"{status}\"", STATUSES.join(", "));
+            return Err(Problem::bad("invalid_value", sentence));
+        }
         let query = request.parameter("q")?.map(|text| text.to_lowercase());
         let before = request.parameter("before")?;
         let mut rows: Vec<(u64, u32, Key)> = self

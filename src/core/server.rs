@@ -197,6 +197,8 @@ pub struct Server {
     pub(super) facts: Vec<AgentFacts>,
     pub(super) wheel: Wheel,
     fired: Vec<u32>,
+    /// Sessions with news, while they are told of it. Kept for its memory.
+    shown: Vec<Key>,
     pub(super) effects: VecDeque<Effect>,
     #[expect(clippy::vec_box, reason = "a box is handed to a connection as it is")]
     exchanges: Vec<Box<Exchange>>,
@@ -258,6 +260,7 @@ impl Server {
             facts: vec![AgentFacts::default(); config.agents.len()],
             wheel: Wheel::new(indices),
             fired: Vec::with_capacity(DEADLINES_PER_TURN),
+            shown: Vec::new(),
             effects: VecDeque::new(),
             exchanges: Vec::with_capacity(POOL_MAX),
             owns: Vec::with_capacity(POOL_MAX),
@@ -728,9 +731,10 @@ impl Server {
     pub fn commit(&mut self) {
         if self.publisher.has_hidden() {
             let visible = self.publisher.seq();
-            let dirty: Vec<Key> = self.publisher.show().collect();
-            for key in &dirty {
-                if let Some(session) = self.sessions.get_mut(*key) {
+            let mut shown = std::mem::take(&mut self.shown);
+            shown.extend(self.publisher.show());
+            for key in shown.drain(..) {
+                if let Some(session) = self.sessions.get_mut(key) {
                     session.feed.log.show(visible);
                     Self::wake(
                         &mut session.feed.log,
@@ -741,6 +745,7 @@ impl Server {
                     );
                 }
             }
+            self.shown = shown;
             let all = &mut self.publisher.all;
             Self::wake(all, &mut self.connections, &mut self.links, &mut self.pending, self.now_ms);
         }

@@ -283,7 +283,8 @@ impl Agent {
             Life::Stopping(_) => self.rung_due,
             Life::Exited => match self.sweep {
                 Sweep::Due(at) => at,
-                _ if self.stdout_ended && self.stderr_ended => u64::MAX,
+                // Once its end is told, only the sweep is waited for, and that comes by itself.
+                _ if self.end_told || self.stdout_ended && self.stderr_ended => u64::MAX,
                 _ => self.exited_at + EXIT_GRACE_MS,
             },
         };

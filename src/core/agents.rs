@@ -325,7 +325,7 @@ impl Server {
         }
     }
 
-    fn background_of(&self, session: &Session) -> u32 {
+    pub(super) fn background_of(&self, session: &Session) -> u32 {
         session.process.and_then(|agent| self.agents.get(agent)).map_or(0, |agent| agent.background)
     }
 
@@ -459,6 +459,7 @@ impl Server {
             session.process_state = Process::Leaving;
         }
         self.start_failed(key, failure, None);
+        self.serve_start_queue();
     }
 
     /// An agent could not be started: its prompt fails, and the session says why.
@@ -683,6 +684,7 @@ impl Server {
                 session.process_state = Process::Leaving;
             }
             self.start_failed(key, &failure, Some((&tail, None)));
+            self.serve_start_queue(); // It is no longer one of those that are starting.
         } else {
             let effect = agent.climb(agent_key, now_ms, limits);
             self.effects.extend(effect);
@@ -881,6 +883,7 @@ impl Server {
         };
         self.effects.extend(effect);
         self.arm_agent(agent_key);
+        self.serve_start_queue(); // It may have been one of those that are starting.
         true
     }
 

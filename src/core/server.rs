@@ -10,7 +10,7 @@ use crate::base::list::{Links, List};
 use crate::base::ring::Found;
 use crate::base::wheel::Wheel;
 use crate::core::access::Access;
-use crate::core::agent::Agent;
+use crate::core::agent::{Agent, Life};
 use crate::core::connection::{
     Asking, Connection, Exchange, Output, Own, Peer, Phase, Place, Stage, Step,
 };
@@ -197,6 +197,8 @@ pub struct Server {
     pub(super) facts: Vec<AgentFacts>,
     pub(super) wheel: Wheel,
     fired: Vec<u32>,
+    /// Sessions with news, while they are told of it. Kept for its memory.
+    shown: Vec<Key>,
     pub(super) effects: VecDeque<Effect>,
     #[expect(clippy::vec_box, reason = "a box is handed to a connection as it is")]
     exchanges: Vec<Box<Exchange>>,
@@ -258,6 +260,7 @@ impl Server {
             facts: vec![AgentFacts::default(); config.agents.len()],
             wheel: Wheel::new(indices),
             fired: Vec::with_capacity(DEADLINES_PER_TURN),
+            shown: Vec::new(),
             effects: VecDeque::new(),
             exchanges: Vec::with_capacity(POOL_MAX),
             owns: Vec::with_capacity(POOL_MAX),
@@ -728,9 +731,10 @@ impl Server {
     pub fn commit(&mut self) {
         if self.publisher.has_hidden() {
             let visible = self.publisher.seq();
-            let dirty: Vec<Key> = self.publisher.show().collect();
-            for key in &dirty {
-                if let Some(session) = self.sessions.get_mut(*key) {
+            let mut shown = std::mem::take(&mut self.shown);
+            shown.extend(self.publisher.show());
+            for key in shown.drain(..) {
+                if let Some(session) = self.sessions.get_mut(key) {
                     session.feed.log.show(visible);
                     Self::wake(
                         &mut session.feed.log,
@@ -741,6 +745,7 @@ impl Server {
                     );
                 }
             }
+            self.shown = shown;
             let all = &mut self.publisher.all;
             Self::wake(all, &mut self.connections, &mut self.links, &mut self.pending, self.now_ms);
         }
@@ -1150,6 +1155,7 @@ impl Server {
                 assert_eq!(self.agents.get(agent).map(|agent| agent.session), Some(key));
             }
         }
+        self.check_start_queue();
         let counters = &self.counters;
         assert_eq!(counters.streams_opened - counters.streams_closed, streams);
         let connections = counters.connections_accepted - counters.connections_closed;
@@ -1159,5 +1165,27 @@ impl Server {
             .map(|session| session.prompts.size())
             .sum();
         assert_eq!(queued, self.queue_size, "bytes of waiting prompts");
+    }
+
+    /// Nobody waits for a process while one is to be had, or could be spared.
+    fn check_start_queue(&self) {
+        let waiting = self.start_queue.iter().filter_map(|key| self.sessions.get(*key));
+        if self.is_draining() || !waiting.into_iter().any(|s| !s.deleting && s.closed_at.is_none())
+        {
+            return;
+        }
+        let agents = (0..self.agents.capacity())
+            .filter_map(|index| self.agents.get(self.agents.key_at(index)?));
+        let (mut starting, mut leaving) = (0, 0);
+        for agent in agents {
+            starting += u32::from(matches!(agent.life, Life::Spawning | Life::Starting));
+            leaving += u32::from(agent.is_leaving());
+        }
+        let full = self.agents.len() >= self.agents.capacity() as usize;
+        assert!(full || starting >= self.limits.agents_starting_max, "a process is to be had");
+        let spare = (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .any(|session| session.is_dispensable() && self.background_of(session) == 0);
+        assert!(!(full && spare && leaving == 0), "an idle agent keeps a session waiting");
     }
 }

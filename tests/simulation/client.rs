@@ -59,6 +59,8 @@ pub struct Stream {
     /// Another place where the stream may begin, as long as nothing was delivered.
     pub other: Option<u64>,
     pub count: u64,
+    /// Where it begins is known with its first event.
+    pub is_loose: bool,
     /// Sessions that it asked for and that it was told are none.
     pub unknown: Vec<usize>,
     /// The server said that this is the end.
@@ -88,14 +90,14 @@ impl Follower {
 }
 
 /// Why the server closed a connection, as far as the kernel can see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cut {
     /// Its deadline for writing had passed.
-    Stalled,
-    /// In the middle of a flush; what its log had forgotten by then.
-    Flush(u64),
-    /// At another time.
-    Other,
+    pub stalled: bool,
+    /// When it was its turn to be written to.
+    pub in_flush: bool,
+    /// What its log had forgotten by then.
+    pub evicted: u64,
 }
 
 /// One connection: both ends and the kernel between them.

@@ -25,7 +25,7 @@ const STEPS: u64 = 500;
 /// Turns after which a healed world must have come to rest.
 const REST_STEPS_MAX: u64 = 20_000;
 /// Turns in a row in which the server woke up and nothing came of it.
-const IDLE_WAKES_MAX: u64 = 2_000;
+const IDLE_WAKES_MAX: u64 = 300;
 
 /// Lives one world from its beginning to its end.
 fn run(seed: u64) -> (u64, Tally) {
@@ -72,7 +72,7 @@ fn stop(world: &mut World, gently: bool) {
     world.model.tally.add("drain-with-queue", queued as u64);
     world.server.stop();
     world.healed = true;
-    let twice = !gently && world.random.chance(200);
+    let twice = !gently && world.random.chance(300);
     let deadline = world.step + REST_STEPS_MAX;
     let mut idle_wakes = 0;
     let end = loop {
@@ -86,7 +86,7 @@ fn stop(world: &mut World, gently: bool) {
         if let Some(end) = world.server.finished() {
             break end;
         }
-        idle_wakes = if world.inputs > 0 { 0 } else { idle_wakes + 1 };
+        idle_wakes = if world.inputs > 0 { 0 } else { idle_wakes + u64::from(world.woken) };
         assert!(idle_wakes < IDLE_WAKES_MAX, "{}: it wakes for nothing", world.context());
     };
     if world.cut {

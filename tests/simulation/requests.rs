@@ -53,6 +53,11 @@ impl Draft {
         Draft::post(format!("/api/session/{id}/interrupt"), &json!({}), What::Plain)
     }
 
+    pub fn delete(id: &str) -> Draft {
+        let target = format!("/api/session/{id}");
+        Draft { method: "DELETE", ..Draft::get(target, What::Delete) }
+    }
+
     fn post(target: String, body: &Value, what: What) -> Draft {
         let body = Some(body.to_string());
         Draft { method: "POST", target, fields: String::new(), body, what }

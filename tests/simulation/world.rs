@@ -67,6 +67,8 @@ pub struct World {
     pub cut: bool,
     /// Everything that left the server, as one number.
     pub hash: u64,
+    /// The server asked for this turn.
+    pub woken: bool,
     /// Inputs told to the server in this turn, deadlines not among them.
     pub inputs: u64,
 }
@@ -120,6 +122,7 @@ impl World {
             healed: false,
             cut: false,
             hash: 0xcbf2_9ce4_8422_2325,
+            woken: false,
             inputs: 0,
             random,
         }
@@ -160,6 +163,8 @@ impl World {
         self.inputs = 0;
         self.model.context = self.context();
         self.pass_time();
+        let due = self.server.next_due().is_some_and(|due| due <= self.now_ms);
+        self.woken = due || self.server.has_work();
         self.server.set_time(self.now_ms, self.wall_ms);
         self.move_clients();
         while !self.server.expire() {
@@ -261,14 +266,14 @@ impl World {
                     self.stale.push(key);
                 }
                 Effect::Disk(request) => {
-                    let late = self.random.chance(self.faults.disk_late) && !self.healed;
+                    let late = self.random.chance(self.faults.disk_late);
                     let due = self.now_ms + if late { self.random.between(100, 8_000) } else { 0 };
                     if late {
                         self.hit("disk-late");
                     }
                     self.disk.push_back((due, request));
                 }
-                Effect::Close(key) => self.closed(key, Cut::Other),
+                Effect::Close(key) => self.closed(key, false),
                 Effect::EndOutput(key) => {
                     if let Some(id) = self.by_key.get(&key.to_bits()).copied() {
                         let connection = self.connections.get_mut(&id).expect("it is open");
@@ -295,16 +300,19 @@ impl World {
     // Sockets.
 
     /// The server's end of a connection is closed.
-    fn closed(&mut self, key: Key, cut: Cut) {
+    fn closed(&mut self, key: Key, in_flush: bool) {
         let Some(id) = self.by_key.remove(&key.to_bits()) else {
             return; // Closed by a flush, which knows why.
         };
         self.stale.push(key);
         let connection = self.connections.get_mut(&id).expect("it is open");
         let due = connection.progress_at + self.limits.write_stall_ms;
+        let session = connection.ask().map(|ask| ask.follower);
+        let session = session.and_then(|at| self.followers[at].session);
+        let evicted = self.model.list(session).evicted();
         let stalled = connection.blocked && self.now_ms >= due;
         connection.key = None;
-        connection.cut = Some(if stalled { Cut::Stalled } else { cut });
+        connection.cut = Some(Cut { stalled, in_flush, evicted });
         connection.output_ended = true;
     }
 
@@ -325,7 +333,7 @@ impl World {
         for id in waiting {
             if !self.listening {
                 let connection = self.connections.get_mut(&id).expect("it waits");
-                (connection.cut, connection.output_ended) = (Some(Cut::Other), true);
+                (connection.cut, connection.output_ended) = (Some(Cut::default()), true);
                 continue;
             }
             let peer = Peer::Local { uid: 1000 };
@@ -340,7 +348,7 @@ impl World {
                     self.queue(key);
                 }
                 None => {
-                    (connection.cut, connection.output_ended) = (Some(Cut::Other), true);
+                    (connection.cut, connection.output_ended) = (Some(Cut::default()), true);
                     self.hit("slots-full");
                 }
             }
@@ -428,10 +436,7 @@ impl World {
             let parts: Vec<u8> = match self.server.output(key) {
                 Output::Nothing => return,
                 Output::Close => {
-                    let session = connection.ask().map(|ask| ask.follower);
-                    let session = session.and_then(|at| self.followers[at].session);
-                    let evicted = self.model.list(session).evicted();
-                    self.closed(key, Cut::Flush(evicted));
+                    self.closed(key, true);
                     self.inputs += 1;
                     return self.server.connection_lost(key);
                 }
@@ -818,7 +823,7 @@ fn draw_limits(random: &mut Random) -> Limits {
         agents_starting_max: random.between(1, 2) as u32,
         queue_max: random.between(1, 4) as usize,
         queue_size_max: 64 * KIB,
-        approvals_max: random.between(1, 3) as usize,
+        approvals_max: random.between(1, 2) as usize,
         line_size_max: random.between(64, 400) as usize * KIB,
         large_size_max: random.between(64, 512) as usize * KIB,
         heartbeat_ms: random.between(5_000, 15_000),

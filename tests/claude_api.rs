@@ -561,19 +561,15 @@ fn a_directory_that_allows_itself_tools_gets_none_without_a_human() {
         let mut reader = server.stream(&session);
         reader.joined();
         let prompt = server.prompt(&session, "run tool: touch unasked ;; say: done");
-        // Whether trust is asked for or the tool: a human is asked before anything runs.
-        loop {
-            let next = reader.until(name, |event| {
-                let ends = event.name.starts_with("prompt-")
-                    && event.name != "prompt-queued"
-                    && event.name != "prompt-started";
-                event.name == "approval-required" || ends && event.text("promptId") == prompt
-            });
-            if next.name != "approval-required" {
-                break;
-            }
-            server.decide(&session, &next, "deny", json!({})).expect(200);
-        }
+        let asked = reader.until_name("approval-required");
+        assert_eq!(asked.text("kind"), "trust", "{name}: {}", asked.data);
+        assert!(asked.data["input"].to_string().contains("permissions"), "{}", asked.data);
+        server.decide(&session, &asked, "deny", json!({})).expect(200);
+        // Without the directory's word the tool asks.
+        let asked = reader.until_name("approval-required");
+        assert_eq!(asked.text("kind"), "tool", "{name}: {}", asked.data);
+        server.decide(&session, &asked, "deny", json!({})).expect(200);
+        reader.turn_end(&prompt);
         assert!(!Path::new(&format!("{directory}/unasked")).exists(), "{name}: {}", reader.story());
     }
 }

@@ -110,6 +110,17 @@ impl World {
         Path::new(&self.file(name)).exists()
     }
 
+    /// Kills the CLI while it is idle, and waits until that is known.
+    #[track_caller]
+    fn kill_cli(&mut self) {
+        let cli = self.server.agents()[0].0;
+        support::signal(cli, "KILL");
+        self.reader.until("its end", |event| {
+            event.name == "session-status"
+                && ["failed", "suspended"].contains(&event.text("status"))
+        });
+    }
+
     /// The bodies of the requests that the model has had, oldest first.
     fn requests(&self) -> Vec<Value> {
         let log = self.api.log();
@@ -201,7 +212,12 @@ fn a_plan_is_refused_with_words_and_then_approved() {
     let prompt = world.prompt("plan: burn it all down ;; say: back to the board");
     let asked = world.required();
     assert_eq!(asked.text("kind"), "plan", "{}", asked.data);
-    assert!(asked.data["input"].to_string().contains("burn it all down"), "{}", asked.data);
+    // The plan itself stands in the tool call; the CLI asks about an empty input.
+    let call = |event: &&Event| {
+        event.name == "tool-started" && event.data["toolUseId"] == asked.data["toolUseId"]
+    };
+    let call = world.reader.seen.iter().find(call).expect("its tool call");
+    assert!(call.data["input"].to_string().contains("burn it all down"), "{}", call.data);
     world.decide(&asked, "deny", json!({"message": "keep the house"}));
     assert!(world.reader.answer(&prompt).contains("back to the board"));
     assert!(world.api.log().contains("keep the house"));
@@ -251,9 +267,7 @@ fn the_model_is_switched_while_idle_and_before_the_next_start() {
     world.ask("say: two");
     assert_eq!(world.request_for("say: two")["model"], "claude-model-two");
     // Kept for the agent that comes after this one.
-    let cli = world.server.agents()[0].0;
-    support::signal(cli, "KILL");
-    eventually("gone", || !support::is_alive(cli));
+    world.kill_cli();
     world.ask("say: three");
     assert_eq!(world.request_for("say: three")["model"], "claude-model-two");
     assert_eq!(world.server.told(&world.path("/context"))["model"], "claude-model-two");
@@ -317,7 +331,8 @@ fn an_image_reaches_the_model() {
         "images": [{"mediaType": "image/png", "data": PIXEL}],
     });
     let answer = world.server.post(&world.path("/prompt"), body).expect(202).json();
-    assert!(world.reader.answer(answer["promptId"].as_str().unwrap()).contains("I see"));
+    let said = world.reader.answer(answer["promptId"].as_str().unwrap());
+    assert!(said.contains("I see"), "{said}: {}", world.request_for("say: I see"));
     let request = world.request_for("say: I see").to_string();
     assert!(request.contains("\"image\"") && request.contains("image/png"), "{request}");
     let queued = world.reader.seen.iter().find(|event| event.name == "prompt-queued").unwrap();
@@ -340,9 +355,7 @@ fn a_cleared_conversation_is_another_one_in_the_same_session() {
     assert!(!request.contains("before the clearing"), "{request}");
     assert_eq!(world.told()["status"], "idle");
     // The new one is what a new process resumes.
-    let cli = world.server.agents()[0].0;
-    support::signal(cli, "KILL");
-    eventually("gone", || !support::is_alive(cli));
+    world.kill_cli();
     world.ask("say: in another process");
     let request = world.request_for("say: in another process").to_string();
     assert!(request.contains("after the clearing") && !request.contains("before the clearing"));
@@ -533,12 +546,13 @@ fn a_trusted_directory_runs_its_hooks_and_is_asked_about_again_when_they_change(
 }
 
 #[test]
-fn a_directory_that_allows_itself_tools_is_asked_about_too() {
+fn a_directory_that_allows_itself_tools_gets_none_without_a_human() {
     let world = World::new(json!({}));
     let server = &world.server;
     for (name, settings) in [
-        ("rules", json!({"permissions": {"allow": ["Bash(touch:*)"]}})),
-        ("mode", json!({"permissions": {"defaultMode": "acceptEdits"}})),
+        ("rules", json!({"permissions": {"allow": ["Bash(touch:*)", "Bash"]}})),
+        ("edits", json!({"permissions": {"defaultMode": "acceptEdits"}})),
+        ("bypass", json!({"permissions": {"defaultMode": "bypassPermissions"}})),
     ] {
         let directory = server.scratch.directory(&format!("root/{name}"));
         server.scratch.directory(&format!("root/{name}/.claude"));
@@ -547,17 +561,15 @@ fn a_directory_that_allows_itself_tools_is_asked_about_too() {
         let mut reader = server.stream(&session);
         reader.joined();
         let prompt = server.prompt(&session, "run tool: touch unasked ;; say: done");
-        let asked = reader.until(name, |event| {
-            event.name == "approval-required"
-                || event.text("promptId") == prompt && event.name == "prompt-completed"
-        });
+        let asked = reader.until_name("approval-required");
         assert_eq!(asked.text("kind"), "trust", "{name}: {}", asked.data);
+        assert!(asked.data["input"].to_string().contains("permissions"), "{}", asked.data);
         server.decide(&session, &asked, "deny", json!({})).expect(200);
         // Without the directory's word the tool asks.
         let asked = reader.until_name("approval-required");
-        assert_eq!(asked.text("kind"), "tool", "{}", asked.data);
+        assert_eq!(asked.text("kind"), "tool", "{name}: {}", asked.data);
         server.decide(&session, &asked, "deny", json!({})).expect(200);
         reader.turn_end(&prompt);
-        assert!(!Path::new(&format!("{directory}/unasked")).exists());
+        assert!(!Path::new(&format!("{directory}/unasked")).exists(), "{name}: {}", reader.story());
     }
 }

@@ -15,7 +15,7 @@ use crate::core::prompts::{Prompt, Prompts};
 use crate::core::publisher::Feed;
 use crate::core::server::{AgentConfig, Dialect, Server};
 use crate::core::session::{Conversation, Process, Session, Status, Subagent, TodoItem, Trust};
-use crate::core::turn::{Failure, OpenTurn, Turn};
+use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::path::PathBuf;
@@ -92,6 +92,8 @@ pub struct Snapshot {
     pub approvals: Vec<(String, Option<String>)>,
     /// Subagents that have not ended: their ids, and the tool calls that started them.
     pub subagents: Vec<(String, Option<String>)>,
+    /// Tool calls of subagents that outlived their turn.
+    pub tools: Vec<String>,
     /// The agent's list of things to do: id, text, status.
     pub todos: Vec<(String, String, String)>,
 }
@@ -216,6 +218,7 @@ impl Snapshot {
                 }
             }
             "tool-completed" => {
+                self.tools.retain(|id| Some(id) != data.tool_use_id.as_ref());
                 if let Some(turn) = &mut self.turn {
                     turn.open.tools.retain(|id| Some(id) != data.tool_use_id.as_ref());
                 }
@@ -289,7 +292,8 @@ impl Snapshot {
 
     fn ended(&mut self, data: Data<'_>) {
         if data.turn_id.is_some() {
-            self.turn = None;
+            // Those of a background subagent go on; all others have ended by now.
+            self.tools.extend(self.turn.take().into_iter().flat_map(|turn| turn.open.tools));
         } else {
             self.queue.retain(|prompt| Some(&prompt.id) != data.prompt_id.as_ref());
         }
@@ -437,6 +441,11 @@ impl Server {
             granted: snapshot.granted,
             self_access_told_at: None,
         };
+        let mut session = session;
+        if let Some(subagent) = session.subagents.first_mut() {
+            let tools = snapshot.tools.into_iter();
+            subagent.tools = tools.map(|id| OpenTool::restored(id, now_ms)).collect();
+        }
         let key = self.sessions.insert(session).expect("the caller saw to the room");
         if let Some(session) = self.sessions.get_mut(key) {
             (session.key, session.feed.key) = (key, key);
@@ -537,6 +546,11 @@ impl Server {
             subagents: subagents
                 .map(|one| (one.agent_id.clone(), one.tool_use_id.clone()))
                 .collect(),
+            tools: session
+                .subagents
+                .iter()
+                .flat_map(|one| one.tools.iter().map(|tool| tool.id().to_owned()))
+                .collect(),
             todos: todos
                 .map(|todo| (todo.id.clone(), todo.text.clone(), todo.status.clone()))
                 .collect(),
@@ -563,7 +577,7 @@ fn approval((id, tool_use_id): (String, Option<String>)) -> Approval {
 }
 
 fn subagent((agent_id, tool_use_id): (String, Option<String>)) -> Subagent {
-    Subagent { agent_id, tool_use_id, background: false }
+    Subagent { agent_id, tool_use_id, background: false, tools: Vec::new() }
 }
 
 fn todo((id, text, status): (String, String, String)) -> TodoItem {

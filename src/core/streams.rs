@@ -464,7 +464,12 @@ impl Server {
             if reader.position < log.ring.base() && reader.position < limit {
                 if !self.keeper.keeps() {
                     self.counters.readers_cut += 1;
-                    return None;
+                    if reader.own.is_none() {
+                        return None;
+                    }
+                    // Replies to earlier requests may be among its own bytes: they still go.
+                    reader.ending = true;
+                    continue;
                 }
                 let across = reader.across.as_ref();
                 let (whole, beyond) = across.map_or((0, 0), |one| (one.whole_seq, one.beyond));

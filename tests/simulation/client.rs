@@ -59,6 +59,8 @@ pub struct Stream {
     /// Another place where the stream may begin, as long as nothing was delivered.
     pub other: Option<u64>,
     pub count: u64,
+    /// Where it begins is known with its first event.
+    pub is_loose: bool,
     /// Sessions that it asked for and that it was told are none.
     pub unknown: Vec<usize>,
     /// The server said that this is the end.

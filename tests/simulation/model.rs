@@ -14,6 +14,8 @@ pub struct Event {
     pub session: usize,
     pub name: String,
     pub frame: String,
+    /// Text of a block that the compact view passes over once the block has ended.
+    pub is_delta: bool,
 }
 
 /// An event's place in a log: enough to say what a stream that begins there is owed.
@@ -112,6 +114,8 @@ pub struct Session {
     /// Blocks with text whose end was not told: message and number.
     blocks: Vec<(String, u64)>,
     turn: Option<String>,
+    /// The newest event that ended a block.
+    last_block: u64,
     pub closed: bool,
     /// Its agent was made to say things that no agent says, so only the frame is checked.
     pub odd: bool,
@@ -175,6 +179,11 @@ impl Model {
         (id.epoch.to_string() == self.epoch).then_some(id.seq)
     }
 
+    /// Whether a compact view may pass over an event.
+    pub fn is_superseded(&self, event: &Event) -> bool {
+        event.is_delta && event.seq < self.sessions[event.session].last_block
+    }
+
     /// The first event behind `seq` in a log that `wanted` takes.
     pub fn next_wanted(
         &self,
@@ -232,11 +241,16 @@ impl Model {
             };
             let event = self.events.len();
             let length = frame.len();
-            self.events.push(Event { seq, session, name: name.to_owned(), frame: frame.into() });
+            let is_delta = name == "session-output" && data["type"] != "stderr";
+            let (name_owned, frame) = (name.to_owned(), frame.to_owned());
+            self.events.push(Event { seq, session, name: name_owned, frame, is_delta });
             self.all.push(seq, event, length, self.batch);
             let known = &mut self.sessions[session];
             assert!(!known.closed, "{context}: {name} after session-closed");
             known.list.push(seq, event, length, self.batch);
+            if name == "message-block" {
+                known.last_block = seq;
+            }
             if data["large"].is_object() {
                 self.tally.hit("large-field");
             }
@@ -362,9 +376,6 @@ fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, co
         }
         "session-status" => {
             let status = text(data, "status");
-            if data["reason"] == "changed" {
-                return; // A change of name, mode or model: the status is told as it is.
-            }
             assert_eq!(text(data, "previous"), session.status, "{context}");
             if status == "suspended" {
                 tally.hit("suspended");

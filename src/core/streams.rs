@@ -464,9 +464,7 @@ impl Server {
             if reader.position < log.ring.base() && reader.position < limit {
                 if !self.keeper.keeps() {
                     self.counters.readers_cut += 1;
-                    if reader.own.is_none() {
-                        return None;
-                    }
+                    reader.own.as_ref()?;
                     // Replies to earlier requests may be among its own bytes: they still go.
                     reader.ending = true;
                     continue;

@@ -139,6 +139,8 @@ pub struct Model {
     pub sessions: Vec<Session>,
     pub all: List,
     by_id: BTreeMap<String, usize>,
+    /// The number of the first event: a cursor far before it was never issued.
+    pub first_seq: u64,
     pub visible: u64,
     pub epoch: String,
     position: u64,
@@ -156,6 +158,7 @@ impl Model {
             all: List { ring_size: all_ring_size, ..List::default() },
             by_id: BTreeMap::new(),
             visible: first_seq - 1,
+            first_seq,
             epoch,
             position: 0,
             batch: 0,

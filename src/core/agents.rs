@@ -572,6 +572,9 @@ impl Server {
             let effect = agent.stop(agent_key, self.now_ms, &self.limits);
             self.effects.extend(effect);
         }
+        if !self.start_queue.is_empty() {
+            self.serve_start_queue(); // It may have been one of those that are starting.
+        }
     }
 
     /// Publishes text of an agent that speaks no lines.
@@ -655,6 +658,9 @@ impl Server {
             session.process_state = Process::Leaving;
         }
         self.check_agent(agent_key);
+        if !self.start_queue.is_empty() {
+            self.serve_start_queue(); // It may have been one of those that are starting.
+        }
     }
 
     /// A sweep for what an agent left behind is done.
@@ -788,6 +794,7 @@ impl Server {
             if let Some(session) = self.sessions.get_mut(key) {
                 session.failed = true;
             }
+            self.update_status(key, None);
         }
     }
 

@@ -1059,6 +1059,7 @@ impl Server {
         self.drain = Drain::Draining(self.now_ms + self.limits.drain_timeout_ms);
         self.effects.push_back(Effect::CloseListeners);
         self.end_waits(|_| true);
+        self.withdraw_trust();
         self.stop_agents();
         for index in 0..self.connections.capacity() {
             let Some(key) = self.connections.key_at(index) else { continue };
@@ -1155,6 +1156,14 @@ impl Server {
                 assert_eq!(self.agents.get(agent).map(|agent| agent.session), Some(key));
             }
         }
+        let bodies: usize = (0..self.connections.capacity())
+            .filter_map(|index| self.connections.get(self.connections.key_at(index)?))
+            .map(|connection| match &connection.phase {
+                Phase::Http(exchange) => exchange.body.len(),
+                Phase::Stream(_) | Phase::Taken => 0,
+            })
+            .sum();
+        assert_eq!(bodies, self.bodies_size, "bytes of request bodies");
         self.check_start_queue();
         let counters = &self.counters;
         assert_eq!(counters.streams_opened - counters.streams_closed, streams);

@@ -327,7 +327,12 @@ impl Server {
             let limit = log.visible().min(reader.replay_end);
             if reader.position < log.ring.base() && reader.position < limit {
                 self.counters.readers_cut += 1;
-                return None;
+                if reader.own.is_none() {
+                    return None;
+                }
+                // Replies to earlier requests may be among its own bytes: they still go.
+                reader.ending = true;
+                continue;
             }
             if !reader.filter.is_all() || reader.owners.is_some() {
                 let (start, end) = log.ring.run(reader.position, limit, |mark| wants(reader, mark));

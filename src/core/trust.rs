@@ -40,6 +40,9 @@ impl Server {
 
     /// The disk thread has looked at a session's directory.
     pub(super) fn trust_looked_at(&mut self, key: Key, commands: Vec<String>, hash: String) {
+        if self.is_draining() {
+            return; // No agent will be started, so nobody is asked.
+        }
         let Some(session) = self.sessions.get_mut(key) else { return };
         if session.trust != Trust::Asked || session.closed_at.is_some() || session.deleting {
             return;
@@ -80,6 +83,16 @@ impl Server {
         });
         session.approvals.open.push(approval);
         self.update_status(key, Some("trust"));
+    }
+
+    /// The server goes away: nobody is asked any more whether a directory is trusted.
+    pub(super) fn withdraw_trust(&mut self) {
+        for index in 0..self.sessions.capacity() {
+            let Some(key) = self.sessions.key_at(index) else { continue };
+            self.withdraw_approvals(key, "server_stopping", |approval| {
+                approval.kind == ApprovalKind::Trust
+            });
+        }
     }
 
     /// A human has answered. The approval's request id is the hash of what was shown.

@@ -57,6 +57,7 @@ fn rest(world: &mut World) {
         let busy = world.model.sessions.iter().any(|session| {
             session.is_running() || session.queued().count() > 0 || !session.approvals.is_empty()
         });
+        let busy = busy || world.connections.values().any(|one| one.blocked);
         let news = std::mem::replace(&mut visible, world.model.visible) != world.model.visible;
         quiet = if busy || news { 0 } else { quiet + 1 };
     }

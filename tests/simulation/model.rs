@@ -376,9 +376,6 @@ fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, co
         }
         "session-status" => {
             let status = text(data, "status");
-            if data["reason"] == "changed" {
-                return; // A change of name, mode or model: the status is told as it is.
-            }
             assert_eq!(text(data, "previous"), session.status, "{context}");
             if status == "suspended" {
                 tally.hit("suspended");

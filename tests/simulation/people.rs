@@ -693,7 +693,10 @@ impl World {
             self.hit("cut-by-stall");
         } else if closed && next.is_none() {
             assert!(whole || !cut.in_flush, "{context}: cut in a frame");
-        } else if from < cut.evicted || !cut.in_flush && from < self.model.list(session).evicted() {
+        } else if from < cut.evicted
+            || stream.is_loose
+            || !cut.in_flush && from < self.model.list(session).evicted()
+        {
             // What was not visible yet may have taken its place.
             self.hit("cut-by-lap");
         } else {
@@ -754,7 +757,17 @@ impl World {
             let next = self.next_wanted(stream, stream.position);
             let next = next.filter(|_| stream.other.is_none() && !stream.is_loose);
             let context = self.context();
-            assert_eq!(next, None, "{context}: {} lacks events: {:?}", connection.id, stream.ask);
+            let follower = &self.followers[stream.ask.follower];
+            let how = format!(
+                "{:?} {:?} behind {}, blocked {}, {} in the kernel",
+                follower.owners,
+                follower.types,
+                stream.position,
+                connection.blocked,
+                connection.kernel.len()
+            );
+            let ask = &stream.ask;
+            assert_eq!(next, None, "{context}: {} lacks events: {ask:?} {how}", connection.id);
             assert!(!stream.replaying, "{context}: {} still replays", connection.id);
             assert!(connection.buffer.is_empty(), "{context}: {} in a frame", connection.id);
         }

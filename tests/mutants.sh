@@ -1,0 +1,113 @@
+#!/bin/bash
+# Planted bugs: one line each, in a scratch copy, and each must turn a test red. What survives is
+# told by name: it is a hole in the tests, or a line that nobody needs.
+#
+#   tests/mutants.sh            all of them
+#   tests/mutants.sh ring_      those whose names begin so
+#   MUTANTS_DIR=… MUTANTS_SEEDS=…   where to work, and how many seeds the simulation runs
+#
+# Not part of the test run: each mutant is a build.
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=${MUTANTS_DIR:-$(mktemp -d)}
+seeds=${MUTANTS_SEEDS:-150}
+only=${1:-}
+killed=0
+survivors=()
+
+mkdir -p "$work"
+cp -r "$root/Cargo.toml" "$root/Cargo.lock" "$root/rust-toolchain.toml" "$root/src" "$root/tests" "$work/"
+export CARGO_TARGET_DIR="$work/target" SIM_SEEDS="$seeds" RUST_BACKTRACE=0
+
+red() { # red TEST-ARGUMENTS…: whether these tests fail
+    ! (cd "$work" && timeout 900 cargo test --quiet "$@" >"$work/log" 2>&1)
+}
+
+mutant() { # mutant NAME FILE SED-EXPRESSION
+    local name=$1 file=$2 expression=$3 by
+    case $name in "$only"*) ;; *) return ;; esac
+    sed -i "$expression" "$work/$file"
+    if cmp -s "$root/$file" "$work/$file"; then
+        echo "DOES NOT APPLY  $name ($file)"
+        exit 1
+    fi
+    by=
+    for tests in "--test simulation" "--lib" "--test no_alloc"; do
+        # shellcheck disable=SC2086
+        if red $tests; then
+            by=$tests
+            break
+        fi
+    done
+    if grep -q '^error\(\[E[0-9]*\]\)\?: ' "$work/log" && ! grep -q 'test result: FAILED' "$work/log" \
+        && ! grep -q 'test failed' "$work/log"; then
+        echo "DOES NOT COMPILE  $name ($file)"
+        grep -m3 -A3 '^error' "$work/log"
+        exit 1
+    fi
+    cp "$root/$file" "$work/$file"
+    if [ -n "$by" ]; then
+        killed=$((killed + 1))
+        echo "killed    $name  ($by)"
+    else
+        survivors+=("$name")
+        echo "SURVIVED  $name"
+    fi
+}
+
+# The floor.
+mutant arena_generation src/base/arena.rs 's/(\*generation + 1) & GENERATION_MASK/*generation \& GENERATION_MASK/'
+mutant ring_lapped src/base/ring.rs 's/if position < self.base() {/if false \&\& position < self.base() {/'
+mutant ring_evicted src/base/ring.rs 's/self.evicted = forgotten.seq;/let _ = forgotten;/'
+mutant ring_resume_off_by_one src/base/ring.rs '/pub fn after/,/^    }/s/mark.seq <= seq/mark.seq < seq/'
+mutant ring_newest_cuts_a_frame src/base/ring.rs '/pub fn newest/,/^    }/s/map_or(end, |mark| mark.start)/map_or(end, |mark| mark.start + 1)/'
+mutant ring_run_forgets_the_frame_begun src/base/ring.rs 's/(next != position \&\& position < end).then_some(position)/None::<u64>/'
+mutant list_append_length src/base/list.rs 's/self.length += other.length;/self.length += 0 * other.length;/'
+mutant wheel_late src/base/wheel.rs 's/due_ms.div_ceil(STEP_MS).max(self.step + 1)/(due_ms.div_ceil(STEP_MS) + 100).max(self.step + 1)/'
+mutant wheel_early src/base/wheel.rs 's/due_ms.div_ceil(STEP_MS).max(self.step + 1)/(due_ms \/ STEP_MS).max(self.step + 1)/'
+mutant lines_skip_forgets_itself src/base/lines.rs 's/self.skipped = Some(self.skipped.unwrap_or(0) + dropped);/self.skipped = None.or(Some(dropped).filter(|_| false));/'
+mutant text_splits_characters src/base/text.rs 's/return if needs > length { length } else { 0 };/return if needs > length + 1 { length } else { 0 };/'
+mutant log_shows_hidden src/core/log.rs 's/self.visible = visible.max(self.visible);/self.visible = self.ring.head();/'
+
+# Connections.
+mutant exchange_page_lost src/core/connection.rs 's/self.page = &self.page\[count - own..\];/self.page = \&[];/'
+mutant exchange_page_overtaken src/core/connection.rs 's/if !self.page.is_empty() || full {/if full {/'
+mutant held_answers_go_at_once src/core/server.rs 's/            && seq > self.publisher.visible()/            \&\& seq > u64::MAX - 1/; /fn finish_answer/,/^    }/s/xx/xx/; /fn release_held/,/^    }/s/&& seq <= visible/\&\& seq <= visible + 1_000/'
+mutant readers_not_counted_out src/core/server.rs 's/log.readers -= 1;/log.readers -= 0;/'
+mutant stall_never src/core/server.rs 's/connection.blocked && now_ms >= connection.progress_at + self.limits.write_stall_ms;/connection.blocked \&\& now_ms >= connection.progress_at + self.limits.write_stall_ms + 1_000_000;/'
+mutant stall_at_once src/core/server.rs 's/connection.blocked && now_ms >= connection.progress_at + self.limits.write_stall_ms;/connection.blocked;/'
+mutant finished_too_early src/core/server.rs 's/self.agents.is_empty() && self.connections.is_empty()/self.agents.is_empty()/'
+mutant woken_readers_forgotten src/core/server.rs '/fn commit/,/^    }/s/self.release_held();/self.release_held(); self.pending = List::default();/'
+mutant drain_keeps_listening src/core/server.rs 's/self.effects.push_back(Effect::CloseListeners);/let _ = Effect::CloseListeners;/'
+mutant bodies_not_given_back src/core/server.rs '/fn next_request/,/^    }/s/self.bodies_size -= exchange.body.len().min(self.bodies_size);/let _ = exchange.body.len();/'
+
+# Streams.
+mutant heartbeat_inside_a_frame src/core/streams.rs '/fn heartbeat_due/,/^    }/s/if connection.place != Place::Waiting {/if connection.place == Place::Pending {/'
+mutant filter_passes_over_silently src/core/streams.rs 's/reader.passed_over |= start != reader.position;/reader.passed_over |= false;/'
+mutant gap_not_told src/core/streams.rs 's/.filter(|id| id.seq >= log.ring.evicted());/.filter(|id| id.seq > 0);/'
+mutant gap_id_off_by_one src/core/streams.rs '/fn join(/,/^    }/s/|mark| mark.seq - 1/|mark| mark.seq/'
+mutant closed_stream_ends_early src/core/streams.rs 's/session.closed_at.is_some() && session.feed.log.hidden() == 0/session.closed_at.is_some()/'
+mutant shutdown_before_the_end src/core/streams.rs '/fn shut_stream/,/^    }/s/reader.replay_end = log.visible();/reader.replay_end = reader.position;/'
+mutant owners_ignored src/core/streams.rs 's/is_none_or(|owners| owners.contains(&mark.owner))/is_none_or(|_| true)/'
+mutant replay_counts_one_more src/core/streams.rs 's/reader.replay_count = count.filter(wanted).count() as u32;/reader.replay_count = count.filter(wanted).count() as u32 + 1;/'
+
+# Sessions and agents.
+mutant approvals_left_open src/core/agents.rs 's/self.withdraw_approvals(key, "turn_ended", |approval| approval.agent_id.is_none());/let _ = key;/'
+mutant queue_size_leaks src/core/agents.rs '/fn cancel_prompt/,/^    }/s/self.queue_size -= prompt.size();/let _ = prompt.size();/'
+mutant start_queue_forgotten src/core/agents.rs '/fn agent_over/,/^    }/s/        self.serve_start_queue();/        let _ = key;/'
+mutant waiting_client_forgotten src/core/agents.rs '/fn cancel_prompt/,/^    }/s/self.prompt_ended(key, &prompt.id, seq);/let _ = seq;/'
+mutant text_in_the_wrong_turn src/core/agents.rs '/fn start_turn/,/^    }/s/self.publisher.flush(feed);/let _ = \&feed;/'
+mutant pause_too_late src/core/agents.rs '/fn is_paused/,/^    }/s/as u64 \/ 2/as u64 * 8/'
+mutant sweep_only_once src/core/agent.rs 's/self.sweep = if killed == 0 || /self.sweep = if true || killed == 0 || /'
+mutant waits_for_the_grandchild src/core/agent.rs 's/self.stdout_ended && self.stderr_ended || given_up/self.stdout_ended \&\& self.stderr_ended || given_up \&\& false/'
+mutant never_kills src/core/agent.rs 's/Life::Stopping(Rung::Terminate) if now_ms >= self.rung_due => self.kill(key),/Life::Stopping(Rung::Terminate) if now_ms >= u64::MAX => self.kill(key),/'
+mutant input_before_its_event src/core/agent.rs '/pub fn release/,/^    }/s/&& seq <= visible/\&\& seq <= visible + 1_000_000/'
+mutant wakes_for_ever src/core/agent.rs 's/_ if self.end_told || self.stdout_ended && self.stderr_ended => u64::MAX,/_ if self.stdout_ended \&\& self.stderr_ended => u64::MAX,/'
+mutant text_out_of_order src/core/publisher.rs '/pub fn publish(/,/^    }/s/self.flush(feed);/let _ = \&feed;/'
+mutant numbers_repeat src/core/publisher.rs '/fn encode(/,/^    }/s/self.seq += 1;/self.seq += u64::from(self.seq % 64 != 0);/'
+mutant tools_left_open src/core/turn.rs 's/for open in std::mem::take(&mut self.tools) {/for open in std::mem::take(\&mut self.tools).into_iter().skip(1) {/'
+mutant other_command_same_id src/core/prompts.rs 's/Some(taken) if taken.digest == digest(command) =>/Some(taken) if digest(command) == digest(command) =>/'
+mutant approval_answered_twice src/core/approvals.rs '/pub fn decide/,/^    }/s/Some(self.open.remove(at))/Some(self.open.swap_remove(at))/'
+
+echo "$killed killed, ${#survivors[@]} survived: ${survivors[*]:-none}"
+[ "${#survivors[@]}" -eq 0 ]

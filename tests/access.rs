@@ -711,11 +711,16 @@ fn a_request_whose_sender_has_gone_changes_nothing_while_there_are_agents() {
     );
     std::fs::write(server.scratch.join("root/gone.py"), python).unwrap();
     let before = server.metrics()["server"]["requests"].as_u64().unwrap();
-    run(&server, &session, "for i in 1 2 3 4 5 6 7 8; do python3 gone.py; done; sleep 0.2");
+    run(
+        &server,
+        &session,
+        "for i in 1 2 3 4 5 6 7 8 9 a b c d e f; do python3 gone.py; done; sleep 0.2",
+    );
     let after = server.metrics()["server"]["requests"].as_u64().unwrap();
     assert!(after > before);
     assert_eq!(server.status(&other), "idle");
-    let history = server.stream_with(&other, "?replay=all", &[]);
+    let mut history = server.stream_with(&other, "?replay=all", &[]);
+    history.until_name("replay-complete");
     assert!(history.seen.iter().all(|event| event.name != "prompt-queued"));
 }
 
@@ -727,10 +732,15 @@ fn what_an_agent_leaves_behind_is_held_off_when_the_agent_is_gone() {
     let prompt = curl_prompt(&format!("http://{}", server.address), "", &other);
     // Without our variables and in a session of its own nothing says whose it was.
     let script = format!(
-        "while [ ! -e {go} ]; do sleep 0.05; done\n{prompt} > {out}.new\nmv {out}.new {out}\n"
+        "touch {out}.started\nwhile [ ! -e {go} ]; do sleep 0.05; done\n{prompt} > {out}.new\nmv {out}.new {out}\n"
     );
     std::fs::write(server.scratch.join("root/later.sh"), script).unwrap();
-    run(&server, &session, "(env -i PATH=\"$PATH\" setsid sh later.sh > /dev/null 2>&1 &)");
+    // Its turn lasts until it has shed everything: what still bears our mark is swept away.
+    let command = format!(
+        "(env -i PATH=\"$PATH\" setsid sh later.sh > /dev/null 2>&1 &)\n\
+         while [ ! -e {out}.started ]; do sleep 0.05; done"
+    );
+    run(&server, &session, &command);
     eventually("the agent is gone", || server.metrics()["server"]["agents"] == 0);
     std::fs::write(&go, "").unwrap();
     eventually("it has tried", || std::path::Path::new(&out).exists());

@@ -258,10 +258,10 @@ fn the_list_is_searched_and_its_rows_tell_what_a_human_wants_to_know() {
         let rows = json["sessions"].as_array().unwrap();
         rows.iter().map(|row| text(row, "sessionId").to_owned()).collect()
     };
-    assert_eq!(found("q=red+one"), [named.clone()], "by name, whatever the case");
-    assert_eq!(found("q=needle%20IN"), [plain.clone()], "by the last prompt");
-    assert_eq!(found("q=special"), [placed.clone()], "by the directory");
-    assert_eq!(found(&format!("q={named}")), [named.clone()], "by the id");
+    assert_eq!(found("q=red+one"), std::slice::from_ref(&named), "by name, whatever the case");
+    assert_eq!(found("q=needle%20IN"), std::slice::from_ref(&plain), "by the last prompt");
+    assert_eq!(found("q=special"), std::slice::from_ref(&placed), "by the directory");
+    assert_eq!(found(&format!("q={named}")), std::slice::from_ref(&named), "by the id");
     assert_eq!(found("q=nowhere"), [""; 0]);
     assert_eq!(found("q=").len(), 3);
 
@@ -269,7 +269,7 @@ fn the_list_is_searched_and_its_rows_tell_what_a_human_wants_to_know() {
     let running = server.prompt(&placed, "run tool: touch x ;; say: done");
     let asked = reader.until_name("approval-required");
     server.prompt(&placed, "say: the one that waits");
-    assert_eq!(found("status=waiting"), [placed.clone()]);
+    assert_eq!(found("status=waiting"), std::slice::from_ref(&placed));
     assert_eq!(found("status=idle").len(), 2);
     assert_eq!(found("status=idle&q=red"), [named]);
     let rows = server.rows();

@@ -13,7 +13,7 @@ use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Output, Place};
 use crate::core::server::{Dialect, Server};
-use crate::core::session::{Process, Session, Status, Trust};
+use crate::core::session::{Process, Session, Status, Subagent, Trust};
 use crate::core::turn::{Failure, Turn};
 use crate::wire::claude;
 use crate::wire::json::Object;
@@ -91,7 +91,9 @@ impl Server {
             }
         }
         let now_ms = self.now_ms;
-        session.turn = Some(Turn::new(turn_id, Some(prompt), now_ms));
+        let mut turn = Turn::new(turn_id, Some(prompt), now_ms);
+        turn.adopt(session.subagents.iter_mut().flat_map(|subagent| subagent.tools.drain(..)));
+        session.turn = Some(turn);
         self.after(key, None);
     }
 
@@ -109,7 +111,9 @@ impl Server {
         self.publisher.publish(&mut session.feed, EventKind::PromptStarted, |object| {
             object.string("origin", "agent");
         });
-        session.turn = Some(Turn::new(turn_id, None, self.now_ms));
+        let mut turn = Turn::new(turn_id, None, self.now_ms);
+        turn.adopt(session.subagents.iter_mut().flat_map(|subagent| subagent.tools.drain(..)));
+        session.turn = Some(turn);
         self.update_status(key, None);
     }
 
@@ -117,7 +121,18 @@ impl Server {
     pub(super) fn end_turn(&mut self, key: Key, end: TurnEnd) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(mut turn) = session.turn.take() else { return };
-        turn.close(&mut self.publisher, &mut session.feed, self.now_ms);
+        let subagents = &mut session.subagents;
+        let works_on = |parent: &str| {
+            let calls = |one: &Subagent| one.tool_use_id.as_deref() == Some(parent);
+            subagents.iter().any(|one| one.background && calls(one))
+        };
+        let kept = turn.close(&mut self.publisher, &mut session.feed, self.now_ms, works_on);
+        for tool in kept {
+            let calls = |one: &&mut Subagent| one.tool_use_id.as_deref() == tool.parent();
+            if let Some(subagent) = subagents.iter_mut().find(calls) {
+                subagent.tools.push(tool);
+            }
+        }
         self.withdraw_approvals(key, "turn_ended", |approval| approval.agent_id.is_none());
         let Some(session) = self.sessions.get_mut(key) else { return };
         let kind = match end.failure {

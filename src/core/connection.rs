@@ -394,3 +394,27 @@ impl Exchange {
 // A subscriber is a slot here, a wheel entry and two links: the promise of a small one is kept
 // by the compiler.
 const _: () = assert!(size_of::<Connection>() <= 144);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_pipelined_request_waits_until_the_client_has_taken_the_replies() {
+        let limits = Limits { pipeline_max: 2, ..Limits::default() };
+        let input = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5);
+        let mut exchange = Exchange { input, ..Exchange::default() };
+        let mut answered = 0;
+        for round in 1..=3 {
+            while let Step::Request = exchange.step(&limits) {
+                exchange.out.extend_from_slice(b"reply");
+                exchange.next_request();
+                answered += 1;
+            }
+            assert_eq!(answered, 5.min(2 * round), "round {round}");
+            exchange.sent(3); // Some of it is not all of it.
+            assert!(matches!(exchange.step(&limits), Step::More));
+            exchange.sent(exchange.out.len() - 3);
+        }
+    }
+}

@@ -388,6 +388,7 @@ impl Server {
     ) {
         let now_ms = self.now_ms;
         for result in results {
+            self.resume_tool(key, &result.tool_use_id);
             let Some(session) = self.sessions.get_mut(key) else { return };
             let Some(turn) = &mut session.turn else { return };
             let feed = &mut session.feed;
@@ -408,6 +409,14 @@ impl Server {
                 let outcome = if result.is_error { "error" } else { "ok" };
                 self.subagent_ended(key, &agent_id, outcome, None, None);
             }
+        }
+    }
+
+    /// A tool of a subagent may end when no turn is under way: then the agent works by itself.
+    fn resume_tool(&mut self, key: Key, tool_use_id: &str) {
+        let open = |subagent: &Subagent| subagent.tools.iter().any(|tool| tool.is(tool_use_id));
+        if self.sessions.get(key).is_some_and(|session| session.subagents.iter().any(open)) {
+            self.ensure_turn(key);
         }
     }
 
@@ -483,6 +492,7 @@ impl Server {
             agent_id: agent_id.to_owned(),
             tool_use_id: tool_use_id.map(|id| id.into_owned()),
             background,
+            tools: Vec::new(),
         });
     }
 
@@ -501,6 +511,13 @@ impl Server {
             return false;
         };
         let subagent = open.remove(at);
+        let mut tools = subagent.tools;
+        if let (Some(turn), Some(parent)) = (&mut session.turn, &subagent.tool_use_id) {
+            tools.extend(turn.release(parent));
+        }
+        for tool in tools {
+            tool.lost(&mut self.publisher, &mut session.feed, self.now_ms);
+        }
         self.publisher.publish(&mut session.feed, EventKind::SubagentCompleted, |object| {
             object.string("agentId", &subagent.agent_id);
             object.string_or_null("toolUseId", subagent.tool_use_id.as_deref());

@@ -7,7 +7,7 @@ use crate::base::arena::Key;
 use crate::core::approvals::Approvals;
 use crate::core::prompts::Prompts;
 use crate::core::publisher::Feed;
-use crate::core::turn::Turn;
+use crate::core::turn::{OpenTool, Turn};
 use std::path::PathBuf;
 
 /// What a session is doing.
@@ -97,6 +97,8 @@ pub struct Subagent {
     pub tool_use_id: Option<String>,
     /// It outlives its turn.
     pub background: bool,
+    /// Its open tool calls, while no turn is under way.
+    pub tools: Vec<OpenTool>,
 }
 
 /// An entry of the agent's list of things to do.

@@ -97,8 +97,10 @@ struct OpenBlock {
 
 /// A tool call whose end was not told.
 #[derive(Debug)]
-struct OpenTool {
+pub struct OpenTool {
     tool_use_id: String,
+    /// The tool call of the subagent that called it.
+    parent: Option<String>,
     started_at: u64,
     tool: String,
     message_id: String,
@@ -355,6 +357,7 @@ impl Turn {
         let keeps_list = kind == ToolKind::Todo;
         self.tools.push(OpenTool {
             tool_use_id: id.to_owned(),
+            parent: message.parent.map(str::to_owned),
             started_at: now_ms,
             tool: tool.to_owned(),
             message_id: message.id.to_owned(),
@@ -488,8 +491,14 @@ impl Turn {
         }
     }
 
-    /// Ends whatever is still open. `known` says whether the agent lived to tell.
-    pub fn close(&mut self, publisher: &mut Publisher, feed: &mut Feed, now_ms: u64) {
+    /// Ends whatever is still open, save the tools of subagents that work on. Returns those.
+    pub fn close(
+        &mut self,
+        publisher: &mut Publisher,
+        feed: &mut Feed,
+        now_ms: u64,
+        works_on: impl Fn(&str) -> bool,
+    ) -> Vec<OpenTool> {
         self.tell_operations(publisher, feed, |_| true);
         if let Some(streaming) = self.streaming.take() {
             for open in streaming.blocks {
@@ -507,14 +516,49 @@ impl Turn {
             }
         }
         let outcome = if self.interrupted { Outcome::Aborted } else { Outcome::Unknown };
-        for open in std::mem::take(&mut self.tools) {
-            publisher.publish(feed, EventKind::ToolCompleted, |object| {
-                object.string("toolUseId", &open.tool_use_id);
-                object.string("outcome", outcome.as_str());
-                object.null("content");
-                object.number("durationMs", now_ms.saturating_sub(open.started_at));
-            });
+        let tools = std::mem::take(&mut self.tools).into_iter();
+        let (kept, ended): (Vec<OpenTool>, Vec<OpenTool>) =
+            tools.partition(|open| open.parent.as_deref().is_some_and(&works_on));
+        for open in ended {
+            open.end(publisher, feed, now_ms, outcome);
         }
+        kept
+    }
+
+    /// Goes on with tools of subagents that began in an earlier turn.
+    pub fn adopt(&mut self, tools: impl IntoIterator<Item = OpenTool>) {
+        self.tools.extend(tools);
+    }
+
+    /// Gives up the open tools of a subagent.
+    pub fn release(&mut self, parent: &str) -> Vec<OpenTool> {
+        self.tools.extract_if(.., |open| open.parent.as_deref() == Some(parent)).collect()
+    }
+}
+
+impl OpenTool {
+    /// Whether it is the call of this id.
+    pub fn is(&self, tool_use_id: &str) -> bool {
+        self.tool_use_id == tool_use_id
+    }
+
+    /// The tool call of the subagent that called it.
+    pub fn parent(&self) -> Option<&str> {
+        self.parent.as_deref()
+    }
+
+    /// Tells that it ended with its subagent, whatever came of it.
+    pub fn lost(&self, publisher: &mut Publisher, feed: &mut Feed, now_ms: u64) {
+        self.end(publisher, feed, now_ms, Outcome::Unknown);
+    }
+
+    fn end(&self, publisher: &mut Publisher, feed: &mut Feed, now_ms: u64, outcome: Outcome) {
+        publisher.publish(feed, EventKind::ToolCompleted, |object| {
+            object.string("toolUseId", &self.tool_use_id);
+            object.string("outcome", outcome.as_str());
+            object.null("content");
+            object.number("durationMs", now_ms.saturating_sub(self.started_at));
+        });
     }
 }
 

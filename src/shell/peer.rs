@@ -170,7 +170,14 @@ impl Peers {
         match self.of_tcp(local, peer) {
             // An agent is our own user's; what it starts as another user is not held off so.
             Ok(Some(owner)) if owner.uid != sys::effective_uid() => Holder::Outside,
-            Ok(Some(owner)) => holder_of(owner.inode),
+            Ok(Some(owner)) => match holder_of(owner.inode) {
+                // One below us that ended while we looked was not found either: only a socket
+                // that is still held is held by somebody else.
+                Holder::Outside if self.of_tcp(local, peer).ok().flatten() != Some(owner) => {
+                    Holder::Gone
+                }
+                holder => holder,
+            },
             Ok(None) | Err(_) => Holder::Gone,
         }
     }

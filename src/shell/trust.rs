@@ -19,14 +19,24 @@ const FILES: [&str; 3] = [".claude/settings.json", ".claude/settings.local.json"
 const FILE_SIZE_MAX: u64 = 1 << 20;
 /// Commands listed of one directory; more are counted.
 const COMMANDS_MAX: usize = 100;
-/// Settings whose value is a command.
-const HELPERS: [&str; 5] = [
-    "apiKeyHelper",
-    "awsAuthRefresh",
-    "awsCredentialExport",
-    "otelHeadersHelper",
-    "fileSuggestion",
+/// Settings that let the agent do nothing more than it does without them. Any other is shown,
+/// those that are not known yet among them.
+const HARMLESS: [&str; 12] = [
+    "$schema",
+    "alwaysThinkingEnabled",
+    "attribution",
+    "cleanupPeriodDays",
+    "companyAnnouncements",
+    "disableAllHooks",
+    "includeCoAuthoredBy",
+    "language",
+    "model",
+    "outputStyle",
+    "respectGitignore",
+    "spinnerTipsEnabled",
 ];
+/// Permissions that only take away.
+const STRICTER: [&str; 3] = ["ask", "deny", "disableBypassPermissionsMode"];
 
 /// What stands in a directory: one line a command, and a hash of everything that was read.
 pub fn look(directory: &Path) -> (Vec<String>, String) {
@@ -84,30 +94,48 @@ fn read(path: &Path) -> Option<String> {
     }
 }
 
-/// Lists what a settings file would run or set.
+/// Lists what a settings file would run, set or allow.
 fn list(value: &Value, name: &str, commands: &mut Vec<String>) {
-    if let Some(hooks) = value.get("hooks") {
-        hook_commands(hooks, name, "hook", commands);
-    }
-    for helper in HELPERS {
-        if let Some(command) = value.get(helper) {
-            commands.push(format!("{name}: {helper}: {}", shown(command)));
+    let Value::Object(settings) = value else {
+        return commands.push(format!("{name}: is no object"));
+    };
+    for (key, value) in settings {
+        let before = commands.len();
+        match (&**key, value) {
+            (key, _) if HARMLESS.contains(&key) => continue,
+            ("hooks", hooks) => hook_commands(hooks, name, "hook", commands),
+            ("statusLine", value) => {
+                let command = value.get("command").unwrap_or(value);
+                commands.push(format!("{name}: statusLine: {}", shown(command)));
+            }
+            ("env", Value::Object(variables)) => {
+                for (variable, text) in variables {
+                    commands.push(format!("{name}: env {variable}={}", shown(text)));
+                }
+            }
+            ("permissions", Value::Object(permissions)) => {
+                let more = permissions.iter().filter(|(key, _)| !STRICTER.contains(&&***key));
+                for (key, value) in more {
+                    commands.push(format!("{name}: permissions {key}: {}", shown(value)));
+                }
+                continue;
+            }
+            ("mcpServers", Value::Object(servers)) => list_servers(servers, name, commands),
+            _ => {}
+        }
+        let empty = value.as_object().is_some_and(serde_json::Map::is_empty)
+            || value.as_array().is_some_and(Vec::is_empty);
+        if commands.len() == before && !empty {
+            commands.push(format!("{name}: {key}: {}", shown(value)));
         }
     }
-    if let Some(command) = value.pointer("/statusLine/command") {
-        commands.push(format!("{name}: statusLine: {}", shown(command)));
-    }
-    if let Some(Value::Object(variables)) = value.get("env") {
-        for (variable, text) in variables {
-            commands.push(format!("{name}: env {variable}={}", shown(text)));
-        }
-    }
-    if let Some(Value::Object(servers)) = value.get("mcpServers") {
-        for (server, what) in servers {
-            let command = what.get("command").or_else(|| what.get("url")).unwrap_or(what);
-            let arguments = what.get("args").map(|args| format!(" {args}")).unwrap_or_default();
-            commands.push(format!("{name}: MCP server {server}: {}{arguments}", shown(command)));
-        }
+}
+
+fn list_servers(servers: &serde_json::Map<String, Value>, name: &str, commands: &mut Vec<String>) {
+    for (server, what) in servers {
+        let command = what.get("command").or_else(|| what.get("url")).unwrap_or(what);
+        let arguments = what.get("args").map(|args| format!(" {args}")).unwrap_or_default();
+        commands.push(format!("{name}: MCP server {server}: {}{arguments}", shown(command)));
     }
 }
 
@@ -191,7 +219,22 @@ mod tests {
         assert_ne!(hash, empty);
         fs::write(directory.join(".mcp.json"), mcp.replace("id", "ls")).unwrap();
         assert_ne!(look(&directory).1, hash);
-        fs::write(directory.join(".claude/settings.local.json"), "{").unwrap();
+        let local = directory.join(".claude/settings.local.json");
+        let before = commands.len();
+        for (settings, listed) in [
+            (r#"{"model": "m", "permissions": {"deny": ["Bash"], "ask": []}, "hooks": {}}"#, ""),
+            (r#"{"permissions": {"allow": ["Bash"]}}"#, "permissions allow: [\"Bash\"]"),
+            (r#"{"permissions": {"defaultMode": "acceptEdits"}}"#, "defaultMode: acceptEdits"),
+            (r#"{"enabledPlugins": {"p@m": true}}"#, "enabledPlugins"),
+            (r#"{"hooks": "what is this"}"#, "hooks: what is this"),
+            (r#"["no", "object"]"#, "is no object"),
+        ] {
+            fs::write(&local, settings).unwrap();
+            let (commands, _) = look(&directory);
+            assert_eq!(commands.len(), before + usize::from(!listed.is_empty()), "{settings}");
+            assert!(commands.join("\n").contains(listed), "{settings}: {commands:?}");
+        }
+        fs::write(&local, "{").unwrap();
         assert!(look(&directory).0.join(" ").contains("cannot be read as JSON"));
         remember(&directory, Path::new("/a b"), &hash).unwrap();
         assert!(load(&directory).unwrap().contains(&(PathBuf::from("/a b"), hash)));

@@ -33,12 +33,19 @@ impl Api {
     /// Starts it and waits for its port.
     #[track_caller]
     pub fn start() -> Api {
+        Api::start_with(&[])
+    }
+
+    /// The same, with more arguments: `--full` logs whole requests.
+    #[track_caller]
+    pub fn start_with(more: &[&str]) -> Api {
         super::need("python3");
         let scratch = Scratch::new();
         let (port_file, log) = (scratch.join("port"), scratch.join("requests.jsonl"));
         let child = Command::new("python3")
             .args([&fixture("fake_api.py"), "--port", "0", "--port-file", &port_file])
             .args(["--log", &log])
+            .args(more)
             .env_clear()
             .env("PATH", std::env::var("PATH").expect("PATH is set"))
             .stdin(Stdio::null())

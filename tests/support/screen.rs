@@ -301,11 +301,18 @@ impl Screen {
         self.turn = None;
         self.total_cost = data["totalCostUsd"].as_f64().unwrap_or(self.total_cost);
         let turn = data["turnId"].clone();
-        // What the turn began, it has ended.
+        // What the turn began, it has ended; only a background subagent works on.
+        let working: Vec<&Value> = self
+            .items
+            .iter()
+            .filter(|(key, item)| key.starts_with("subagent ") && item["ended"].is_null())
+            .filter(|(_, item)| item["background"] == true)
+            .map(|(_, item)| &item["toolUseId"])
+            .collect();
         for (key, item) in &self.items {
-            let open = item["ended"].is_null();
+            let open = item["ended"].is_null() && !working.contains(&&item["parent"]);
             let own = key.starts_with("tool ")
-                || key.starts_with("approval ")
+                || key.starts_with("approval ") && item["kind"] != "trust"
                 || key.starts_with("block ") && item["turn"] == turn && item["plain"] != true;
             assert!(!(open && own), "{key} is open behind its turn: {item}");
         }

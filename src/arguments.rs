@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::core::access::tokens::Scope;
+pub use crate::core::epochs::Durability;
 use crate::limits::{KIB, Limits, MIB};
 use crate::wire::target;
 
@@ -27,8 +28,8 @@ General
                         picks a free one [127.0.0.1:3010 and [::1]:3010]
   --base-path PATH      also answer below this path, as a proxy may pass it on: /claude [none]
   --data-dir DIR        where state is kept [$XDG_STATE_HOME/sidestream]
-  --durability MODE     memory: everything ends with the process [memory]
-                        (write and sync are not in this version yet)
+  --durability MODE     what events survive: memory, nothing; write, our being killed; sync,
+                        power loss [write]
   --log-level LEVEL     error, warn, info or debug [info]
   --check-config        check the options, say what is wrong, start nothing
   -h, --help            print this
@@ -81,6 +82,10 @@ Bounds of memory [default, range]
   --body-rate-min SIZE      what a body brings in a second [1KiB, 0 to 1MiB]
   --queue-size-max SIZE     all prompts waiting [32MiB, 1KiB to 4GiB]
   --large-size-max SIZE     fields too large for a log [32MiB, 1KiB to 4GiB]
+
+Bounds of the disk [default, range]
+  --journal-max SIZE        one session's events, the oldest make room [64MiB, 8MiB to 1024GiB]
+  --journal-total-max SIZE  all sessions' events [1GiB, 8MiB to 16384GiB]
 
 Times [default, range]
   --heartbeat TIME          quiet time before a heartbeat [15s, 100ms to 60s]
@@ -222,22 +227,6 @@ pub enum LogLevel {
     Debug,
 }
 
-/// What a session's log survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// Nothing: it ends with the process.
-    Memory,
-    /// The process being killed.
-    Write,
-    /// Power loss.
-    Sync,
-}
-
-impl Durability {
-    /// The modes that this version has. Add to it what is built, and parsing takes it.
-    const BUILT: &'static [Durability] = &[Durability::Memory];
-}
-
 /// How an option takes its values.
 #[derive(Clone, Copy)]
 enum Arity {
@@ -336,6 +325,8 @@ const BOUNDS: &[Bound] = &[
     bound!("bodies-size-max", Bytes, KIB, 4 * GIB, bodies_size_max),
     bound!("body-rate-min", Bytes, 0, MIB, body_rate_min),
     bound!("queue-size-max", Bytes, KIB, 4 * GIB, queue_size_max),
+    bound!("journal-max", Bytes, 8 * MIB, 1024 * GIB, journal_max),
+    bound!("journal-total-max", Bytes, 8 * MIB, 16 * 1024 * GIB, journal_total_max),
     bound!("large-size-max", Bytes, KIB, 4 * GIB, large_size_max),
     bound!("heartbeat", Milliseconds, TICK, MINUTE, heartbeat_ms),
     bound!("write-stall", Milliseconds, TICK, HOUR, write_stall_ms),
@@ -637,7 +628,7 @@ impl Default for Arguments {
             allow_agent_access: false,
             raw_events: false,
             log_level: LogLevel::Info,
-            durability: Durability::Memory,
+            durability: Durability::Write,
             limits: Limits::default(),
         }
     }
@@ -912,11 +903,7 @@ fn durability(given: &Given) -> Result<Durability, String> {
         "sync" => Durability::Sync,
         _ => return Err(given.refuse("memory, write or sync")),
     };
-    if Durability::BUILT.contains(&mode) {
-        Ok(mode)
-    } else {
-        Err(given.refuse("in this version yet, use memory"))
-    }
+    Ok(mode)
 }
 
 #[cfg(test)]
@@ -949,7 +936,7 @@ mod tests {
         let arguments = served(&[], &[]);
         assert_eq!(arguments.listen, [tcp("127.0.0.1", 3010), tcp("::1", 3010)]);
         assert!(arguments.listen_is_default && arguments.agents.is_empty());
-        assert_eq!(arguments.durability, Durability::Memory);
+        assert_eq!(arguments.durability, Durability::Write);
         assert_eq!(arguments.log_level, LogLevel::Info);
         assert_eq!(format!("{:?}", arguments.limits), format!("{:?}", Limits::default()));
         for bound in BOUNDS {
@@ -1292,12 +1279,10 @@ mod tests {
     }
 
     #[test]
-    fn durability_that_is_not_built_is_refused_with_that_reason() {
+    fn durability_is_one_of_three() {
         assert_eq!(served(&["--durability=memory"], &[]).durability, Durability::Memory);
-        for mode in ["write", "sync"] {
-            let sentence = refused(&["--durability", mode]);
-            assert!(sentence.contains("in this version yet"), "{sentence}");
-        }
+        assert_eq!(served(&["--durability=write"], &[]).durability, Durability::Write);
+        assert_eq!(served(&["--durability=sync"], &[]).durability, Durability::Sync);
         assert!(refused(&["--durability", "none"]).contains("memory, write or sync"));
     }
 

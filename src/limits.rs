@@ -7,7 +7,11 @@
 use crate::base::ring::Ring;
 use crate::base::wheel::Wheel;
 use crate::core::agent::{Agent, LINE_SIZE};
+use crate::core::commit::RINGS_KEPT;
 use crate::core::connection::{Connection, Exchange, Own};
+use crate::core::epochs::Durability;
+use crate::core::journal::INDEX_STEP;
+use crate::core::past::{PIECE_SIZE, PIECES_MAX};
 use crate::core::session::Session;
 
 /// One kibibyte, in bytes.
@@ -89,6 +93,10 @@ pub struct Limits {
     pub line_size_max: usize,
     /// All large fields that are kept beside their events.
     pub large_size_max: usize,
+    /// One session's journal, in bytes: the oldest segments make room.
+    pub journal_max: u64,
+    /// All journals.
+    pub journal_total_max: u64,
     /// Quiet time after which a stream gets a heartbeat.
     pub heartbeat_ms: u64,
     /// A reader whose socket takes nothing for so long is cut.
@@ -143,6 +151,8 @@ impl Default for Limits {
             approvals_max: 64,
             line_size_max: 32 * MIB,
             large_size_max: 32 * MIB,
+            journal_max: 64 * MIB as u64,
+            journal_total_max: 1024 * MIB as u64,
             heartbeat_ms: 15_000,
             write_stall_ms: 30_000,
             replay_size: 256 * KIB,
@@ -212,8 +222,8 @@ impl Limits {
 
     /// The most that the server ever holds, in bytes. What the kernel holds for sockets and pipes
     /// is beside it.
-    pub fn memory(&self) -> u64 {
-        self.rings_memory() + self.connections_memory() + self.agents_memory() + {
+    pub fn memory(&self, durability: Durability) -> u64 {
+        self.rings_memory(durability) + self.connections_memory() + self.agents_memory() + {
             let mut sum = 0;
             sum += self.bodies_size_max as u64; // Request bodies, all together,
             sum += self.body_size_max as u64; // and the copy of the one that is being understood.
@@ -225,10 +235,21 @@ impl Limits {
     }
 
     /// The part of [`Limits::memory`] that sessions take, most of it their logs.
-    pub fn rings_memory(&self) -> u64 {
+    pub fn rings_memory(&self, durability: Durability) -> u64 {
         let sessions = u64::from(self.sessions_max) + u64::from(self.closed_sessions_max);
+        let rings = match durability {
+            Durability::Memory => sessions, // Each session's own log,
+            // or those of sessions that run, some more, and what is on its way to the disk.
+            _ => sessions.min(2 * u64::from(self.agents_max) + RINGS_KEPT as u64),
+        };
+        let piece = PIECE_SIZE.max(self.ring_size / 4);
         let mut sum = 0;
-        sum += sessions * Ring::memory(self.ring_size) as u64; // Each session's own log,
+        if durability != Durability::Memory {
+            sum += PIECES_MAX as u64 * piece as u64; // Pieces of replays,
+            let total = self.journal_total_max.min(sessions * self.journal_max);
+            sum += total / INDEX_STEP * size_of::<(u64, u64)>() as u64; // and where frames are.
+        }
+        sum += rings * Ring::memory(self.ring_size) as u64;
         sum += Ring::memory(self.all_ring_size) as u64; // and the one of all of them.
         sum + sessions * (size_of::<Session>() + SESSION_SIZE) as u64 // What it knows of itself.
     }
@@ -306,7 +327,7 @@ mod tests {
 
     #[test]
     fn the_bound_grows_with_everything_that_is_counted_in_it() {
-        let base = Limits::default().memory();
+        let base = Limits::default().memory(Durability::Memory);
         type Change = fn(&mut Limits);
         let changes: [(Change, u64); 9] = [
             (|limits| limits.sessions_max += 1, MIB as u64),
@@ -322,7 +343,7 @@ mod tests {
         for (number, (change, least)) in changes.into_iter().enumerate() {
             let mut limits = Limits::default();
             change(&mut limits);
-            assert!(limits.memory() >= base + least, "change {number}");
+            assert!(limits.memory(Durability::Memory) >= base + least, "change {number}");
         }
     }
 }

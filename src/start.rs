@@ -22,7 +22,7 @@ use sidestream::shell::log::Log;
 use sidestream::shell::net;
 use sidestream::shell::peer::Peers;
 use sidestream::shell::reactor::{Parts, Reactor, Surroundings};
-use sidestream::shell::{disk, process, sys, token_file, trust};
+use sidestream::shell::{disk, journal, process, sys, token_file, trust};
 use sidestream::wire::sse::Epoch;
 
 /// This program's version.
@@ -54,6 +54,7 @@ pub fn check(arguments: Arguments) -> Result<(), String> {
 pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     let plan = plan(arguments)?;
     let state = State::open(data_dir(&plan.arguments)?)?;
+    let opened = plan.open(&state)?;
     let shared = !plan.arguments.trust_uids.is_empty();
     let arguments = &plan.arguments;
     let listeners = net::bind(&arguments.listen, arguments.listen_is_default, shared)?;
@@ -72,7 +73,7 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     sys::forbid_dumps().map_err(system)?;
     sweep(&state.id);
     let banner = plan.banner(&state);
-    let reactor = Reactor::new(plan.parts(&state, listeners)?).map_err(system)?;
+    let reactor = Reactor::new(plan.parts(&state, listeners, opened)?).map_err(system)?;
     announce(banner, &reactor);
     let end = reactor.run();
     drop(state); // The lock is held to here.
@@ -96,18 +97,26 @@ fn plan(mut arguments: Arguments) -> Result<Plan, String> {
 }
 
 impl Plan {
-    fn parts(self, state: &State, listeners: Vec<net::Listener>) -> Result<Parts, String> {
+    /// Opens the journals: from here on the data directory knows of this start.
+    fn open(&self, state: &State) -> Result<journal::Opened, String> {
+        let opened =
+            journal::open(&state.path, self.arguments.durability, Epoch::new(random_word()?))?;
+        for sentence in &opened.set_aside {
+            super::tell(&format!("a session is left out: {sentence}"));
+        }
+        Ok(opened)
+    }
+
+    fn parts(
+        self,
+        state: &State,
+        listeners: Vec<net::Listener>,
+        opened: journal::Opened,
+    ) -> Result<Parts, String> {
         let clock = Clock::new();
-        let entropy: [u8; 16] = random()?;
-        let [seed, epoch] = [0, 8].map(|at| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&entropy[at..at + 8]);
-            u64::from_ne_bytes(word)
-        });
         let birth = Birth {
-            seed,
-            epoch: Epoch::new(epoch),
-            first_seq: 1,
+            seed: random_word()?,
+            epochs: opened.epochs,
             now_ms: clock.now_ms(),
             wall_ms: clock.wall_ms(),
         };
@@ -142,8 +151,11 @@ impl Plan {
             roots: self.roots.to_vec(),
             version: VERSION,
         };
+        let mut server = Server::new(self.limits, config, birth);
+        server.restore(opened.sessions);
         Ok(Parts {
-            server: Server::new(self.limits, config, birth),
+            server,
+            store: opened.store,
             clock,
             log: Log::new(level(arguments.log_level)),
             listeners,
@@ -186,8 +198,8 @@ impl Plan {
         let limits = &self.limits;
         text += &format!(
             "memory bound: {} MiB (rings {}, {} clients {}, {} agents {})\n",
-            mib(limits.memory()),
-            mib(limits.rings_memory()),
+            mib(limits.memory(self.arguments.durability)),
+            mib(limits.rings_memory(self.arguments.durability)),
             limits.connections_max,
             mib(limits.connections_memory()),
             limits.agents_max,
@@ -203,6 +215,10 @@ impl Plan {
         }
         text
     }
+}
+
+fn random_word() -> Result<u64, String> {
+    random().map(u64::from_ne_bytes)
 }
 
 fn random<const SIZE: usize>() -> Result<[u8; SIZE], String> {

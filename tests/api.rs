@@ -506,7 +506,8 @@ fn a_filtered_poll_moves_its_cursor_over_what_it_passes_by() {
 
 #[test]
 fn a_poll_behind_what_is_kept_is_told_of_its_gap() {
-    let server = Server::demo(&["--ring-size", "64KiB", "--delta-hold", "0"]);
+    let flags = ["--durability", "memory", "--ring-size", "64KiB", "--delta-hold", "0"];
+    let server = Server::demo(&flags);
     let session = server.create();
     let first = text(&snapshot(&server, &session), "lastEventId").to_owned();
     for _ in 0..3 {

@@ -13,6 +13,7 @@ use sidestream::base::wheel::Wheel;
 use sidestream::core::access::Access;
 use sidestream::core::connection::{Connection, Exchange, Output, Own, Peer, Reader};
 use sidestream::core::effect::{Asker, DiskReply, DiskRequest, Effect, Pipe, Program};
+use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::Limits;
 use sidestream::wire::sse::Epoch;
@@ -87,7 +88,10 @@ impl Bench {
             ..Config::default()
         };
         let epoch = Epoch::new(7);
-        let birth = Birth { seed: 1, epoch, first_seq: 1, now_ms: 1_000, wall_ms: 1_000_000 };
+        let (durability, boot_id) = (Durability::Memory, "-".to_owned());
+        let start = Start { epoch, first_seq: 1, durability, boot_id, broken: false };
+        let epochs = Epochs::first(start);
+        let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
         let server = Server::new(limits, config, birth);
         let session = String::new();
         Bench { server, agent: None, session, now_ms: 1_000, sent: 0, reply: None }

@@ -90,7 +90,9 @@ fn a_reader_that_never_reads_is_cut_and_the_others_are_unaffected() {
 
 #[test]
 fn a_reader_that_falls_behind_the_ring_is_closed_and_told_of_the_gap() {
-    let server = Server::fake(&["--ring-size", "256KiB", "--write-stall", "60s"]);
+    // With a journal it goes on from there: journal.rs.
+    let flags = ["--durability", "memory", "--ring-size", "256KiB", "--write-stall", "60s"];
+    let server = Server::fake(&flags);
     let session = server.create();
     let mut lapped = server.stream(&session);
     server.await_streams(1);

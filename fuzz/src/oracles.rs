@@ -10,6 +10,7 @@ use sidestream::core::access::Access;
 use sidestream::core::access::tokens;
 use sidestream::core::connection::{Output, Peer};
 use sidestream::core::effect::{Asker, DiskReply, DiskRequest, Effect, Exit, Pipe, Program};
+use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits, MIB};
 use sidestream::wire::body::BodyDecoder;
@@ -428,8 +429,10 @@ impl Play {
             ..Config::default()
         };
         let epoch = sse::Epoch::new(1);
-        let birth =
-            Birth { seed: 1, epoch, first_seq: 1, now_ms: 1000, wall_ms: 1_700_000_000_000 };
+        let (durability, boot_id) = (Durability::Memory, "-".to_owned());
+        let start = Start { epoch, first_seq: 1, durability, boot_id, broken: false };
+        let epochs = Epochs::first(start);
+        let birth = Birth { seed: 1, epochs, now_ms: 1000, wall_ms: 1_700_000_000_000 };
         let server = Server::new(limits, config, birth);
         let session = "none".to_owned();
         let (connections, agents, disk) = (Vec::new(), Vec::new(), Vec::new());
@@ -545,6 +548,12 @@ impl Play {
                     DiskReply::Trust { session, commands, hash: "h".to_owned() }
                 }
                 DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
+                other @ (DiskRequest::Append(_)
+                | DiskRequest::Read(_)
+                | DiskRequest::Page(_)
+                | DiskRequest::Large { .. }
+                | DiskRequest::Drop { .. }
+                | DiskRequest::Erase { .. }) => panic!("in memory nothing is written: {other:?}"),
                 DiskRequest::Sweep { agent, .. } => DiskReply::Swept { agent, killed: 0 },
             });
             self.apply();

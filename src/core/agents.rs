@@ -256,7 +256,9 @@ impl Server {
     fn want_agent(&mut self, key: Key) {
         let Some(session) = self.sessions.get(key) else { return };
         if let Err(sentence) = &self.config.agents[session.agent].program {
-            let failure = Failure { code: "agent_failed_to_start", sentence: sentence.clone() };
+            let gone = session.agent >= self.configured;
+            let code = if gone { "unknown_agent" } else { "agent_failed_to_start" };
+            let failure = Failure { code, sentence: sentence.clone() };
             return self.start_failed(key, &failure, None);
         }
         if !self.may_start(key) {
@@ -934,6 +936,8 @@ impl Server {
             object.string_or_null("model", model);
             object.string_or_null("mode", mode);
             object.string_or_null("name", name);
+            object.string("conversation", &session.conversation.id);
+            object.bool("resumable", session.conversation.begun);
         });
     }
 
@@ -1056,6 +1060,10 @@ impl Server {
         self.closed.retain(|closed| *closed != key);
         if let Some(session) = self.sessions.remove(key) {
             self.closed_ids.remove(session.id());
+            if let Some(journal) = &session.feed.log.journal {
+                let (id, last_seq) = (session.id().to_owned(), session.feed.log.newest_seq());
+                self.erase(id, journal.size(), last_seq);
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::base::arena::Key;
 use crate::core::effect::Asker;
 use crate::core::event::Filter;
+use crate::core::past::Past;
 use crate::limits::Limits;
 use crate::wire::body::BodyDecoder;
 use crate::wire::head::{self, BadRequest, Framing, Head, HeadLimits};
@@ -60,6 +61,8 @@ pub enum Place {
     Pending,
     /// Its log's list of those that have everything.
     Waiting,
+    /// None: it waits for a piece of a journal.
+    Reading,
 }
 
 /// What a connection is doing.
@@ -91,14 +94,36 @@ pub struct Reader {
     pub filter: Filter,
     /// Frames were passed over since the last id it was sent.
     pub passed_over: bool,
-    /// Of a stream over all sessions: the numbers of those it wants, if not all.
-    pub owners: Option<Box<[u32]>>,
     /// At `replay_end`, which is then a frame's end, the stream is shut.
     pub shutting: bool,
     /// Close it as soon as what it owns is sent.
     pub ending: bool,
+    /// Of a stream over all sessions: where it stands by number.
+    pub across: Option<Box<Across>>,
+    /// It is older than the ring, and reads journals.
+    pub past: Option<Box<Past>>,
     /// Bytes that go out before the log's.
     pub own: Option<Box<Own>>,
+}
+
+impl Reader {
+    /// Of a stream over all sessions: the numbers of those it wants, if not all.
+    pub fn owners(&self) -> Option<&[u32]> {
+        self.across.as_ref()?.owners.as_deref()
+    }
+}
+
+/// Where a reader of all sessions stands, in a way that outlives the ring.
+#[derive(Clone, Debug, Default)]
+pub struct Across {
+    /// The numbers of the sessions that it wants, if not all.
+    pub owners: Option<Box<[u32]>>,
+    /// The number of the last frame that it was sent whole,
+    pub whole_seq: u64,
+    /// and how much it was sent of the one behind.
+    pub beyond: u32,
+    /// The number up to which its replay goes.
+    pub replay_seq: u64,
 }
 
 /// Bytes that are one reader's alone.

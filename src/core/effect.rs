@@ -3,6 +3,9 @@
 //! The core never waits for an effect. What became of it comes back as a fact, if anything does.
 
 use crate::base::arena::Key;
+use crate::core::event::Filter;
+use crate::core::journal::{Place, SegmentId};
+use crate::core::publisher::Beside;
 use std::path::PathBuf;
 
 /// Something that only the shell can do. Drained after every input.
@@ -131,6 +134,167 @@ pub enum DiskRequest {
         /// Its session, which the marker names.
         session_id: String,
     },
+    /// Write what was published since the last time. Goes before everything else that waits.
+    Append(Box<Batch>),
+    /// Read frames of journals.
+    Read(Box<Read>),
+    /// Read a large field that stands beside a journal.
+    Large {
+        /// Who asked.
+        connection: Key,
+        /// The event.
+        seq: u64,
+        /// Where its frame is, should it have no large field.
+        source: Source,
+    },
+    /// Read a page of one journal, backwards.
+    Page(Box<Page>),
+    /// Remove the oldest segment of a journal.
+    Drop {
+        /// The session.
+        session_id: String,
+        /// The segment.
+        segment: SegmentId,
+        /// Large fields of events up to this number go with it.
+        until: u64,
+        /// To be written first: what of the session no segment will tell any more.
+        snapshot: Option<Vec<u8>>,
+    },
+    /// Remove everything of a session.
+    Erase {
+        /// The session.
+        session_id: String,
+        /// The number of its newest event.
+        last_seq: u64,
+    },
+}
+
+impl DiskRequest {
+    /// Whether it goes before everything else: somebody waits for it before he sees anything.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self, DiskRequest::Append(_))
+    }
+}
+
+/// Frames of one turn of the loop, of all sessions, on their way to the disk. The buffers change
+/// hands: they come back with the reply.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The frames, a session's after each other.
+    pub bytes: Vec<u8>,
+    /// What of it is whose.
+    pub parts: Vec<Part>,
+    /// Large fields of these frames: written before them.
+    pub beside: Vec<Beside>,
+    /// The number of the newest event that is durable once this is.
+    pub last_seq: u64,
+    /// It must reach the medium before the reply.
+    pub sync: bool,
+    /// Once it is written, the journals hold everything again that was shown.
+    pub heals: bool,
+}
+
+/// One session's part of a [`Batch`].
+#[derive(Debug)]
+pub struct Part {
+    /// The session's slot.
+    pub key: Key,
+    /// The session.
+    pub session_id: String,
+    /// Where it goes.
+    pub place: Place,
+    /// The position of its first byte.
+    pub start: u64,
+    /// Where its bytes begin in the batch; they end with the next part's.
+    pub from: usize,
+    /// More is to be expected soon: the file may stay open.
+    pub stays_open: bool,
+    /// To be written once the segment has begun.
+    pub snapshot: Option<Vec<u8>>,
+}
+
+/// A piece of a replay: the next frames of some journals, in the order of their numbers.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// The reader.
+    pub connection: Option<Key>,
+    /// Frames of several journals are merged by number; else there is one source.
+    pub merges: bool,
+    /// The journals; what is left of them comes back.
+    pub sources: Vec<Source>,
+    /// Frames up to this number are passed over.
+    pub after: u64,
+    /// The piece: whole frames, but for the first if the position stands within one.
+    pub bytes: Vec<u8>,
+    /// The position of its first byte, where there is one source.
+    pub start: u64,
+    /// It begins within a frame.
+    pub within: bool,
+}
+
+/// A page of a journal's past.
+#[derive(Debug)]
+pub struct Page {
+    /// Who asked.
+    pub connection: Key,
+    /// The journal, all of it.
+    pub source: Source,
+    /// Frames before this number,
+    pub before: u64,
+    /// at most so many,
+    pub limit: usize,
+    /// and no more bytes than this, unless one frame alone has more,
+    pub size_max: usize,
+    /// of these kinds.
+    pub filter: Filter,
+    /// The frames, oldest first.
+    pub bytes: Vec<u8>,
+    /// There are more before them.
+    pub more: bool,
+}
+
+/// What is to be read of one journal.
+#[derive(Debug)]
+pub struct Source {
+    /// The session.
+    pub session_id: String,
+    /// Its segments from `position` on, and where each ends.
+    pub segments: Vec<(SegmentId, u64)>,
+    /// From where to read.
+    pub position: u64,
+    /// Up to where.
+    pub end: u64,
+    /// No frame from `position` on has a lower number.
+    pub least_seq: u64,
+}
+
+/// One event's large field, or its frame.
+#[derive(Debug)]
+pub enum Fetched {
+    /// The text of a JSON string.
+    Text(Vec<u8>),
+    /// JSON.
+    Json(Vec<u8>),
+    /// The frame: it has no large field.
+    Frame(Vec<u8>),
+}
+
+/// Why a batch was not written.
+#[derive(Debug)]
+pub struct AppendFailure {
+    /// The system's words, with the file.
+    pub sentence: String,
+    /// The medium may not hold what was written before either.
+    pub in_doubt: bool,
+}
+
+/// Why there is no piece.
+#[derive(Debug)]
+pub enum ReadFailure {
+    /// The journal does not hold it any more.
+    Gone,
+    /// It cannot be read, or is not what was written.
+    Damaged(String),
 }
 
 /// What the helper thread found.
@@ -168,6 +332,21 @@ pub enum DiskReply {
         /// Processes that were killed in this pass.
         killed: u32,
     },
+    /// To [`DiskRequest::Append`].
+    Appended(Box<Batch>, Result<(), AppendFailure>),
+    /// To [`DiskRequest::Read`].
+    Read(Box<Read>, Result<(), ReadFailure>),
+    /// To [`DiskRequest::Page`].
+    Page(Box<Page>, Result<(), ReadFailure>),
+    /// To [`DiskRequest::Large`].
+    Large {
+        /// Who asked.
+        connection: Key,
+        /// What there is, if there is any.
+        result: Option<Fetched>,
+    },
+    /// To [`DiskRequest::Drop`] and [`DiskRequest::Erase`]: what went wrong, if anything did.
+    Removed(Result<(), String>),
 }
 
 /// Why a directory cannot be a session's.

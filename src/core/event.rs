@@ -122,6 +122,12 @@ impl Filter {
         self.kinds >> EventKind::SessionOutput as u8 & 1 == 1
     }
 
+    /// Whether it takes events of this name.
+    pub fn takes_name(self, name: &str) -> bool {
+        let kind = NAMES.iter().position(|known| *known == name);
+        kind.is_some_and(|kind| self.takes(kind as u8, false))
+    }
+
     /// Whether it takes this frame.
     pub fn takes(self, tag: u8, superseded: bool) -> bool {
         let bit = if tag == STDERR_TAG { EventKind::SessionOutput as u8 } else { tag };

@@ -83,6 +83,30 @@ impl Prompts {
         self.recent.push_back(Taken { id: id.to_owned(), digest, cursor, position });
     }
 
+    /// The same from what [`Prompts::recent`] told. What is no digest is not remembered.
+    pub fn remember_digest(&mut self, id: &str, hex: &str, cursor: u64, position: u32) {
+        let mut digest = [0; 32];
+        let whole = hex.len() == 64 && hex.is_ascii();
+        for (at, byte) in digest.iter_mut().enumerate().filter(|_| whole) {
+            *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap_or_default();
+        }
+        if whole && self.recent.len() < RECENT_MAX {
+            self.recent.push_back(Taken { id: id.to_owned(), digest, cursor, position });
+        }
+    }
+
+    /// The ids that are remembered, oldest first: the digest of each command, and the answer.
+    pub fn recent(&self) -> impl Iterator<Item = (&str, String, u64, u32)> {
+        self.recent
+            .iter()
+            .map(|taken| (&*taken.id, hex(taken.digest), taken.cursor, taken.position))
+    }
+
+    /// The digest by which a command is remembered, in hexadecimal.
+    pub fn digest(command: &str) -> String {
+        hex(digest(command))
+    }
+
     /// Takes a waiting prompt out.
     pub fn take(&mut self, id: &str) -> Option<Prompt> {
         let at = self.queue.iter().position(|prompt| prompt.id == id)?;
@@ -93,6 +117,10 @@ impl Prompts {
     pub fn size(&self) -> usize {
         self.queue.iter().map(Prompt::size).sum()
     }
+}
+
+fn hex(digest: [u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn digest(command: &str) -> [u8; 32] {

@@ -7,11 +7,12 @@
 
 use crate::base::arena::Key;
 use crate::base::ring::{Mark, TooLarge};
+use crate::core::epochs::Epochs;
 use crate::core::event::{EventKind, KINDS};
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::wire::json::Object;
-use crate::wire::sse::{self, Epoch, EventId};
+use crate::wire::sse::{self, EventId};
 use std::ops::Range;
 
 /// The most text in one `session-output` event, in bytes. Half of it where a ring is small: text
@@ -96,6 +97,44 @@ impl Feed {
     }
 }
 
+/// A large field on its way to the disk.
+#[derive(Debug)]
+pub struct Beside {
+    /// The session.
+    pub session_id: String,
+    /// The event.
+    pub seq: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What stands beside a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The text of a JSON string.
+    Text,
+    /// JSON.
+    Json,
+    /// A prompt's images.
+    Images,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 3] = [Kind::Text, Kind::Json, Kind::Images];
+
+    /// How its file's name ends, behind the number of the event.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Kind::Text => "large.txt",
+            Kind::Json => "large.json",
+            Kind::Images => "images.json",
+        }
+    }
+}
+
 /// Where a delta belongs.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -109,7 +148,8 @@ pub struct Place<'a> {
 
 /// The encoder and the counter.
 pub struct Publisher {
-    epoch: Epoch,
+    /// Every start of this server, the present one last.
+    pub epochs: Epochs,
     /// The number of the newest event.
     seq: u64,
     /// The number up to which readers may read.
@@ -120,8 +160,10 @@ pub struct Publisher {
     frame: Vec<u8>,
     /// Sessions with frames that are not visible.
     dirty: Vec<Key>,
-    /// Large fields that were cut from their frames.
+    /// Large fields that were cut from their frames, where there is no journal.
     pub large: LargeFields,
+    /// Large fields that are to stand beside the journal, with the next batch.
+    pub beside: Option<Vec<Beside>>,
     /// Images that came with prompts.
     pub images: LargeFields,
     /// Events published, by kind.
@@ -135,10 +177,19 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher whose first event will be number `first_seq`.
-    pub fn new(epoch: Epoch, first_seq: u64, all: Log, large: LargeFields, hold_ms: u64) -> Self {
+    /// A publisher of the newest start. `journals`: large fields go beside one.
+    pub fn new(
+        epochs: Epochs,
+        mut all: Log,
+        large: LargeFields,
+        journals: bool,
+        hold_ms: u64,
+    ) -> Self {
+        let first_seq = epochs.present().first_seq;
+        all.ring.evict_to(first_seq - 1);
         Publisher {
-            epoch,
+            epochs,
+            beside: journals.then(Vec::new),
             seq: first_seq - 1,
             visible: first_seq - 1,
             all,
@@ -159,11 +210,6 @@ impl Publisher {
         (self.now_ms, self.wall_ms) = (now_ms, wall_ms);
     }
 
-    /// The epoch of this server start.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
     /// The number of the newest event.
     pub fn seq(&self) -> u64 {
         self.seq
@@ -176,7 +222,12 @@ impl Publisher {
 
     /// The id of event `seq`.
     pub fn id(&self, seq: u64) -> EventId {
-        EventId { epoch: self.epoch, seq }
+        self.epochs.id(seq)
+    }
+
+    /// Whether event `seq` is of an earlier start.
+    pub fn is_old(&self, seq: u64) -> bool {
+        seq < self.epochs.present().first_seq
     }
 
     /// Appends an event inside the scope of its turn. Returns its number.
@@ -291,7 +342,8 @@ impl Publisher {
     ) {
         self.seq += 1;
         self.frame.clear();
-        sse::id(&mut self.frame, EventId { epoch: self.epoch, seq: self.seq });
+        let epoch = self.epochs.present().epoch;
+        sse::id(&mut self.frame, EventId { epoch, seq: self.seq });
         sse::event(&mut self.frame, kind.name());
         let mut object = Object::begin(&mut self.frame);
         object.string("_eventType", kind.name());
@@ -323,9 +375,28 @@ impl Publisher {
         object.string("preview", &bytes[..bytes.floor_char_boundary(PREVIEW_SIZE)]);
         object.end();
         self.frame.extend_from_slice(&tail);
-        self.large.keep(self.seq, bytes.into_bytes(), is_text);
+        self.keep(scope, if is_text { Kind::Text } else { Kind::Json }, bytes.into_bytes());
         // A frame of that size must not keep its memory for all the small ones to come.
         self.frame.shrink_to(self.large.frame_size_max());
+    }
+
+    /// Keeps a large field of the event that is being encoded.
+    fn keep(&mut self, scope: &Scope, kind: Kind, bytes: Vec<u8>) {
+        match &mut self.beside {
+            None => self.large.keep(self.seq, bytes, kind == Kind::Text),
+            Some(beside) => {
+                let session_id = scope.session_id.clone();
+                beside.push(Beside { session_id, seq: self.seq, kind, bytes });
+            }
+        }
+    }
+
+    /// Keeps the images of the prompt that the newest event queued: they must outlive us, too.
+    pub fn keep_images(&mut self, feed: &Feed, images: &[(String, String)]) {
+        if self.beside.is_some() && !images.is_empty() {
+            let json = serde_json::to_vec(images).unwrap_or_default();
+            self.keep(&feed.scope, Kind::Images, json);
+        }
     }
 
     /// Appends the encoded frame to both logs.
@@ -353,12 +424,35 @@ impl Publisher {
         self.encode(scope, kind, |object, _| object.bool("truncated", true));
     }
 
-    /// Shows everything published so far. Returns the sessions with news; the log of all sessions
-    /// has news whenever one of them has.
-    pub fn show(&mut self) -> std::vec::Drain<'_, Key> {
-        self.visible = self.seq;
+    /// Shows everything up to `seq`. The sessions with news are the caller's to show.
+    pub fn show(&mut self, seq: u64) {
+        self.visible = self.visible.max(seq);
         self.all.show(self.visible);
-        self.dirty.drain(..)
+    }
+
+    /// The sessions to which something was appended since this was last asked.
+    pub fn take_dirty(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Takes the list back, for its memory.
+    pub fn recycle_dirty(&mut self, mut list: Vec<Key>) {
+        if self.dirty.is_empty() {
+            list.clear();
+            self.dirty = list;
+        }
+    }
+
+    /// Whether anything was appended since then.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Notes that a session has something to be committed.
+    pub fn note_dirty(&mut self, feed: &mut Feed) {
+        if !std::mem::replace(&mut feed.log.dirty, true) {
+            self.dirty.push(feed.key);
+        }
     }
 
     /// The name and the data of the event that was published last.
@@ -384,11 +478,16 @@ pub fn utf16_length(text: &str) -> u64 {
 mod tests {
     use super::*;
     use crate::base::ring::Found;
+    use crate::core::epochs::{Durability, Start};
+    use crate::wire::sse::Epoch;
 
     fn world(hold_ms: u64) -> (Publisher, Feed) {
-        let epoch = Epoch::new(0xabc);
+        let (epoch, boot_id) = (Epoch::new(0xabc), String::new());
+        let durability = Durability::Memory;
+        let start = Start { epoch, first_seq: 100, durability, boot_id, broken: false };
         let large = LargeFields::new(1 << 20, 1 << 10);
-        let publisher = Publisher::new(epoch, 100, Log::new(1 << 16), large, hold_ms);
+        let publisher =
+            Publisher::new(Epochs::first(start), Log::new(1 << 16), large, false, hold_ms);
         let key = Key { kind: 1, generation: 0, index: 0 };
         (publisher, Feed::new(key, 1, "session-1-a".into(), 1 << 14))
     }
@@ -422,7 +521,8 @@ mod tests {
             assert_eq!(log.ring.at(0, log.ring.head()), Found::Bytes(frame.as_bytes(), b""));
             assert_eq!(log.visible(), 0);
         }
-        assert_eq!(publisher.show().collect::<Vec<_>>(), [feed.key]);
+        assert_eq!(publisher.take_dirty(), [feed.key]);
+        publisher.show(100);
         assert_eq!((publisher.visible(), publisher.all.visible()), (100, frame.len() as u64));
     }
 

@@ -11,20 +11,22 @@ use crate::base::ring::Found;
 use crate::base::wheel::Wheel;
 use crate::core::access::Access;
 use crate::core::agent::{Agent, Life};
+use crate::core::commit::Keeper;
 use crate::core::connection::{
     Asking, Connection, Exchange, Output, Own, Peer, Phase, Place, Stage, Step,
 };
 use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program};
+use crate::core::epochs::{Durability, Epochs};
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::core::metrics::Counters;
+use crate::core::past::Pieces;
 use crate::core::publisher::Publisher;
 use crate::core::random::Random;
 use crate::core::session::Session;
-use crate::core::waits::Wait;
+use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
-use crate::wire::sse::Epoch;
 use ::core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -108,14 +110,12 @@ pub struct Config {
 }
 
 /// What only the shell can know, told once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Birth {
     /// From the system's random numbers.
     pub seed: u64,
-    /// The epoch of this start.
-    pub epoch: Epoch,
-    /// The number of the first event.
-    pub first_seq: u64,
+    /// Every start of this data directory; the last is this one.
+    pub epochs: Epochs,
     /// Monotonic milliseconds.
     pub now_ms: u64,
     /// Milliseconds since 1970.
@@ -185,6 +185,10 @@ pub struct Server {
     pub wall_ms: u64,
     pub(super) random: Random,
     pub(super) publisher: Publisher,
+    pub(super) keeper: Keeper,
+    pub(super) pieces: Pieces,
+    /// Requests that wait for a page of a journal.
+    pub(super) pages: Vec<(Key, Cursor)>,
     pub(super) connections: Arena<Connection>,
     pub(super) links: Links,
     /// Connections with something to send.
@@ -197,8 +201,6 @@ pub struct Server {
     pub(super) facts: Vec<AgentFacts>,
     pub(super) wheel: Wheel,
     fired: Vec<u32>,
-    /// Sessions with news, while they are told of it. Kept for its memory.
-    shown: Vec<Key>,
     pub(super) effects: VecDeque<Effect>,
     #[expect(clippy::vec_box, reason = "a box is handed to a connection as it is")]
     exchanges: Vec<Box<Exchange>>,
@@ -230,6 +232,8 @@ pub struct Server {
     pub(super) closed: VecDeque<Key>,
     /// Their ids.
     pub(super) closed_ids: BTreeMap<String, Key>,
+    /// How many agents the operator configured; those behind are named by old sessions only.
+    pub(super) configured: usize,
     /// Requests that wait for something to happen.
     pub(super) waits: Vec<Wait>,
     /// Sessions created so far.
@@ -247,9 +251,15 @@ impl Server {
         let hold_ms = limits.delta_hold_ms;
         let sessions_max = limits.sessions_max + limits.closed_sessions_max;
         let indices = limits.connections_max + sessions_max + limits.agents_max + 1;
+        let durability = birth.epochs.present().durability;
+        let journals = durability != Durability::Memory;
         let mut server = Server {
+            keeper: Keeper::new(durability),
+            pieces: Pieces::default(),
+            pages: Vec::new(),
+            configured: config.agents.len(),
             random: Random::new(birth.seed),
-            publisher: Publisher::new(birth.epoch, birth.first_seq, all, large, hold_ms),
+            publisher: Publisher::new(birth.epochs, all, large, journals, hold_ms),
             connections: Arena::new(KIND_CONNECTION, limits.connections_max),
             links: Links::new(limits.connections_max),
             pending: List::default(),
@@ -260,7 +270,6 @@ impl Server {
             facts: vec![AgentFacts::default(); config.agents.len()],
             wheel: Wheel::new(indices),
             fired: Vec::with_capacity(DEADLINES_PER_TURN),
-            shown: Vec::new(),
             effects: VecDeque::new(),
             exchanges: Vec::with_capacity(POOL_MAX),
             owns: Vec::with_capacity(POOL_MAX),
@@ -315,7 +324,9 @@ impl Server {
 
     /// Whether there is work that waits for nothing but the next turn.
     pub fn has_work(&self) -> bool {
-        !self.pending.is_empty() || !self.paused.is_empty() || self.publisher.has_hidden()
+        // While a batch is under way, its answer is what everything else waits for.
+        let commits = !self.paused.is_empty() || self.publisher.has_dirty();
+        !self.pending.is_empty() || commits && !self.keeper.is_busy()
     }
 
     pub(super) fn log(
@@ -583,6 +594,7 @@ impl Server {
             Phase::Http(exchange) => self.recycle(exchange),
             Phase::Stream(mut reader) => {
                 self.counters.streams_closed += 1;
+                self.pieces.recycle(reader.past.as_mut().and_then(|past| past.take_piece()));
                 if let Some(own) = reader.own.take() {
                     self.recycle_own(own);
                 }
@@ -620,7 +632,7 @@ impl Server {
             Phase::Http(_) | Phase::Taken => None,
         };
         match place {
-            Place::Nowhere => {}
+            Place::Nowhere | Place::Reading => {}
             Place::Pending => self.pending.remove(&mut self.links, key.index),
             Place::Waiting => {
                 let log = match session {
@@ -706,6 +718,7 @@ impl Server {
     /// The kernel takes nothing now.
     pub fn blocked(&mut self, key: Key) {
         self.unlink(key);
+        self.give_back_piece(key); // Others can use it; it is read again when there is room.
         if let Some(connection) = self.connections.get_mut(key) {
             connection.blocked = true;
             self.arm_connection(key);
@@ -725,37 +738,10 @@ impl Server {
         }
     }
 
-    // The commit.
-
-    /// Ends the turn: everything published becomes visible, and what waited for that goes.
-    pub fn commit(&mut self) {
-        if self.publisher.has_hidden() {
-            let visible = self.publisher.seq();
-            let mut shown = std::mem::take(&mut self.shown);
-            shown.extend(self.publisher.show());
-            for key in shown.drain(..) {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.feed.log.show(visible);
-                    Self::wake(
-                        &mut session.feed.log,
-                        &mut self.connections,
-                        &mut self.links,
-                        &mut self.pending,
-                        self.now_ms,
-                    );
-                }
-            }
-            self.shown = shown;
-            let all = &mut self.publisher.all;
-            Self::wake(all, &mut self.connections, &mut self.links, &mut self.pending, self.now_ms);
-        }
-        self.release_held();
-        self.answer_polls();
-        self.release_agents();
-    }
+    // Waiting for the commit.
 
     /// Moves everybody who waits at a log to the pending list.
-    fn wake(
+    pub(super) fn wake(
         log: &mut Log,
         connections: &mut Arena<Connection>,
         links: &mut Links,
@@ -779,7 +765,7 @@ impl Server {
         self.held.push_back((seq, key));
     }
 
-    fn release_held(&mut self) {
+    pub(super) fn release_held(&mut self) {
         let visible = self.publisher.visible();
         while let Some((seq, key)) = self.held.front().copied()
             && seq <= visible
@@ -953,6 +939,7 @@ impl Server {
         if let Drain::Delayed(at) | Drain::Draining(at) = self.drain {
             due = due.min(at);
         }
+        due = due.min(self.keeper.retry_at());
         let index = self.own_index();
         if due == u64::MAX {
             self.wheel.cancel(index);
@@ -962,6 +949,7 @@ impl Server {
     }
 
     fn own_due(&mut self) {
+        self.retry_append();
         while let Some(key) = self.closed.front().copied() {
             let kept = self.sessions.get(key).and_then(|session| session.closed_at);
             if kept.is_some_and(|at| self.now_ms < at + CLOSED_KEPT_MS) {
@@ -999,6 +987,15 @@ impl Server {
                 self.log(Level::Warn, "trust", "a permission could not be kept", fields);
             }
             DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
+            DiskReply::Appended(batch, result) => self.appended(batch, result),
+            DiskReply::Read(read, result) => self.piece_read(*read, result),
+            DiskReply::Page(page, result) => self.page_read(*page, result),
+            DiskReply::Large { connection, result } => self.large_read(connection, result),
+            DiskReply::Removed(Ok(())) => {}
+            DiskReply::Removed(Err(error)) => {
+                let told = vec![("error", error)];
+                self.log(Level::Warn, "journal", "cannot remove", told);
+            }
         }
     }
 

@@ -32,6 +32,13 @@ pub enum Status {
 }
 
 impl Status {
+    /// Reads what [`Status::as_str`] writes; anything else is a session that has no process.
+    pub fn parse(word: &str) -> Status {
+        let all = [Status::Idle, Status::Starting, Status::Running, Status::Waiting];
+        let all = all.into_iter().chain([Status::Stopping, Status::Failed, Status::Closed]);
+        all.into_iter().find(|status| status.as_str() == word).unwrap_or(Status::Suspended)
+    }
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -2,14 +2,16 @@
 //!
 //! A stream is its head and `connected`, the replay, `replay-complete`, then live: one position
 //! moving through one log, so there is no seam where an event could be lost or come twice. A
-//! reader that the log has outrun is closed, and comes back with the last id it was given whole.
+//! reader that the log has outrun goes on from the journal (`past.rs`); where there is none it is
+//! closed, and comes back with the last id it was given whole.
 
 use crate::base::arena::Key;
 use crate::base::ring::{Found, Mark};
 use crate::core::api::CORS_FIELDS_MAX;
-use crate::core::connection::{Exchange, Output, Own, Phase, Place, Reader};
+use crate::core::connection::{Across, Exchange, Output, Own, Phase, Place, Reader};
 use crate::core::event::{EventKind, Filter};
 use crate::core::log::Log;
+use crate::core::past::{Past, PastState};
 use crate::core::server::Server;
 use crate::wire::json;
 use crate::wire::reply::{self, ReplyHead, Status};
@@ -70,6 +72,15 @@ struct Join {
     position: u64,
     /// The cursor that the client should have from here on, where it has none that is right.
     id: Option<u64>,
+    /// It begins in the journal.
+    past: Option<Box<Past>>,
+}
+
+impl Join {
+    /// In the ring, or where it ends.
+    fn at(resume: &'static str, position: u64) -> Join {
+        Join { resume, position, id: None, past: None }
+    }
 }
 
 impl Server {
@@ -157,6 +168,7 @@ impl Server {
         // The first heartbeat comes early by up to a quarter, so that readers who came together
         // do not beat together for ever.
         let head_start = self.random.below(request.heartbeat_ms / 4 + 1);
+        let visible_seq = self.publisher.visible();
         let Some(log) = self.log_of(request.session) else { return };
         log.readers += 1;
         log.listeners += u32::from(request.filter.listens());
@@ -170,15 +182,23 @@ impl Server {
             sent_at: now_ms.saturating_sub(head_start),
             filter: request.filter,
             passed_over: false,
-            owners: request.owners,
             shutting: false,
             ending: false,
+            across: request.session.is_none().then(|| {
+                let owners = request.owners;
+                let (whole_seq, beyond) = (0, 0);
+                Box::new(Across { owners, whole_seq, beyond, replay_seq: visible_seq })
+            }),
+            past: join.past,
             own: Some(own),
         };
-        let wanted = |mark: &&Mark| wants(&reader, mark);
-        let ring = &log.ring;
-        let count = ring.marks_from(join.position).take_while(|mark| mark.start < replay_end);
-        reader.replay_count = count.filter(wanted).count() as u32;
+        if reader.past.is_none() {
+            let wanted = |mark: &&Mark| wants(&reader, mark);
+            let ring = &log.ring;
+            let count = ring.marks_from(join.position).take_while(|mark| mark.start < replay_end);
+            reader.replay_count = count.filter(wanted).count() as u32;
+            note_whole(&mut reader, log);
+        }
         self.counters.streams_opened += 1;
         self.retire_exchange(exchange);
         if let Some(connection) = self.connections.get_mut(key) {
@@ -191,38 +211,120 @@ impl Server {
     /// Where a stream begins: the verdict on its cursor.
     fn join(&mut self, request: &StreamRequest) -> Join {
         let visible_seq = self.publisher.visible();
-        let (epoch, replay_size) = (self.publisher.epoch(), self.limits.replay_size as u64);
-        let Some(log) = self.log_of(request.session) else {
-            return Join { resume: "fresh", position: 0, id: None };
+        let held = request.cursor.as_deref().and_then(EventId::parse);
+        let held = held.filter(|id| self.publisher.epochs.holds(*id, visible_seq));
+        let cursor = request.cursor.as_ref().map(|_| held.map(|id| id.seq));
+        match request.session {
+            Some(session) => self.join_session(request, session, cursor),
+            None => self.join_all(request, cursor),
+        }
+    }
+
+    /// The same for one session. The cursor: none, none that holds, or its number.
+    fn join_session(
+        &self,
+        request: &StreamRequest,
+        session: Key,
+        cursor: Option<Option<u64>>,
+    ) -> Join {
+        let visible_seq = self.publisher.visible();
+        let Some(session) = self.sessions.get(session) else { return Join::at("fresh", 0) };
+        let log = &session.feed.log;
+        let (end, replay_size) = (log.visible(), self.limits.replay_size as u64);
+        if let Some(Some(seq)) = cursor {
+            if seq >= log.ring.evicted() {
+                return Join::at("ok", log.ring.after(seq).min(end));
+            }
+            if let Some(journal) = log.journal.as_ref().filter(|_| seq >= log.evicted()) {
+                let position = journal.seek(seq).max(journal.base());
+                let past = Some(Past::behind(seq));
+                return Join { past, ..Join::at("ok", position) };
+            }
+        }
+        let position = match request.filter.is_compact() {
+            true => newest_turns(log, request.filter, replay_size.min(COMPACT_SIZE_MAX)),
+            false => log.ring.newest(replay_size, end),
         };
-        let end = log.visible();
+        let first = log.ring.mark_at(position).filter(|_| position < end);
+        let mut newest = Join::at("fresh", position);
+        newest.id = Some(first.map_or(visible_seq, |mark| mark.seq - 1));
+        // The ring may hold less than is wanted: then the rest is on disk.
+        if let Some(journal) = &log.journal
+            && position == log.ring.base()
+            && (position == end || !request.filter.is_compact())
+            && let Some((position, seq)) = journal.newest(replay_size, end)
+            && position < newest.position
+        {
+            newest.position = position;
+            newest.id = Some(seq - 1);
+            newest.past = Some(Past::behind(seq - 1));
+        }
+        match (cursor, request.replay) {
+            (Some(_), _) => Join { resume: "gap", ..newest },
+            (None, Replay::Newest) => Join { id: None, ..newest },
+            (None, Replay::None) => Join { id: Some(visible_seq), ..Join::at("fresh", end) },
+            (None, Replay::All) => match &log.journal {
+                Some(journal) if journal.base() < log.ring.base() => {
+                    let past = Some(Past::everything());
+                    Join { past, ..Join::at("fresh", journal.base()) }
+                }
+                _ => Join::at("fresh", log.ring.base().min(end)),
+            },
+        }
+    }
+
+    /// The same for several sessions.
+    fn join_all(&self, request: &StreamRequest, cursor: Option<Option<u64>>) -> Join {
+        let visible_seq = self.publisher.visible();
+        let log = &self.publisher.all;
+        let (end, replay_size) = (log.visible(), self.limits.replay_size as u64);
+        if let Some(Some(seq)) = cursor {
+            if seq >= log.ring.evicted() {
+                return Join::at("ok", log.ring.after(seq).min(end));
+            }
+            if self.keeper.keeps() && seq >= self.evicted_of(request.owners.as_deref()) {
+                let past = Some(Past::behind(seq));
+                return Join { past, ..Join::at("ok", 0) };
+            }
+        }
         let newest = match request.filter.is_compact() {
             true => newest_turns(log, request.filter, replay_size.min(COMPACT_SIZE_MAX)),
             false => log.ring.newest(replay_size, end),
         };
-        if let Some(cursor) = &request.cursor {
-            let known = EventId::parse(cursor)
-                .filter(|id| id.epoch == epoch && id.seq <= visible_seq)
-                .filter(|id| id.seq >= log.ring.evicted());
-            if let Some(id) = known {
-                return Join { resume: "ok", position: log.ring.after(id.seq).min(end), id: None };
+        match (cursor, request.replay) {
+            (Some(_), _) => {
+                let first = log.ring.mark_at(newest).filter(|_| newest < end);
+                let id = Some(first.map_or(visible_seq, |mark| mark.seq - 1));
+                Join { id, ..Join::at("gap", newest) }
             }
-            let before = log.ring.mark_at(newest).filter(|_| newest < end);
-            let id = before.map_or(visible_seq, |mark| mark.seq - 1);
-            return Join { resume: "gap", position: newest, id: Some(id) };
-        }
-        match request.replay {
-            Replay::Newest => Join { resume: "fresh", position: newest, id: None },
+            (None, Replay::Newest) => Join::at("fresh", newest),
+            (None, Replay::None) => Join { id: Some(visible_seq), ..Join::at("fresh", end) },
+            (None, Replay::All) if self.keeper.keeps() => {
+                let past = Some(Past::everything());
+                Join { past, ..Join::at("fresh", 0) }
+            }
             // What is not visible may have taken the place of all that was.
-            Replay::All => Join { resume: "fresh", position: log.ring.base().min(end), id: None },
-            Replay::None => Join { resume: "fresh", position: end, id: Some(visible_seq) },
+            (None, Replay::All) => Join::at("fresh", log.ring.base().min(end)),
         }
+    }
+
+    /// The newest number that is gone of any of these sessions.
+    fn evicted_of(&self, owners: Option<&[u32]>) -> u64 {
+        let asked = |number: u32| owners.is_none_or(|owners| owners.contains(&number));
+        let sessions = (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .filter(|session| asked(session.feed.number));
+        let evicted = sessions.map(|session| session.feed.log.evicted()).max().unwrap_or(0);
+        if owners.is_some() { evicted } else { evicted.max(self.publisher.epochs.erased) }
     }
 
     /// The verdict on a cursor, and the number behind which its client goes on.
     pub(super) fn join_after(&mut self, request: &StreamRequest) -> (&'static str, u64) {
         let join = self.join(request);
         let visible = self.publisher.visible();
+        if let Some(past) = &join.past {
+            return (join.resume, past.last());
+        }
         let Some(log) = self.log_of(request.session) else { return (join.resume, visible) };
         let next = log.ring.mark_at(join.position).filter(|mark| mark.start < log.visible());
         (join.resume, next.map_or(visible, |mark| mark.seq - 1))
@@ -254,9 +356,12 @@ impl Server {
             object.number("timestamp", self.wall_ms);
             object.string("resume", join.resume);
             object.number_or_null("missed", (join.resume == "ok").then_some(0));
-            let oldest = log.ring.oldest().filter(|mark| mark.start < log.visible());
-            object.string_or_null("earliestId", id(oldest.map(|mark| mark.seq)).as_deref());
-            object.string_or_null("latestId", id(log.latest_seq()).as_deref());
+            let (earliest, latest) = match session {
+                Some(_) => (log.earliest_seq(), log.latest_seq()),
+                None => self.all_span(),
+            };
+            object.string_or_null("earliestId", id(earliest).as_deref());
+            object.string_or_null("latestId", id(latest).as_deref());
             object.number("heartbeatInterval", request.heartbeat_ms);
             if let Some(session) = session {
                 let agent = &self.config.agents[session.agent];
@@ -278,6 +383,21 @@ impl Server {
         sse::end(out);
     }
 
+    /// The oldest and the newest number that a reader of all sessions can be given.
+    fn all_span(&self) -> (Option<u64>, Option<u64>) {
+        let all = &self.publisher.all;
+        if !self.keeper.keeps() {
+            return (all.earliest_seq(), all.latest_seq());
+        }
+        let logs = || {
+            (0..self.sessions.capacity())
+                .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+                .map(|session| &session.feed.log)
+        };
+        let earliest = logs().filter_map(Log::earliest_seq).min();
+        (earliest, logs().filter_map(Log::latest_seq).max())
+    }
+
     /// What to write to a stream now.
     pub(super) fn stream_output(&mut self, key: Key) -> Output<'_> {
         let Some(end) = self.settle_stream(key) else {
@@ -289,6 +409,12 @@ impl Server {
             return Output::Nothing;
         };
         let own = reader.own.as_deref().map_or(&[][..], Own::rest);
+        if let Some(past) = &reader.past {
+            return match past.run() {
+                run if run.is_empty() && own.is_empty() => Output::Nothing,
+                run => Output::Bytes([own, run, &[]]),
+            };
+        }
         let log = match reader.session {
             None => Some(&self.publisher.all),
             Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
@@ -315,6 +441,16 @@ impl Server {
             if reader.ending {
                 return reader.own.is_some().then_some(reader.position);
             }
+            if reader.past.is_some() {
+                match self.settle_past(key) {
+                    PastState::Again => continue,
+                    PastState::Over => return None,
+                    PastState::Stay => {
+                        self.await_piece(key);
+                        return Some(0);
+                    }
+                }
+            }
             let (log, closed) = match reader.session {
                 None => (&mut self.publisher.all, false),
                 Some(session) => {
@@ -326,15 +462,21 @@ impl Server {
             };
             let limit = log.visible().min(reader.replay_end);
             if reader.position < log.ring.base() && reader.position < limit {
-                self.counters.readers_cut += 1;
-                if reader.own.is_none() {
-                    return None;
+                if !self.keeper.keeps() {
+                    self.counters.readers_cut += 1;
+                    if reader.own.is_none() {
+                        return None;
+                    }
+                    // Replies to earlier requests may be among its own bytes: they still go.
+                    reader.ending = true;
+                    continue;
                 }
-                // Replies to earlier requests may be among its own bytes: they still go.
-                reader.ending = true;
+                let across = reader.across.as_ref();
+                let (whole, beyond) = across.map_or((0, 0), |one| (one.whole_seq, one.beyond));
+                reader.past = Some(Past::outrun(whole, beyond as usize));
                 continue;
             }
-            if !reader.filter.is_all() || reader.owners.is_some() {
+            if !reader.filter.is_all() || reader.owners().is_some() {
                 let (start, end) = log.ring.run(reader.position, limit, |mark| wants(reader, mark));
                 reader.passed_over |= start != reader.position;
                 reader.position = start;
@@ -344,7 +486,7 @@ impl Server {
             } else if reader.position < limit {
                 return Some(limit);
             }
-            if reader.position == reader.replay_end {
+            if reader.position >= reader.replay_end {
                 self.pass_seam(key);
                 continue;
             }
@@ -362,8 +504,18 @@ impl Server {
         }
     }
 
+    /// A reader of journals has nothing to send: whoever brings its piece comes back to it.
+    fn await_piece(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &connection.phase else { return };
+        let idle = reader.own.is_none() && connection.place == Place::Nowhere;
+        if idle && reader.past.as_ref().is_some_and(|past| past.run().is_empty()) {
+            connection.place = Place::Reading;
+        }
+    }
+
     /// The replay is over, or a stream that is being shut has finished its frame.
-    fn pass_seam(&mut self, key: Key) {
+    pub(super) fn pass_seam(&mut self, key: Key) {
         let Some(mut own) = self.take_own(key) else { return };
         let wall_ms = self.wall_ms;
         let retry_ms = self.random.around(RETRY_BUSY_MS);
@@ -373,14 +525,22 @@ impl Server {
             None => Some(&self.publisher.all),
             Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
         };
-        let last = log.and_then(|log| log.ring.last_before(reader.replay_end));
+        let last = match &reader.past {
+            Some(past) => Some(past.last()),
+            None => log.and_then(|log| {
+                let mark = log.ring.last_before(reader.replay_end).map(|mark| mark.seq);
+                mark.or(log.latest_seq())
+            }),
+        };
+        let first_seq = self.publisher.epochs.present().first_seq;
         let session_id = reader.session.and_then(|session| self.sessions.get(session));
         let session_id = session_id.map_or("*", |session| session.id());
         let out = &mut own.bytes;
-        if reader.passed_over
-            && let Some(last) = last
+        // A cursor of an earlier start may hold no longer after the next one: this one will.
+        if let Some(last) = last
+            && (reader.passed_over || self.publisher.is_old(last))
         {
-            sse::id(out, self.publisher.id(last.seq));
+            sse::id(out, self.publisher.id(last.max(first_seq - 1)));
             reader.passed_over = false;
         }
         let name = if reader.shutting { "server-shutdown" } else { "replay-complete" };
@@ -435,8 +595,14 @@ impl Server {
             }
         }
         if left > 0 {
-            reader.position += left as u64;
             reader.passed_over = false;
+            match &mut reader.past {
+                Some(past) => past.sent(left),
+                None => {
+                    reader.position += left as u64;
+                    note_whole(reader, &self.publisher.all);
+                }
+            }
         }
         if let Some(own) = spent {
             self.recycle_own(own);
@@ -503,7 +669,7 @@ impl Server {
         // What is visible is on its way already and still goes; what comes later does not.
         let Some(log) = log else { return };
         reader.shutting = true;
-        reader.replay_end = log.visible();
+        reader.replay_end = log.visible().max(reader.position);
         self.push_pending(key);
     }
 
@@ -544,6 +710,22 @@ impl Server {
     }
 }
 
+/// Notes where a reader of all sessions stands in a way that outlives the ring.
+fn note_whole(reader: &mut Reader, all: &Log) {
+    let Some(across) = &mut reader.across else { return };
+    let before = all.ring.last_before(reader.position);
+    let is_boundary = all.ring.is_boundary(reader.position);
+    let (whole_seq, beyond) = match before {
+        None => (all.ring.evicted(), 0),
+        Some(mark) if is_boundary => (mark.seq, 0),
+        Some(mark) => {
+            let whole = all.ring.last_before(mark.start).map_or(all.ring.evicted(), |m| m.seq);
+            (whole, reader.position - mark.start)
+        }
+    };
+    (across.whole_seq, across.beyond) = (whole_seq, beyond as u32);
+}
+
 /// Where the newest turns begin whose wanted frames take no more than `size` bytes: a compact view
 /// starts at a whole turn. One turn longer than that is cut at a frame.
 fn newest_turns(log: &Log, filter: Filter, size: u64) -> u64 {
@@ -569,7 +751,7 @@ fn newest_turns(log: &Log, filter: Filter, size: u64) -> u64 {
 }
 
 /// Whether a reader wants a frame.
-fn wants(reader: &Reader, mark: &Mark) -> bool {
+pub(super) fn wants(reader: &Reader, mark: &Mark) -> bool {
     reader.filter.takes(mark.tag, mark.superseded)
-        && reader.owners.as_deref().is_none_or(|owners| owners.contains(&mark.owner))
+        && reader.owners().is_none_or(|owners| owners.contains(&mark.owner))
 }

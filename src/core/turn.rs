@@ -56,6 +56,16 @@ pub struct Turn {
     operations: Vec<Operations>,
 }
 
+/// What of a turn has started and not ended, for a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct OpenTurn {
+    /// Blocks: their message, their number, whether they are thoughts, their text so far.
+    pub blocks: Vec<(String, u32, bool, String)>,
+    /// Tool calls.
+    pub tools: Vec<String>,
+}
+
 /// Why a turn failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -106,6 +116,19 @@ pub struct OpenTool {
     message_id: String,
     /// Only of the tools that keep a list: the list is known when they end.
     input: Option<String>,
+}
+
+impl OpenTool {
+    /// One of which a journal tells.
+    pub fn restored(tool_use_id: String, started_at: u64) -> OpenTool {
+        let (tool, message_id) = (String::new(), String::new());
+        OpenTool { tool_use_id, parent: None, started_at, tool, message_id, input: None }
+    }
+
+    /// The agent's name for it.
+    pub fn id(&self) -> &str {
+        &self.tool_use_id
+    }
 }
 
 /// What one message sets out to do, collected until the message is whole.
@@ -167,6 +190,40 @@ impl Turn {
     /// A turn that begins now, for a prompt or for nobody's.
     pub fn new(id: String, prompt: Option<Prompt>, now_ms: u64) -> Turn {
         Turn { id, prompt, started_at: now_ms, ..Turn::default() }
+    }
+
+    /// A turn of which a journal tells: only its end is still to come.
+    pub fn restored(id: String, prompt: Option<Prompt>, started_at: u64, open: OpenTurn) -> Turn {
+        let mut turn = Turn::new(id, prompt, started_at);
+        let tool = |id| OpenTool::restored(id, started_at);
+        turn.tools = open.tools.into_iter().map(tool).collect();
+        for (message_id, block, thinking, text) in open.blocks {
+            let output = if thinking { Output::Thinking } else { Output::Stdout };
+            let open = OpenBlock { block, output, offset: 0, text, first_seq: 0 };
+            match &mut turn.streaming {
+                Some(streaming) if streaming.message_id == message_id => {
+                    streaming.blocks.push(open)
+                }
+                slot => {
+                    let (blocks, stopped) = (vec![open], true);
+                    *slot = Some(Streaming { message_id, blocks, stopped });
+                }
+            }
+        }
+        turn
+    }
+
+    /// What has started and not ended.
+    pub fn open(&self) -> OpenTurn {
+        let blocks = self.streaming.iter().flat_map(|streaming| {
+            let message_id = &streaming.message_id;
+            streaming.blocks.iter().map(move |open| {
+                let thinking = open.output == Output::Thinking;
+                (message_id.clone(), open.block, thinking, open.text.clone())
+            })
+        });
+        let tools = self.tools.iter().map(|open| open.tool_use_id.clone());
+        OpenTurn { blocks: blocks.collect(), tools: tools.collect() }
     }
 
     /// A message begins to stream.

@@ -1,7 +1,7 @@
 //! The one helper thread, for file work that may block.
 //!
-//! Requests and replies go through two bounded channels, in order: one request, one reply.
-//! Neither side ever waits for the other while the server runs: a full request channel is the
+//! Requests and replies go through bounded channels, in order: one request, one reply. Frames to
+//! be written go before everything else, since everybody waits for them. Neither side ever waits for the other while the server runs: a full request channel is the
 //! caller's refusal to give, and the thread holds back when replies are not taken. Each reply
 //! wakes the reactor. What the answers mean is not known here.
 
@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
+use super::journal::Store;
 use super::{process, sys, trust};
-use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest};
+use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest, ReadFailure};
 
 /// What the thread needs to know beside the requests.
 #[derive(Clone, Debug)]
@@ -31,9 +32,16 @@ pub struct Surroundings {
 #[derive(Debug)]
 pub struct Disk {
     /// `None` once the thread was told to end.
-    requests: Option<Sender<DiskRequest>>,
+    requests: Option<Senders>,
     replies: Receiver<DiskReply>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The two ways in.
+#[derive(Debug)]
+struct Senders {
+    urgent: Sender<DiskRequest>,
+    other: Sender<DiskRequest>,
 }
 
 impl Disk {
@@ -45,10 +53,19 @@ impl Disk {
         waker: mio::Waker,
         capacity: usize,
         surroundings: Surroundings,
+        store: Option<Store>,
     ) -> io::Result<Disk> {
-        let (requests, inbox) = bounded(capacity);
+        let (urgent, first) = bounded(1); // The core has one batch under way at most.
+        let (other, inbox) = bounded(capacity);
         let (outbox, replies) = bounded(capacity);
-        let work = move || run(&inbox, &outbox, &waker, &surroundings);
+        let mut worker = Worker { outbox, waker, surroundings, store };
+        let work = move || {
+            worker.run(&first, &inbox);
+            if let Some(store) = worker.store {
+                store.close();
+            }
+        };
+        let requests = Senders { urgent, other };
         let thread = thread::Builder::new().name("disk".into()).spawn(work)?;
         Ok(Disk { requests: Some(requests), replies, thread: Some(thread) })
     }
@@ -59,7 +76,8 @@ impl Disk {
     /// Gives it back when as many as fit are waiting; there is room after the next reply.
     pub fn try_send(&self, request: DiskRequest) -> Result<(), DiskRequest> {
         let Some(requests) = &self.requests else { return Err(request) };
-        requests.try_send(request).map_err(|error| match error {
+        let way = if request.is_urgent() { &requests.urgent } else { &requests.other };
+        way.try_send(request).map_err(|error| match error {
             TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
         })
     }
@@ -93,19 +111,54 @@ impl Drop for Disk {
     }
 }
 
-fn run(
-    inbox: &Receiver<DiskRequest>,
-    outbox: &Sender<DiskReply>,
-    waker: &mio::Waker,
-    surroundings: &Surroundings,
-) {
-    for request in inbox {
-        let reply = match request {
+/// What the thread works with.
+struct Worker {
+    outbox: Sender<DiskReply>,
+    waker: mio::Waker,
+    surroundings: Surroundings,
+    store: Option<Store>,
+}
+
+impl Worker {
+    /// Works until both ways in are closed and empty, or nobody takes replies any more.
+    fn run(&mut self, first: &Receiver<DiskRequest>, inbox: &Receiver<DiskRequest>) {
+        loop {
+            let request = match first.try_recv() {
+                Ok(request) => Ok(request),
+                Err(_) => select! {
+                    recv(first) -> request => request,
+                    recv(inbox) -> request => request,
+                },
+            };
+            let Ok(request) = request else { break };
+            if !self.serve(request) {
+                return;
+            }
+        }
+        for request in first.iter().chain(inbox.iter()) {
+            if !self.serve(request) {
+                return;
+            }
+        }
+    }
+
+    /// Answers one request. Returns whether anybody is left to tell.
+    fn serve(&mut self, request: DiskRequest) -> bool {
+        let reply = self.answer(request);
+        if self.outbox.send(reply).is_err() {
+            return false;
+        }
+        let _ = self.waker.wake(); // Fails only with the reactor's poll: then nobody listens.
+        true
+    }
+
+    fn answer(&mut self, request: DiskRequest) -> DiskReply {
+        match request {
             DiskRequest::Directory { ticket, path } => {
-                DiskReply::Directory { ticket, result: directory(&path, surroundings) }
+                DiskReply::Directory { ticket, result: directory(&path, &self.surroundings) }
             }
             DiskRequest::List { ticket, path } => {
-                let result = directory(&path, surroundings).and_then(|path| {
+                let result = directory(&path, &self.surroundings).and_then(|path| {
                     let names = directories(&path)?;
                     Ok((path, names))
                 });
@@ -116,20 +169,46 @@ fn run(
                 DiskReply::Trust { session, commands, hash }
             }
             DiskRequest::RememberTrust { path, hash } => {
-                let kept = trust::remember(&surroundings.data_dir, &path, &hash);
+                let kept = trust::remember(&self.surroundings.data_dir, &path, &hash);
                 DiskReply::Remembered(kept.err().map(|error| error.to_string()))
             }
             // Nobody is spared: the session's next agent starts only after this.
             DiskRequest::Sweep { agent, session_id } => {
-                let prefix = &surroundings.marker_prefix;
+                let prefix = &self.surroundings.marker_prefix;
                 let swept = process::sweep(prefix, Some(&session_id), &|_| false);
                 DiskReply::Swept { agent, killed: swept.killed }
             }
-        };
-        if outbox.send(reply).is_err() {
-            return; // Nobody is left to tell.
+            DiskRequest::Append(batch) => {
+                let result = self.store.as_mut().map_or(Ok(()), |store| store.append(&batch));
+                DiskReply::Appended(batch, result)
+            }
+            DiskRequest::Read(mut read) => {
+                let store = self.store.as_ref();
+                let result = store.map_or(Err(ReadFailure::Gone), |store| store.read(&mut read));
+                DiskReply::Read(read, result)
+            }
+            DiskRequest::Page(mut page) => {
+                let store = self.store.as_ref();
+                let result = store.map_or(Err(ReadFailure::Gone), |store| store.page(&mut page));
+                DiskReply::Page(page, result)
+            }
+            DiskRequest::Large { connection, seq, source } => {
+                let store = self.store.as_ref();
+                let result = store.and_then(|store| store.fetch(seq, &source));
+                DiskReply::Large { connection, result }
+            }
+            DiskRequest::Drop { session_id, segment, until, snapshot } => {
+                let removed = self.store.as_mut().map_or(Ok(()), |store| {
+                    store.drop_segment(&session_id, segment, until, snapshot.as_deref())
+                });
+                DiskReply::Removed(removed)
+            }
+            DiskRequest::Erase { session_id, last_seq } => {
+                let store = self.store.as_mut();
+                let removed = store.map_or(Ok(()), |store| store.erase(&session_id, last_seq));
+                DiskReply::Removed(removed)
+            }
         }
-        let _ = waker.wake(); // Fails only with the reactor's poll, and then nobody listens.
     }
 }
 
@@ -277,7 +356,8 @@ mod tests {
         let mut poll = mio::Poll::new().unwrap();
         let mut events = mio::Events::with_capacity(4);
         let waker = mio::Waker::new(poll.registry(), WAKE).unwrap();
-        let disk = Disk::start(waker, 2, surroundings(&["/".into()], Path::new("/-"))).unwrap();
+        let disk =
+            Disk::start(waker, 2, surroundings(&["/".into()], Path::new("/-")), None).unwrap();
         let ask = |ticket| DiskRequest::Directory { ticket, path: "/".into() };
         // Untaken replies fill up, then the thread's hand, then the requests.
         let mut sent = 0;
@@ -305,7 +385,7 @@ mod tests {
     fn a_stop_finishes_what_was_asked_even_if_no_reply_was_taken() {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        let disk = Disk::start(waker, 2, surroundings(&[], Path::new("/-"))).unwrap();
+        let disk = Disk::start(waker, 2, surroundings(&[], Path::new("/-")), None).unwrap();
         let agent = Key { kind: 3, generation: 5, index: 1 };
         disk.try_send(DiskRequest::Directory { ticket: 9, path: "x".into() }).unwrap();
         disk.try_send(DiskRequest::Sweep { agent, session_id: "none".into() }).unwrap();

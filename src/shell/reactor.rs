@@ -17,6 +17,7 @@ use self::agents::Agents;
 pub use self::agents::{DEMO_FLAG, Surroundings};
 use super::clock::Clock;
 use super::disk::{self, Disk};
+use super::journal::Store;
 use super::log::Log;
 use super::net::{Accepted, Listener, Reserve, Stream};
 use super::peer::{Holder, Peers};
@@ -66,6 +67,8 @@ pub struct Parts {
     pub agents: Surroundings,
     /// What the disk thread knows.
     pub disk: disk::Surroundings,
+    /// The journals, if there are any.
+    pub store: Option<Store>,
 }
 
 /// The loop.
@@ -115,7 +118,7 @@ impl Reactor {
         let mut signals = Signals::new()?;
         poll.registry().register(&mut signals, token(KIND_SIGNALS, 0), mio::Interest::READABLE)?;
         let waker = mio::Waker::new(poll.registry(), token(KIND_WAKER, 0))?;
-        let disk = Disk::start(waker, DISK_REQUESTS_MAX, parts.disk)?;
+        let disk = Disk::start(waker, DISK_REQUESTS_MAX, parts.disk, parts.store)?;
         let mut listeners = Vec::with_capacity(parts.listeners.len());
         for (index, mut listener) in parts.listeners.into_iter().enumerate() {
             listener.register(poll.registry(), token(KIND_LISTENER, index as u32))?;
@@ -249,7 +252,10 @@ impl Reactor {
                 Effect::Signal(key, signal) => self.signal(key, signal),
                 Effect::ReleaseAgent(key) => self.agents.release(key, self.poll.registry()),
                 Effect::Disk(request) => {
-                    self.disk_waiting.push_back(request);
+                    match request.is_urgent() {
+                        true => self.disk_waiting.push_front(request),
+                        false => self.disk_waiting.push_back(request),
+                    }
                     self.ask_disk();
                 }
                 Effect::Close(key) => {

@@ -37,6 +37,7 @@ impl Signals {
     pub fn new() -> io::Result<Signals> {
         let (writer, pipe) = pipe::new()?; // Both ends non-blocking and close-on-exec.
         sys::ignore_signal(sys::SIGPIPE)?;
+        sys::ignore_signal(sys::SIGXFSZ)?; // The write that fails tells it: a full disk.
         // Whoever started us may ignore it, and then the kernel reaps children behind our back.
         sys::default_signal(sys::SIGCHLD)?;
         sys::catch_signals(writer, &[sys::SIGTERM, sys::SIGINT, sys::SIGHUP])?;

@@ -25,6 +25,8 @@ pub const SIGINT: i32 = libc::SIGINT;
 pub const SIGHUP: i32 = libc::SIGHUP;
 /// The number of the signal that a write to a closed pipe raises.
 pub const SIGPIPE: i32 = libc::SIGPIPE;
+/// A file would grow above RLIMIT_FSIZE.
+pub const SIGXFSZ: i32 = libc::SIGXFSZ;
 /// The number of the signal that a child's end raises.
 pub const SIGCHLD: i32 = libc::SIGCHLD;
 

@@ -13,6 +13,7 @@ use sidestream::core::connection::{Output, Peer};
 use sidestream::core::effect::{
     self, DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
+use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
 use sidestream::wire::demo::Demo;
@@ -81,7 +82,10 @@ impl World {
         let epoch = Epoch::new(random.bits());
         let first_seq = 1 + random.below(1 << 40);
         let (now_ms, wall_ms) = (random.below(1 << 30), 1_700_000_000_000 + random.below(1 << 40));
-        let birth = Birth { seed: random.bits(), epoch, first_seq, now_ms, wall_ms };
+        let (durability, boot_id) = (Durability::Memory, "-".to_owned());
+        let start = Start { epoch, first_seq, durability, boot_id, broken: false };
+        let epochs = Epochs::first(start);
+        let birth = Birth { seed: random.bits(), epochs, now_ms, wall_ms };
         let agent =
             |name: &str, dialect, program| AgentConfig { name: name.to_owned(), dialect, program };
         let config = Config {
@@ -562,6 +566,12 @@ impl World {
                     };
                     DiskReply::Directory { ticket, result }
                 }
+                other @ (DiskRequest::Append(_)
+                | DiskRequest::Read(_)
+                | DiskRequest::Page(_)
+                | DiskRequest::Large { .. }
+                | DiskRequest::Drop { .. }
+                | DiskRequest::Erase { .. }) => panic!("in memory nothing is written: {other:?}"),
                 DiskRequest::List { ticket, path } => {
                     let result = match self.random.chance(self.faults.disk_bad) {
                         true => Err(DirectoryProblem::OutsideRoots),

@@ -44,7 +44,9 @@ impl Server {
     pub(super) fn is_before_end(&self, key: Key, cursor: Option<&[u8]>) -> bool {
         let id = cursor.and_then(crate::wire::sse::EventId::parse);
         let last = self.sessions.get(key).and_then(|session| session.feed.log.latest_seq());
-        id.is_some_and(|id| id.epoch == self.publisher.epoch() && Some(id.seq) < last)
+        let visible = self.publisher.visible();
+        let holds = |id| self.publisher.epochs.holds(id, visible);
+        id.is_some_and(|id| holds(id) && Some(id.seq) < last)
     }
 
     pub(super) fn all_events(&mut self, request: &Request<'_>) -> Outcome {
@@ -148,6 +150,12 @@ impl Server {
         let (resume, after) = self.join_after(&asked);
         let cursor = Cursor { session, after, resume, filter: asked.filter, owners, unknown };
         let draining = self.is_draining();
+        if self.keeper.keeps()
+            && self.log_at(session).is_some_and(|log| cursor.after < log.ring.evicted())
+        {
+            self.room_to_wait()?;
+            return Ok(self.read_poll(request.connection, cursor));
+        }
         if wait_s == 0 || resume == "gap" || draining || !self.page_after(&cursor).is_empty() {
             self.say_page(&cursor);
             return ok();
@@ -191,6 +199,78 @@ impl Server {
         });
     }
 
+    /// Asks for a page that is older than the ring. There is something, or there is nothing at all.
+    fn read_poll(&mut self, connection: Key, cursor: Cursor) -> Reply {
+        let own;
+        let owners = match cursor.session.and_then(|key| self.sessions.get(key)) {
+            Some(session) => {
+                own = [session.feed.number];
+                Some(&own[..])
+            }
+            None => cursor.owners.as_deref(),
+        };
+        let read = Read {
+            connection: Some(connection),
+            merges: true,
+            sources: self.sources_of(owners, cursor.after),
+            after: cursor.after,
+            ..Read::default()
+        };
+        self.pages.push((connection, cursor));
+        self.effects.push_back(Effect::Disk(DiskRequest::Read(Box::new(read))));
+        Reply::Later
+    }
+
+    /// Answers a poll with what journals hold.
+    pub(in crate::core) fn poll_read(&mut self, connection: Key, cursor: &Cursor, bytes: &[u8]) {
+        let visible = self.publisher.visible();
+        self.resume_answer(connection, |server, exchange| {
+            server.say(|server, object| {
+                let mut next = if bytes.is_empty() { visible } else { cursor.after };
+                object.bool("success", true);
+                object.array("events", |array| {
+                    for frame in frames(bytes).take_while(|frame| frame.seq <= visible) {
+                        next = frame.seq;
+                        if cursor.filter.takes_name(frame.name) {
+                            write_event(array, &frame, &server.publisher.id(frame.seq));
+                        }
+                    }
+                });
+                object.display("next", server.publisher.id(next));
+                object.string("resume", cursor.resume);
+            });
+            server.write_json(exchange, Status::OK, &[]);
+            None
+        });
+    }
+
+    /// Answers a request for a page of the past with what a journal holds.
+    pub(in crate::core) fn page_read(&mut self, page: Page, result: Result<(), ReadFailure>) {
+        let visible = self.publisher.visible();
+        self.resume_answer(page.connection, |server, exchange| {
+            if result.is_err() {
+                server.write_problem(exchange, &event_gone());
+                return None;
+            }
+            server.say(|server, object| {
+                object.bool("success", true);
+                object.string("sessionId", &page.source.session_id);
+                object.array("events", |array| {
+                    for frame in frames(&page.bytes) {
+                        write_event(array, &frame, &server.publisher.id(frame.seq));
+                    }
+                });
+                let first = frames(&page.bytes).next().filter(|_| page.more);
+                let first = first.map(|frame| server.publisher.id(frame.seq).to_string());
+                object.string_or_null("before", first.as_deref());
+                object.bool("more", page.more);
+                object.display("lastEventId", server.publisher.id(visible));
+            });
+            server.write_json(exchange, Status::OK, &[]);
+            None
+        });
+    }
+
     /// Answers a long poll.
     pub(in crate::core) fn answer_poll(&mut self, connection: Key, cursor: &Cursor) {
         self.resume_answer(connection, |server, exchange| {
@@ -209,7 +289,7 @@ impl Server {
         let before = match request.parameter("before")? {
             None => visible + 1,
             Some(text) => crate::wire::sse::EventId::parse(text.as_bytes())
-                .filter(|id| id.epoch == self.publisher.epoch())
+                .filter(|id| self.publisher.id(id.seq) == *id)
                 .map(|id| id.seq)
                 .ok_or_else(|| {
                     Problem::bad("invalid_value", "\"before\" must be the id of an event")
@@ -219,6 +299,32 @@ impl Server {
         let (owners, unknown) = (None, Vec::new());
         let cursor = Cursor { session, after: 0, resume: "ok", filter, owners, unknown };
         let (marks, more) = self.page_before(&cursor, before, limit);
+        // The ring may hold less than is wanted: then all of it is read from disk.
+        if let Some(session) = self.sessions.get(key).filter(|_| !more && marks.len() < limit)
+            && let Some(journal) = &session.feed.log.journal
+            && journal.base() < session.feed.log.ring.base().min(journal.written())
+        {
+            let segments = journal.segments_from(journal.base());
+            let source = Source {
+                session_id: session.id().to_owned(),
+                segments: segments.filter_map(|id| journal.segment_at(id.start)).collect(),
+                position: journal.base(),
+                end: session.feed.log.visible().min(journal.written()),
+                least_seq: 0,
+            };
+            let page = Page {
+                connection: request.connection,
+                source,
+                before,
+                limit,
+                size_max: waits::PAGE_SIZE_MAX,
+                filter,
+                bytes: Vec::new(),
+                more: false,
+            };
+            self.effects.push_back(Effect::Disk(DiskRequest::Page(Box::new(page))));
+            return Ok(Reply::Later);
+        }
         self.say(|server, object| {
             let mut paged = waits::Paged::default();
             object.bool("success", true);
@@ -245,8 +351,7 @@ impl Server {
             object.bool("success", true);
             object.string("sessionId", session.id());
             object.number("readers", log.readers.into());
-            let oldest = log.ring.oldest().map(|mark| mark.seq);
-            object.string_or_null("earliestId", event_id(oldest).as_deref());
+            object.string_or_null("earliestId", event_id(log.earliest_seq()).as_deref());
             object.string_or_null("latestId", event_id(log.latest_seq()).as_deref());
             server.write_cursor(object);
         });
@@ -256,44 +361,110 @@ impl Server {
     /// One event, or the large field that was cut from it.
     pub(super) fn event(&mut self, request: &Request<'_>, id: &str, event: &str) -> Outcome {
         let key = self.session_key(id)?;
-        let gone = || {
-            let sentence = "there is no such event in this session, or it is no longer kept";
-            Problem::new(Status::NOT_FOUND, "event_not_found", sentence)
-        };
-        let event = crate::wire::sse::EventId::parse(event.as_bytes()).ok_or_else(gone)?;
-        let visible = self.publisher.visible();
-        let session = self.sessions.get(key).ok_or_else(gone)?;
-        let ring = &session.feed.log.ring;
-        if event.epoch != self.publisher.epoch() || event.seq > visible || event.seq == 0 {
-            return Err(gone());
+        let id = crate::wire::sse::EventId::parse(event.as_bytes()).ok_or_else(event_gone)?;
+        let session = self.sessions.get(key).ok_or_else(event_gone)?;
+        let log = &session.feed.log;
+        let is_ours = self.publisher.epochs.id(id.seq) == id && id.seq > 0;
+        if !is_ours || Some(id.seq) > log.latest_seq() {
+            return Err(event_gone());
         }
-        let start = ring.after(event.seq - 1);
+        let start = log.ring.after(id.seq - 1);
         // Only an event of this very session: large fields of others are not to be had here.
-        ring.mark_at(start).filter(|mark| mark.seq == event.seq).ok_or_else(gone)?;
+        let in_ring = log.ring.mark_at(start).is_some_and(|mark| mark.seq == id.seq);
         if let Some(number) = request.number("image", 0..=IMAGES_MAX as u64 - 1)? {
-            let key = image_key(event.seq, number);
-            let (bytes, _) = self.publisher.images.get(key).ok_or_else(gone)?;
+            let key = image_key(id.seq, number);
+            let (bytes, _) = self.publisher.images.get(key).ok_or_else(event_gone)?;
             return Ok(Reply::Bytes(bytes.to_vec(), image_type(bytes)));
         }
-        if let Some((bytes, is_text)) = self.publisher.large.get(event.seq) {
-            let content_type = match is_text {
-                true => "text/plain; charset=utf-8",
-                false => "application/json",
-            };
-            return Ok(Reply::Bytes(bytes.to_vec(), content_type));
+        if let Some(journal) = &log.journal {
+            let position = journal.seek(id.seq - 1);
+            let segment = journal.segment_at(position).ok_or_else(event_gone)?;
+            if id.seq <= journal.evicted() || !in_ring && id.seq > journal.last_seq() {
+                return Err(event_gone());
+            }
+            let session_id = session.id().to_owned();
+            let (end, least_seq) = (segment.1, 0);
+            let segments = vec![segment];
+            let source = Source { session_id, segments, position, end, least_seq };
+            let (connection, seq) = (request.connection, id.seq);
+            let request = DiskRequest::Large { connection, seq, source };
+            self.effects.push_back(Effect::Disk(request));
+            return Ok(Reply::Later);
         }
-        let end = ring.after(event.seq);
-        let crate::base::ring::Found::Bytes(a, b) = ring.at(start, end) else {
-            return Err(gone());
+        if !in_ring {
+            return Err(event_gone());
+        }
+        if let Some((bytes, is_text)) = self.publisher.large.get(id.seq) {
+            return Ok(Reply::Bytes(bytes.to_vec(), content_type(is_text)));
+        }
+        let crate::base::ring::Found::Bytes(a, b) = log.ring.at(start, log.ring.after(id.seq))
+        else {
+            return Err(event_gone());
         };
-        let frame = [a, b].concat();
-        let (_, name, data) = crate::wire::sse::parse_frame(&frame).ok_or_else(gone)?;
+        self.say_event(&[a, b].concat())?;
+        ok()
+    }
+
+    /// Writes one event, as its frame tells it.
+    fn say_event(&mut self, frame: &[u8]) -> Result<(), Problem> {
+        let (id, name, data) = crate::wire::sse::parse_frame(frame).ok_or_else(event_gone)?;
         self.say(|_, object| {
             object.bool("success", true);
-            object.display("id", event);
+            object.string("id", id);
             object.string("event", name);
             object.raw("data", data);
         });
-        ok()
+        Ok(())
     }
+
+    /// The disk thread has looked for an event.
+    pub(in crate::core) fn large_read(&mut self, connection: Key, result: Option<Fetched>) {
+        self.resume_answer(connection, |server, exchange| {
+            let cached = [("Cache-Control", "private, max-age=31536000, immutable")];
+            let (bytes, kind) = match result {
+                Some(Fetched::Text(bytes)) => (bytes, content_type(true)),
+                Some(Fetched::Json(bytes)) => (bytes, content_type(false)),
+                Some(Fetched::Frame(frame)) => {
+                    match server.say_event(&frame) {
+                        Ok(()) => server.write_json(exchange, Status::OK, &[]),
+                        Err(problem) => server.write_problem(exchange, &problem),
+                    }
+                    return None;
+                }
+                None => {
+                    server.write_problem(exchange, &event_gone());
+                    return None;
+                }
+            };
+            server.write_reply(exchange, Status::OK, Some(kind), &cached, &bytes);
+            None
+        });
+    }
+}
+
+/// The frames of a page.
+fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let frame = journal::first_frame(rest)?;
+        rest = &rest[frame.bytes.len()..];
+        Some(frame)
+    })
+}
+
+fn write_event(array: &mut json::Array<'_>, frame: &Frame<'_>, id: &crate::wire::sse::EventId) {
+    array.object(|object| {
+        object.display("id", id);
+        object.string("event", frame.name);
+        object.raw("data", frame.data);
+    });
+}
+
+fn event_gone() -> Problem {
+    let sentence = "there is no such event in this session, or it is no longer kept";
+    Problem::new(Status::NOT_FOUND, "event_not_found", sentence)
+}
+
+fn content_type(is_text: bool) -> &'static str {
+    if is_text { "text/plain; charset=utf-8" } else { "application/json" }
 }

@@ -16,10 +16,13 @@ use crate::core::access::tokens::Scope;
 use crate::core::access::{self, Access, Refusal};
 use crate::core::approvals::Answer;
 use crate::core::connection::{Asking, Exchange, Peer, Stage};
-use crate::core::effect::{Asker, DirectoryProblem, DiskRequest, Effect, Level};
+use crate::core::effect::{
+    Asker, DirectoryProblem, DiskRequest, Effect, Fetched, Level, Page, Read, ReadFailure, Source,
+};
 use crate::core::event::{EventKind, Filter};
+use crate::core::journal::{self, Frame, Journal};
 use crate::core::metrics::{self, StreamCount};
-use crate::core::pages::{self, Page};
+use crate::core::pages::{self, Page as Document};
 use crate::core::prompts::{Known, Prompt, Prompts};
 use crate::core::publisher::Feed;
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
@@ -124,7 +127,7 @@ enum Route<'a> {
     Ready,
     Login,
     OldWebSocket,
-    Page(&'static Page),
+    Page(&'static Document),
 }
 
 impl<'a> Route<'a> {
@@ -336,7 +339,7 @@ enum Reply {
     /// A large field of an event: its bytes and their type.
     Bytes(Vec<u8>, &'static str),
     /// A page.
-    Page(&'static Page),
+    Page(&'static Document),
     /// No content: the fields say it all.
     Empty(Vec<(&'static str, String)>),
     /// The answer comes later.
@@ -639,7 +642,7 @@ impl Server {
         self.write_json(exchange, problem.status, &problem.fields);
     }
 
-    fn write_page(&mut self, exchange: &mut Exchange, page: &'static Page, etag: Option<&str>) {
+    fn write_page(&mut self, exchange: &mut Exchange, page: &'static Document, etag: Option<&str>) {
         let tag = format!("\"{:016x}\"", page.etag);
         let csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
             img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

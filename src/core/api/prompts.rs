@@ -192,6 +192,7 @@ impl Server {
                 });
             }
         });
+        self.publisher.keep_images(&session.feed, &prompt.images);
         for (number, (_, data)) in prompt.images.iter().enumerate() {
             let bytes = base64::decode(data).unwrap_or_default();
             self.publisher.images.keep(events::image_key(seq, number as u64), bytes, false);

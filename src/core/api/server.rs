@@ -29,7 +29,7 @@ impl Server {
         }
         self.all_readers()
             .filter(|reader| {
-                let owners = reader.owners.as_deref();
+                let owners = reader.owners();
                 reader.filter.listens()
                     && owners.is_none_or(|owners| owners.contains(&session.feed.number))
             })
@@ -82,7 +82,7 @@ impl Server {
                     array.string("bypassPermissions");
                 }
             });
-            object.string("durability", "memory");
+            object.string("durability", server.keeper.durability.as_str());
             object.object("access", |object| {
                 object.bool("tokens", !server.config.access.tokens.is_empty());
                 object.string("name", &request.by);
@@ -102,7 +102,7 @@ impl Server {
                 object.number("heartbeatMs", limits.heartbeat_ms);
             });
             object.array("agents", |array| {
-                for agent in &server.config.agents {
+                for agent in &server.config.agents[..server.configured] {
                     array.object(|object| {
                         object.string("name", &agent.name);
                         object.string("dialect", agent.dialect.as_str());
@@ -117,7 +117,9 @@ impl Server {
         self.say(|server, object| {
             object.bool("success", true);
             object.array("agents", |array| {
-                for (agent, facts) in server.config.agents.iter().zip(&server.facts) {
+                for (agent, facts) in
+                    server.config.agents[..server.configured].iter().zip(&server.facts)
+                {
                     array.object(|object| {
                         object.string("name", &agent.name);
                         object.string("dialect", agent.dialect.as_str());
@@ -153,6 +155,10 @@ impl Server {
         if self.drain != Drain::Serving {
             let sentence = "the server is shutting down";
             return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
+        }
+        if let Some(sentence) = self.keeper.failure() {
+            let sentence = format!("the journal cannot be written: {sentence}");
+            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "journal_failed", sentence));
         }
         self.say(|_, object| object.string("status", "ready"));
         ok()

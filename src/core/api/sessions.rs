@@ -189,8 +189,9 @@ impl Server {
     }
 
     pub(super) fn agent_named(&self, name: &str) -> Result<usize, Problem> {
-        self.config.agents.iter().position(|agent| agent.name == name).ok_or_else(|| {
-            let names: Vec<&str> = self.config.agents.iter().map(|agent| &*agent.name).collect();
+        let agents = &self.config.agents[..self.configured];
+        agents.iter().position(|agent| agent.name == name).ok_or_else(|| {
+            let names: Vec<&str> = agents.iter().map(|agent| &*agent.name).collect();
             let sentence = format!("there is no agent \"{name}\"; there is {}", names.join(", "));
             Problem::bad("unknown_agent", sentence)
         })
@@ -286,7 +287,8 @@ impl Server {
         self.session_number += 1;
         // The key is known only once the slot is taken.
         let nowhere = Key { kind: 0, generation: 0, index: 0 };
-        let feed = Feed::new(nowhere, self.session_number, id.clone(), self.limits.ring_size);
+        let mut feed = Feed::new(nowhere, self.session_number, id.clone(), self.limits.ring_size);
+        feed.log.journal = self.keeper.keeps().then(Journal::default);
         let session = Session {
             key: nowhere,
             feed,
@@ -341,6 +343,7 @@ impl Server {
             object.string_or_null("model", model);
             object.string_or_null("mode", mode);
             object.string_or_null("name", name);
+            object.string("conversation", &session.conversation.id);
         });
         self.log(Level::Info, "session", "created", vec![("session", id.clone())]);
         self.say(|server, object| {

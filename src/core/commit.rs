@@ -1,0 +1,405 @@
+//! The commit: what was published becomes durable, then visible.
+//!
+//! At the end of a turn everything new goes to the disk thread as one batch; while one is under
+//! way, the next one gathers in the rings. `visible` is one number for the whole server and rises
+//! with a batch's answer, so nobody is ever shown an event after one with a higher number. Where
+//! nothing is to be durable, or the disk takes nothing, what is published is visible at once: then
+//! the rings are all there is, and what they lose before the disk is back is told as a hole.
+
+use crate::base::arena::Key;
+use crate::base::ring::Found;
+use crate::core::effect::{AppendFailure, Batch, DiskRequest, Effect, Level, Part};
+use crate::core::epochs::Durability;
+use crate::core::event::EventKind;
+use crate::core::journal::Lost;
+use crate::core::server::Server;
+
+/// Between two tries to write, while the disk takes nothing.
+const RETRY_MS: u64 = 1_000;
+/// Rings of sessions without a process, which readers that are behind may still read.
+pub const RINGS_KEPT: usize = 8;
+
+/// What the server knows of its journals.
+#[derive(Debug)]
+pub struct Keeper {
+    /// What an event must have survived before anybody sees it.
+    pub durability: Durability,
+    /// The buffers of the next batch, unless one is under way.
+    batch: Option<Box<Batch>>,
+    /// Why the disk takes nothing, while it does not.
+    failure: Option<Failing>,
+    /// The bytes of all journals.
+    pub total: u64,
+    /// Sessions that own a ring.
+    ringed: Vec<Key>,
+    /// The next batch ends a time in which not everything that was shown was written.
+    heals: bool,
+}
+
+#[derive(Debug)]
+struct Failing {
+    sentence: String,
+    retry_at: u64,
+}
+
+impl Keeper {
+    /// Nothing is written yet.
+    pub fn new(durability: Durability) -> Keeper {
+        Keeper {
+            durability,
+            batch: Some(Box::default()),
+            failure: None,
+            total: 0,
+            ringed: Vec::new(),
+            heals: false,
+        }
+    }
+
+    /// Whether there are journals at all.
+    pub fn keeps(&self) -> bool {
+        self.durability != Durability::Memory
+    }
+
+    /// Whether a batch is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.batch.is_none()
+    }
+
+    /// Why the disk takes nothing, while it does not.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_ref().map(|failing| &*failing.sentence)
+    }
+
+    /// When to try again.
+    pub fn retry_at(&self) -> u64 {
+        match &self.failure {
+            Some(failing) if self.batch.is_some() => failing.retry_at,
+            _ => u64::MAX,
+        }
+    }
+}
+
+impl Server {
+    /// Ends the turn: what was published becomes visible, or is on its way to.
+    pub fn commit(&mut self) {
+        if !self.keeper.keeps() || self.keeper.failure.is_some() {
+            self.show_everything();
+        }
+        if self.keeper.keeps() && self.keeper.failure.is_none() {
+            self.hand_over();
+        }
+        self.release_held();
+        self.answer_polls();
+        self.release_agents();
+    }
+
+    /// Shows what the rings hold: there is nothing to wait for.
+    fn show_everything(&mut self) {
+        if self.publisher.has_hidden() {
+            let dirty = self.publisher.take_dirty();
+            self.show(self.publisher.seq(), &dirty);
+            self.publisher.recycle_dirty(dirty);
+        }
+    }
+
+    /// Shows everything up to `seq`, all of it in these sessions.
+    fn show(&mut self, seq: u64, dirty: &[Key]) {
+        self.publisher.show(seq);
+        for key in dirty {
+            if let Some(session) = self.sessions.get_mut(*key) {
+                let log = &mut session.feed.log;
+                log.dirty = false;
+                log.show(seq);
+                let (links, pending) = (&mut self.links, &mut self.pending);
+                Self::wake(log, &mut self.connections, links, pending, self.now_ms);
+            }
+        }
+        let (links, pending) = (&mut self.links, &mut self.pending);
+        let all = &mut self.publisher.all;
+        Self::wake(all, &mut self.connections, links, pending, self.now_ms);
+    }
+
+    /// Hands everything that is not written to the disk thread, unless it has something already.
+    fn hand_over(&mut self) {
+        if !self.publisher.has_dirty() {
+            return;
+        }
+        let Some(batch) = self.keeper.batch.take() else { return };
+        let dirty = self.publisher.take_dirty();
+        self.fill(batch, &dirty);
+    }
+
+    fn fill(&mut self, mut batch: Box<Batch>, dirty: &[Key]) {
+        batch.bytes.clear();
+        batch.parts.clear();
+        if let Some(beside) = &mut self.publisher.beside {
+            batch.beside.append(beside);
+        }
+        // While the disk takes nothing, the newest must do.
+        let mut size: usize = batch.beside.iter().map(|one| one.bytes.len()).sum();
+        while size > self.limits.large_size_max && !batch.beside.is_empty() {
+            size -= batch.beside.remove(0).bytes.len();
+        }
+        batch.last_seq = self.publisher.seq();
+        batch.sync = self.keeper.durability == Durability::Sync;
+        batch.heals = self.keeper.heals && self.keeper.failure.is_none();
+        for key in dirty {
+            self.fill_part(&mut batch, *key);
+        }
+        self.effects.push_back(Effect::Disk(DiskRequest::Append(batch)));
+    }
+
+    /// Puts what is new of one session into a batch.
+    fn fill_part(&mut self, batch: &mut Batch, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let session_id = session.id().to_owned();
+        let stays_open = session.process.is_some();
+        let log = &mut session.feed.log;
+        log.dirty = false;
+        let ring = &log.ring;
+        let Some(journal) = &mut log.journal else { return };
+        let (start, end) = (journal.written().max(ring.base()), ring.head());
+        let marks = ring.marks_from(start).map(|mark| (mark.seq, mark.start));
+        let beside = batch.beside.iter().filter(|one| one.session_id == session_id);
+        let large_size = beside.map(|one| one.bytes.len() as u64).sum();
+        let Some(place) = journal.hand((start, end), marks, large_size) else { return };
+        let from = batch.bytes.len();
+        if let Found::Bytes(part, wrapped) = ring.at(start, end) {
+            batch.bytes.extend_from_slice(part);
+            batch.bytes.extend_from_slice(wrapped);
+        }
+        if !self.keeper.ringed.contains(&key) {
+            self.keeper.ringed.push(key);
+        }
+        let session = self.sessions.get(key).filter(|_| place.is_new);
+        let snapshot = session.map(|session| self.snapshot(session));
+        batch.parts.push(Part { key, session_id, place, start, from, stays_open, snapshot });
+    }
+
+    /// The disk thread has answered a batch.
+    pub(super) fn appended(&mut self, mut batch: Box<Batch>, result: Result<(), AppendFailure>) {
+        let parts = std::mem::take(&mut batch.parts);
+        let keys: Vec<Key> = parts.iter().map(|part| part.key).collect();
+        let last_seq = batch.last_seq;
+        match result {
+            Ok(()) => {
+                batch.beside.clear();
+                batch.bytes.shrink_to(self.limits.ring_size);
+                let healed = std::mem::take(&mut batch.heals);
+                batch.parts = parts;
+                batch.parts.clear();
+                self.keeper.batch = Some(batch);
+                self.written(&keys);
+                self.show_written(last_seq, &keys);
+                if self.keeper.failure.take().is_some() {
+                    self.recovered();
+                } else if healed {
+                    self.keeper.heals = false;
+                }
+                self.retain();
+                self.release_rings();
+            }
+            Err(failure) => {
+                self.keeper.batch = Some(batch);
+                self.append_failed(&keys, failure);
+            }
+        }
+        self.release_held();
+        self.answer_polls();
+        self.release_agents();
+        self.arm_own();
+    }
+
+    /// Like [`Server::show`], for sessions that may have got more in the meantime.
+    fn show_written(&mut self, seq: u64, keys: &[Key]) {
+        let dirty: Vec<bool> = keys
+            .iter()
+            .map(|key| self.sessions.get(*key).is_some_and(|session| session.feed.log.dirty))
+            .collect();
+        self.show(seq, keys);
+        for (key, dirty) in keys.iter().zip(dirty) {
+            if let Some(session) = self.sessions.get_mut(*key) {
+                session.feed.log.dirty = dirty;
+            }
+        }
+    }
+
+    /// Notes what is on disk now, and tells what never will be.
+    fn written(&mut self, keys: &[Key]) {
+        for key in keys {
+            let Some(session) = self.sessions.get_mut(*key) else { continue };
+            let Some(journal) = &mut session.feed.log.journal else { continue };
+            let before = journal.size();
+            let lost = journal.wrote();
+            self.keeper.total += journal.size().saturating_sub(before);
+            if let Some(lost) = lost {
+                self.tell_lost(*key, lost, "journal_failed");
+            }
+        }
+    }
+
+    fn tell_lost(&mut self, key: Key, lost: Lost, reason: &str) {
+        let (from, to) = (self.publisher.id(lost.from), self.publisher.id(lost.to));
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        self.publisher.publish_apart(&mut session.feed, EventKind::EventsLost, |object| {
+            object.display("from", from);
+            object.display("to", to);
+            object.string("reason", reason);
+        });
+    }
+
+    /// The end of a session's journal was cut after a power loss: what it held nobody knows.
+    pub(super) fn tell_cut_tail(&mut self, key: Key) {
+        let to = self.publisher.epochs.present().first_seq - 1;
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let log = &mut session.feed.log;
+        let Some(journal) = &mut log.journal else { return };
+        let from = journal.last_seq() + 1;
+        journal.evict_to(to);
+        log.ring.evict_to(to);
+        self.tell_lost(key, Lost { from, to }, "tail_cut");
+    }
+
+    fn append_failed(&mut self, keys: &[Key], failure: AppendFailure) {
+        for key in keys {
+            let session = self.sessions.get_mut(*key);
+            if let Some(journal) = session.and_then(|session| session.feed.log.journal.as_mut()) {
+                journal.failed(failure.in_doubt);
+            }
+        }
+        let retry_at = self.now_ms + RETRY_MS;
+        let sentence = failure.sentence;
+        let is_news = self.keeper.failure.is_none();
+        self.keeper.failure = Some(Failing { sentence: sentence.clone(), retry_at });
+        self.keeper.heals = true;
+        self.show_written(self.publisher.seq(), keys);
+        if is_news {
+            let told = vec![("error", sentence.clone())];
+            self.log(Level::Error, "journal", "the journal cannot be written", told);
+            let error = format!("the journal cannot be written, streaming goes on: {sentence}");
+            for key in keys {
+                let Some(session) = self.sessions.get_mut(*key) else { continue };
+                self.publisher.publish_apart(
+                    &mut session.feed,
+                    EventKind::SessionError,
+                    |object| {
+                        object.string("error", &error);
+                        object.string("code", "journal_failed");
+                    },
+                );
+            }
+        }
+        self.show_everything();
+    }
+
+    /// Tries to write what is not written, while the disk took nothing.
+    pub(super) fn retry_append(&mut self) {
+        if self.now_ms < self.keeper.retry_at() {
+            return;
+        }
+        let Some(batch) = self.keeper.batch.take() else { return };
+        let keys = self.unwritten();
+        self.fill(batch, &keys);
+    }
+
+    fn unwritten(&self) -> Vec<Key> {
+        (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.key_at(index))
+            .filter(|key| self.sessions.get(*key).is_some_and(|s| !s.feed.log.is_on_disk()))
+            .collect()
+    }
+
+    /// The disk takes writes again: what came while the last batch was under way follows.
+    fn recovered(&mut self) {
+        self.log(Level::Info, "journal", "the journal can be written again", Vec::new());
+        for key in self.unwritten() {
+            if let Some(session) = self.sessions.get_mut(key) {
+                self.publisher.note_dirty(&mut session.feed);
+            }
+        }
+        if !self.publisher.has_dirty() {
+            // Somebody must say that all is well: an empty batch does.
+            if let Some(batch) = self.keeper.batch.take() {
+                self.fill(batch, &[]);
+            }
+        }
+    }
+
+    /// Removes the oldest segments of journals that are too large, each or together.
+    fn retain(&mut self) {
+        for key in self.keeper.ringed.clone() {
+            while self.sessions.get(key).is_some_and(|session| {
+                let journal = session.feed.log.journal.as_ref();
+                journal.is_some_and(|journal| {
+                    let several = journal.oldest().is_some_and(|(_, count)| count > 1);
+                    several && journal.size() > self.limits.journal_max
+                })
+            }) {
+                self.drop_oldest(key);
+            }
+        }
+        while self.keeper.total > self.limits.journal_total_max
+            && let Some(key) = self.oldest_journal()
+        {
+            self.drop_oldest(key);
+        }
+    }
+
+    /// The session with the oldest segment that can go.
+    fn oldest_journal(&self) -> Option<Key> {
+        (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .filter_map(|session| {
+                let log = &session.feed.log;
+                let (segment, count) = log.journal.as_ref()?.oldest()?;
+                let can_go = count > 1 || session.process.is_none() && log.is_on_disk();
+                can_go.then_some((segment.first_seq, session.key))
+            })
+            .min_by_key(|(first_seq, _)| *first_seq)
+            .map(|(_, key)| key)
+    }
+
+    fn drop_oldest(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let session_id = session.id().to_owned();
+        let Some(journal) = &mut session.feed.log.journal else { return };
+        let before = journal.size();
+        let Some((segment, until)) = journal.forget_oldest() else { return };
+        self.keeper.total = self.keeper.total.saturating_sub(before - journal.size());
+        let is_last = journal.oldest().is_none();
+        let session = self.sessions.get(key).filter(|_| is_last);
+        let snapshot = session.map(|session| self.snapshot(session));
+        let request = DiskRequest::Drop { session_id, segment, until, snapshot };
+        self.effects.push_back(Effect::Disk(request));
+    }
+
+    /// Gives back the rings of sessions that are quiet: what was in them is on disk.
+    pub(super) fn release_rings(&mut self) {
+        let mut spare =
+            self.keeper.ringed.len().saturating_sub(self.limits.agents_max as usize + RINGS_KEPT);
+        let mut ringed = std::mem::take(&mut self.keeper.ringed);
+        ringed.retain(|key| {
+            let Some(session) = self.sessions.get_mut(*key) else { return false };
+            let busy = session.process.is_some() || session.turn.is_some();
+            let log = &mut session.feed.log;
+            if busy || !log.is_on_disk() || log.hidden() > 0 {
+                return true;
+            }
+            // Whoever reads there goes on from the disk: only many rings are worth that.
+            if spare == 0 {
+                return true;
+            }
+            spare -= 1;
+            log.ring.release();
+            false
+        });
+        self.keeper.ringed = ringed;
+    }
+
+    /// Removes what is on disk of a session that is gone.
+    pub(super) fn erase(&mut self, session_id: String, size: u64, last_seq: u64) {
+        self.keeper.total = self.keeper.total.saturating_sub(size);
+        self.publisher.epochs.erased = self.publisher.epochs.erased.max(last_seq);
+        self.effects.push_back(Effect::Disk(DiskRequest::Erase { session_id, last_seq }));
+    }
+}

@@ -1,0 +1,265 @@
+//! Server starts, the numbers they issued, and whether a cursor of one of them still holds.
+//!
+//! Each start has a random epoch and begins 2^40 numbers after the one before, so numbers rise
+//! across restarts and no id is issued twice. A cursor is good only if what its epoch showed is
+//! known to have survived how that epoch ended; what retention took is the journal's business.
+
+use crate::wire::sse::{Epoch, EventId};
+use std::fmt::Write as _;
+
+/// Numbers from one start to the next.
+pub const STEP: u64 = 1 << 40;
+
+/// What an event must have survived before anybody sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: everything ends with the process.
+    Memory,
+    /// The process being killed.
+    Write,
+    /// Power loss.
+    Sync,
+}
+
+impl Durability {
+    /// The word of the command line and of the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Durability::Memory => "memory",
+            Durability::Write => "write",
+            Durability::Sync => "sync",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Durability> {
+        let all = [Durability::Memory, Durability::Write, Durability::Sync];
+        all.into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
+/// One server start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Its half of the ids.
+    pub epoch: Epoch,
+    /// The number of its first event.
+    pub first_seq: u64,
+    /// What its events survived.
+    pub durability: Durability,
+    /// The kernel's boot that it lived in: a word. Another one means that power may have failed.
+    pub boot_id: String,
+    /// It ended while its journal took no writes: what it showed last is gone.
+    pub broken: bool,
+}
+
+/// Every start of this data directory, the present one last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Epochs {
+    starts: Vec<Start>,
+    /// The newest number of a session that was erased.
+    pub erased: u64,
+}
+
+impl Epochs {
+    /// The history of a server that has none.
+    pub fn first(start: Start) -> Epochs {
+        Epochs { starts: vec![start], erased: 0 }
+    }
+
+    /// Reads the file. Returns how much of it is whole lines, too: a torn last one never counted.
+    ///
+    /// # Errors
+    /// The number of the line that is none of ours.
+    pub fn parse(text: &[u8]) -> Result<(Epochs, usize), usize> {
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let mut epochs = Epochs::default();
+        for (number, line) in text[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let line = std::str::from_utf8(line).ok().and_then(|line| line.strip_suffix('\n'));
+            line.and_then(|line| epochs.read(line)).ok_or(number + 1)?;
+        }
+        Ok((epochs, whole))
+    }
+
+    fn read(&mut self, line: &str) -> Option<()> {
+        let words: Vec<&str> = line.split(' ').collect();
+        match *words {
+            ["start", epoch, first_seq, durability, boot_id] => {
+                let first_seq = first_seq.parse().ok()?;
+                if self.starts.last().is_some_and(|last| last.first_seq >= first_seq) {
+                    return None;
+                }
+                self.starts.push(Start {
+                    epoch: EventId::parse(format!("{epoch}-0").as_bytes())?.epoch,
+                    first_seq,
+                    durability: Durability::parse(durability)?,
+                    boot_id: boot_id.to_owned(),
+                    broken: false,
+                });
+            }
+            ["broken"] => self.starts.last_mut()?.broken = true,
+            ["erased", seq] => self.erased = self.erased.max(seq.parse().ok()?),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// The line that tells of a start.
+    pub fn line(start: &Start) -> String {
+        let mut line = String::new();
+        let (epoch, mode) = (start.epoch, start.durability.as_str());
+        let _ = writeln!(line, "start {epoch} {} {mode} {}", start.first_seq, start.boot_id);
+        line
+    }
+
+    /// The first number of the next start: above everything that was ever issued here, as far as
+    /// this file and the newest number found in a journal tell.
+    pub fn next_seq(&self, newest_found: u64) -> u64 {
+        let next = self.starts.last().map_or(1, |last| last.first_seq + STEP);
+        if newest_found < next { next } else { newest_found + STEP }
+    }
+
+    /// What the newest start's events survived.
+    pub fn last_mode(&self) -> Option<Durability> {
+        self.starts.last().map(|last| last.durability)
+    }
+
+    /// Adds a start.
+    pub fn begin(&mut self, start: Start) {
+        debug_assert!(self.starts.last().is_none_or(|last| last.first_seq < start.first_seq));
+        self.starts.push(start);
+    }
+
+    /// Says that the newest start ended while its journal took no writes.
+    pub fn break_last(&mut self) {
+        if let Some(last) = self.starts.last_mut() {
+            last.broken = true;
+        }
+    }
+
+    /// Whether what the newest start showed is on disk, if the next one lives in boot `boot_id`.
+    pub fn last_survived(&self, boot_id: &str) -> bool {
+        self.starts.last().is_none_or(|last| survived(last, boot_id))
+    }
+
+    /// The present start.
+    ///
+    /// # Panics
+    /// If there is none: a server has one before it is made.
+    pub fn present(&self) -> &Start {
+        self.starts.last().expect("a server has a start")
+    }
+
+    /// The id of event `seq`. A cursor right before the first event of this start is of it, too.
+    pub fn id(&self, seq: u64) -> EventId {
+        let at =
+            self.starts.partition_point(|start| start.first_seq <= seq.saturating_add(1)).max(1)
+                - 1;
+        let at = match self.starts.get(at) {
+            Some(start)
+                if start.first_seq == seq.saturating_add(1) && at + 1 < self.starts.len() =>
+            {
+                at.saturating_sub(1) // An old event, the last of its start.
+            }
+            _ => at,
+        };
+        EventId { epoch: self.starts[at].epoch, seq }
+    }
+
+    /// Whether a cursor holds: its epoch is known, issued that number, and what it showed survived.
+    pub fn holds(&self, cursor: EventId, visible: u64) -> bool {
+        let Some(at) = self.starts.iter().rposition(|start| start.epoch == cursor.epoch) else {
+            return false;
+        };
+        let start = &self.starts[at];
+        let next = self.starts.get(at + 1);
+        let end = next.map_or(visible.saturating_add(1), |next| next.first_seq);
+        if cursor.seq.saturating_add(1) < start.first_seq || cursor.seq >= end {
+            return false;
+        }
+        next.is_none_or(|next| survived(start, &next.boot_id))
+    }
+}
+
+/// Whether what a start showed is on disk, if the next one lives in boot `boot_id`.
+fn survived(start: &Start, boot_id: &str) -> bool {
+    match start.durability {
+        Durability::Memory => false,
+        Durability::Write => !start.broken && start.boot_id == boot_id && boot_id != "-",
+        Durability::Sync => !start.broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epochs() -> Epochs {
+        let text = "start 00000000000a 1 memory boot1\nstart 00000000000b 100 write boot1\n\
+            start 00000000000c 200 write boot1\nstart 00000000000d 300 sync boot2\n\
+            start 00000000000e 400 write boot3\nbroken\nerased 350\n\
+            start 00000000000f 500 write boot3\n";
+        Epochs::parse(text.as_bytes()).unwrap().0
+    }
+
+    #[test]
+    fn a_cursor_holds_only_if_what_its_epoch_showed_survived_it() {
+        let epochs = epochs();
+        for (epoch, seq, holds, why) in [
+            (0xa, 5, false, "memory survives nothing"),
+            (0xb, 99, true, "right before its first event"),
+            (0xb, 98, false, "never issued by it"),
+            (0xb, 150, true, "write, and the same boot after it"),
+            (0xb, 199, true, "its last possible number"),
+            (0xb, 200, false, "the next epoch's number"),
+            (0xc, 250, false, "write, and another boot after it"),
+            (0xd, 350, true, "sync survives another boot"),
+            (0xe, 450, false, "its journal took no writes at its end"),
+            (0xf, 499, true, "the present one, before its first event"),
+            (0xf, 520, true, "the present one"),
+            (0xf, 521, false, "above what is visible"),
+            (0x9, 150, false, "an epoch that is not known"),
+        ] {
+            let cursor = EventId { epoch: Epoch::new(epoch), seq };
+            assert_eq!(epochs.holds(cursor, 520), holds, "{epoch:x}-{seq}: {why}");
+        }
+        assert_eq!(epochs.erased, 350);
+        assert!(epochs.last_survived("boot3") && !epochs.last_survived("boot4"));
+        let mut unknown = epochs.clone();
+        unknown.starts[5].boot_id = "-".into();
+        assert!(!unknown.last_survived("-"), "two unknown boots are not the same one");
+    }
+
+    #[test]
+    fn an_id_says_which_start_issued_it() {
+        let epochs = epochs();
+        for (seq, epoch) in
+            [(1, 0xa), (99, 0xa), (100, 0xb), (399, 0xd), (400, 0xe), (499, 0xf), (9999, 0xf)]
+        {
+            assert_eq!(epochs.id(seq).epoch, Epoch::new(epoch), "{seq}");
+        }
+        let first = Start { first_seq: 1, ..epochs.present().clone() };
+        assert_eq!(Epochs::first(first).id(0).epoch, Epoch::new(0xf));
+    }
+
+    #[test]
+    fn numbers_rise_from_start_to_start_also_when_the_file_is_older_than_the_journals() {
+        let epochs = epochs();
+        assert_eq!(epochs.next_seq(0), 500 + STEP);
+        assert_eq!(epochs.next_seq(500 + STEP - 1), 500 + STEP);
+        assert_eq!(epochs.next_seq(500 + STEP), 500 + 2 * STEP);
+        assert_eq!(Epochs::default().next_seq(0), 1);
+    }
+
+    #[test]
+    fn a_torn_last_line_never_counted_and_any_other_is_damage() {
+        let start = epochs().present().clone();
+        let line = Epochs::line(&start);
+        let (read, whole) = Epochs::parse(format!("{line}start 0000").as_bytes()).unwrap();
+        assert_eq!((read, whole), (Epochs::first(start), line.len()));
+        for damaged in ["x\n", "start 1 2 3 4\n", "broken\n", "start 00000000000a 1 write\n", "\n"]
+        {
+            assert_eq!(Epochs::parse(damaged.as_bytes()), Err(1), "{damaged:?}");
+        }
+        assert_eq!(Epochs::parse(format!("{line}{line}").as_bytes()), Err(2), "it does not rise");
+    }
+}

@@ -1,0 +1,442 @@
+//! Where a session's frames stand on disk: its segments, what is written, what retention took.
+//!
+//! A journal holds the very frames that the wire does, and its byte offsets are the positions of
+//! the session's log, so a reader that the ring has outrun goes on at the same position. Nothing
+//! here touches a file: the disk thread does, by the names that are made here.
+
+use crate::wire::sse::{self, EventId};
+use std::collections::VecDeque;
+
+/// Bytes after which a segment is closed and the next one begins.
+pub const SEGMENT_SIZE: u64 = 4 << 20;
+/// Bytes from one entry of an index to the next.
+pub const INDEX_STEP: u64 = 16 << 10;
+
+/// Names one segment of a session: where it starts, and the number of its first frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentId {
+    /// The position of its first byte.
+    pub start: u64,
+    /// The number of its first frame.
+    pub first_seq: u64,
+}
+
+impl SegmentId {
+    /// Its file's name.
+    pub fn file_name(self) -> String {
+        format!("{:016x}-{:016x}.log", self.start, self.first_seq)
+    }
+
+    /// Reads exactly what [`SegmentId::file_name`] writes.
+    pub fn parse(name: &str) -> Option<SegmentId> {
+        let (start, first_seq) = name.strip_suffix(".log")?.split_once('-')?;
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        let id = SegmentId { start: hex(start)?, first_seq: hex(first_seq)? };
+        (id.file_name() == name).then_some(id)
+    }
+}
+
+/// One segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its name.
+    pub id: SegmentId,
+    /// Where its last whole frame ends.
+    pub end: u64,
+    /// The number of its newest frame, as far as is known: never too low.
+    pub last_seq: u64,
+    /// Bytes of large fields that stand beside it.
+    pub large_size: u64,
+    /// Numbers of frames and where they start, one in every [`INDEX_STEP`] bytes.
+    pub index: Vec<(u64, u64)>,
+}
+
+/// What was handed to the disk thread and is not answered yet.
+#[derive(Debug)]
+struct Handed {
+    segment: Option<SegmentId>,
+    end: u64,
+    last_seq: u64,
+    large_size: u64,
+    index: Vec<(u64, u64)>,
+    /// What lies between the newest frame written and the first one handed is lost.
+    lost: Option<Lost>,
+}
+
+/// Frames that the journal will never hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The number after the last one that it holds.
+    pub from: u64,
+    /// The last one that is lost.
+    pub to: u64,
+}
+
+/// How a piece of a journal is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The segment.
+    pub segment: SegmentId,
+    /// It is to be made.
+    pub is_new: bool,
+    /// The segment that ends with it.
+    pub closes: Option<SegmentId>,
+}
+
+/// A session's journal.
+#[derive(Debug, Default)]
+pub struct Journal {
+    segments: VecDeque<Segment>,
+    written: u64,
+    last_seq: u64,
+    evicted: u64,
+    handed: Option<Handed>,
+    /// The newest segment is not to be written to any more.
+    abandoned: bool,
+}
+
+impl Journal {
+    /// A journal as it was found: its segments, oldest first, where its last whole frame ends and
+    /// which number that has, and the number of the newest frame that is gone.
+    pub fn found(segments: VecDeque<Segment>, end: u64, last_seq: u64, evicted: u64) -> Journal {
+        let written = end;
+        Journal { segments, written, last_seq, evicted, ..Journal::default() }
+    }
+
+    /// The oldest position that is left.
+    pub fn base(&self) -> u64 {
+        self.segments.front().map_or(self.written, |segment| segment.id.start)
+    }
+
+    /// Up to where it is written.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The number of the newest frame that is written.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// The number of the newest frame that is gone: retention took it, or it was lost.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Counts everything up to `seq` as gone.
+    pub fn evict_to(&mut self, seq: u64) {
+        self.evicted = self.evicted.max(seq);
+    }
+
+    /// The number of the oldest frame that is left.
+    pub fn oldest_seq(&self) -> Option<u64> {
+        self.segments.front().map(|segment| segment.id.first_seq)
+    }
+
+    /// The bytes on disk, large fields among them.
+    pub fn size(&self) -> u64 {
+        let large: u64 = self.segments.iter().map(|segment| segment.large_size).sum();
+        self.written - self.base() + large
+    }
+
+    /// The oldest segment, and how many there are.
+    pub fn oldest(&self) -> Option<(SegmentId, usize)> {
+        self.segments.front().map(|segment| (segment.id, self.segments.len()))
+    }
+
+    /// The segment that holds the byte at `position`, and where it ends.
+    pub fn segment_at(&self, position: u64) -> Option<(SegmentId, u64)> {
+        let index = self.segments.partition_point(|segment| segment.id.start <= position);
+        let segment = self.segments.get(index.checked_sub(1)?)?;
+        (position < segment.end).then_some((segment.id, segment.end))
+    }
+
+    /// Where the first segment behind `position` starts: the other side of a hole.
+    pub fn next_start(&self, position: u64) -> Option<u64> {
+        let index = self.segments.partition_point(|segment| segment.id.start <= position);
+        self.segments.get(index).map(|segment| segment.id.start)
+    }
+
+    /// The segments from `position` on.
+    pub fn segments_from(&self, position: u64) -> impl Iterator<Item = SegmentId> {
+        let index = self.segments.partition_point(|segment| segment.id.start <= position);
+        self.segments.range(index.saturating_sub(1)..).map(|segment| segment.id)
+    }
+
+    /// A frame's start at or before the first frame after number `seq`: scan from there.
+    pub fn seek(&self, seq: u64) -> u64 {
+        let index = self.segments.partition_point(|segment| segment.id.first_seq <= seq);
+        let Some(segment) = self.segments.get(index.saturating_sub(1)) else {
+            return self.written;
+        };
+        if seq >= segment.last_seq {
+            return self.next_start(segment.id.start).unwrap_or(self.written);
+        }
+        let entry = segment.index.partition_point(|(known, _)| *known <= seq);
+        match entry.checked_sub(1) {
+            Some(entry) => segment.index[entry].1,
+            None => segment.id.start,
+        }
+    }
+
+    /// The start and the number of a frame, such that no more than `size` bytes follow before
+    /// `end`, and few less: an entry of an index.
+    pub fn newest(&self, size: u64, end: u64) -> Option<(u64, u64)> {
+        let from = end.saturating_sub(size);
+        self.segments
+            .iter()
+            .flat_map(|segment| {
+                let own = (segment.id.first_seq, segment.id.start);
+                std::iter::once(own).chain(segment.index.iter().copied())
+            })
+            .find(|(_, position)| *position >= from && *position < end)
+            .map(|(seq, position)| (position, seq))
+    }
+
+    /// Says that the frames from `start` to `end` go to the disk now: their marks are given as
+    /// numbers and starts. Frames before `start` that are not written are lost for good.
+    pub fn hand(
+        &mut self,
+        (start, end): (u64, u64),
+        marks: impl Iterator<Item = (u64, u64)>,
+        large_size: u64,
+    ) -> Option<Place> {
+        let mut marks = marks.peekable();
+        let first_seq = marks.peek()?.0;
+        let hole = start > self.written;
+        let lost = hole.then(|| Lost { from: self.last_seq + 1, to: first_seq - 1 });
+        let newest = self.segments.back().map(|segment| segment.id);
+        let full = newest.is_some_and(|newest| start - newest.start >= SEGMENT_SIZE);
+        let goes_on = newest.filter(|_| !full && !hole && !self.abandoned);
+        let segment = goes_on.unwrap_or(SegmentId { start, first_seq });
+        let mut indexed = self.segments.back().and_then(|segment| segment.index.last()).copied();
+        let (mut index, mut last_seq) = (Vec::new(), first_seq);
+        for (seq, position) in marks {
+            last_seq = seq;
+            let near = indexed.is_some_and(|(_, known)| position < known + INDEX_STEP);
+            if !near {
+                index.push((seq, position));
+                indexed = Some((seq, position));
+            }
+        }
+        let is_new = goes_on.is_none();
+        let segment_made = is_new.then_some(segment);
+        self.handed =
+            Some(Handed { segment: segment_made, end, last_seq, large_size, index, lost });
+        Some(Place {
+            segment,
+            is_new,
+            closes: newest.filter(|newest| is_new && *newest != segment),
+        })
+    }
+
+    /// The disk thread has written what it was handed. Returns what was lost before it.
+    pub fn wrote(&mut self) -> Option<Lost> {
+        let handed = self.handed.take()?;
+        if let Some(id) = handed.segment {
+            self.abandoned = false;
+            if self.segments.back().is_some_and(|last| last.id.start == id.start) {
+                self.segments.pop_back(); // Abandoned before it held anything.
+            }
+            let segment = Segment { id, end: 0, last_seq: 0, large_size: 0, index: Vec::new() };
+            self.segments.push_back(segment);
+        }
+        if let Some(segment) = self.segments.back_mut() {
+            segment.index.extend(handed.index);
+            segment.large_size += handed.large_size;
+            (segment.last_seq, segment.end) = (handed.last_seq, handed.end);
+        }
+        (self.written, self.last_seq) = (handed.end, handed.last_seq);
+        if let Some(lost) = handed.lost {
+            self.evict_to(lost.to);
+        }
+        handed.lost
+    }
+
+    /// The disk thread could not. `abandon`: what the segment holds on disk is in doubt.
+    pub fn failed(&mut self, abandon: bool) {
+        self.handed = None;
+        self.abandoned |= abandon;
+    }
+
+    /// Forgets the oldest segment. Returns its name, and the number up to which large fields that
+    /// stand beside it go with it.
+    pub fn forget_oldest(&mut self) -> Option<(SegmentId, u64)> {
+        let segment = self.segments.pop_front()?;
+        let until = self.segments.front().map_or(segment.last_seq, |next| next.id.first_seq - 1);
+        self.evict_to(segment.last_seq.min(until));
+        Some((segment.id, until))
+    }
+}
+
+/// One frame of a journal, taken apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Its number.
+    pub seq: u64,
+    /// Its event.
+    pub name: &'a str,
+    /// Its data: JSON.
+    pub data: &'a str,
+    /// All of its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// The whole frame at the start of `bytes`, if there is one.
+pub fn first_frame(bytes: &[u8]) -> Option<Frame<'_>> {
+    let end = memchr::memmem::find(bytes, b"\n\n")? + 2;
+    let frame = &bytes[..end];
+    let (id, name, data) = sse::parse_frame(frame)?;
+    let id = EventId::parse(id.as_bytes())?;
+    // A page that never reached the disk reads as zeros, and those are text.
+    let whole = data.starts_with('{') && data.ends_with('}') && memchr::memchr(0, frame).is_none();
+    whole.then_some(Frame { seq: id.seq, name, data, bytes: frame })
+}
+
+/// Walks the frames of a segment as it was found on disk, and returns where the last whole one
+/// ends: what follows was being written when the machine stopped. Numbers rise, or it ends.
+pub fn recover(bytes: &[u8], mut each: impl FnMut(usize, Frame<'_>)) -> usize {
+    let (mut at, mut last) = (0, 0);
+    while let Some(frame) = first_frame(&bytes[at..])
+        && frame.seq > last
+    {
+        last = frame.seq;
+        each(at, frame);
+        at += frame.bytes.len();
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(seq: u64, text: &str) -> String {
+        format!(
+            "id: 00000000000a-{seq}\nevent: session-output\ndata: {{\"content\":\"{text}\"}}\n\n"
+        )
+    }
+
+    #[test]
+    fn a_tail_cut_or_zeroed_at_any_byte_leaves_every_frame_that_is_whole() {
+        let frames: Vec<String> =
+            [(3, "a"), (7, "b\u{e9}"), (8, ""), (20, "{}")].map(|(seq, s)| frame(seq, s)).into();
+        let whole = frames.concat().into_bytes();
+        let ends: Vec<usize> = frames
+            .iter()
+            .scan(0, |end, frame| {
+                *end += frame.len();
+                Some(*end)
+            })
+            .collect();
+        for cut in 0..=whole.len() {
+            let want = ends.iter().rev().find(|end| **end <= cut).copied().unwrap_or(0);
+            let mut seqs = Vec::new();
+            let kept = recover(&whole[..cut], |_, frame| seqs.push(frame.seq));
+            assert_eq!(kept, want, "cut at {cut}");
+            assert_eq!(seqs.len(), ends.iter().filter(|end| **end <= cut).count());
+            let mut zeroed = whole.clone();
+            zeroed[cut..].fill(0);
+            assert_eq!(recover(&zeroed, |_, _| ()), want, "zeros from {cut}");
+            for hole in [1, 7] {
+                let mut holed = whole.clone();
+                let end = (cut + hole).min(whole.len());
+                holed[cut..end].fill(0);
+                let kept = recover(&holed, |_, _| ());
+                let before = ends.iter().rev().find(|end| **end <= cut).copied().unwrap_or(0);
+                let want = if cut == whole.len() { whole.len() } else { before };
+                assert_eq!(kept, want, "zeros at {cut}");
+            }
+        }
+        let fallen = [frame(5, "x"), frame(5, "y")].concat();
+        assert_eq!(recover(fallen.as_bytes(), |_, _| ()), fallen.len() / 2, "numbers must rise");
+    }
+
+    /// Frames of 100 bytes, one number each, from `from` on.
+    fn marks(from: u64, count: u64) -> impl Iterator<Item = (u64, u64)> {
+        (from..from + count).map(|n| (n + 1, n * 100))
+    }
+
+    fn filled(count: u64) -> Journal {
+        let mut journal = Journal::default();
+        let mut at = 0;
+        while at < count {
+            let next = (at + 1000).min(count);
+            let place = journal.hand((at * 100, next * 100), marks(at, next - at), 0).unwrap();
+            assert_eq!(place.is_new, at * 100 % (SEGMENT_SIZE / 100_000 * 100_000 + 100_000) == 0);
+            assert_eq!(journal.wrote(), None);
+            at = next;
+        }
+        journal
+    }
+
+    #[test]
+    fn a_number_leads_to_a_frame_before_it_and_not_far_before() {
+        let journal = filled(100_000);
+        assert_eq!(
+            (journal.base(), journal.written(), journal.last_seq()),
+            (0, 10_000_000, 100_000)
+        );
+        for seq in [0, 1, 2, 163, 164, 165, 41_999, 42_000, 42_001, 99_999, 100_000] {
+            let position = journal.seek(seq);
+            assert_eq!(position % 100, 0);
+            assert!(position <= seq * 100, "{seq} is at {position}");
+            assert!(seq * 100 - position <= INDEX_STEP + 100, "{seq} is at {position}");
+        }
+        let (position, seq) = journal.newest(200_000, 10_000_000).unwrap();
+        assert_eq!(position, (seq - 1) * 100);
+        assert!((9_800_000..9_800_000 + 2 * INDEX_STEP).contains(&position), "{position}");
+        assert_eq!(journal.newest(u64::MAX, 10_000_000), Some((0, 1)));
+        let (segment, end) = journal.segment_at(4_200_000 - 1).unwrap();
+        assert_eq!((segment.start, end), (0, 4_200_000));
+        assert_eq!(journal.segment_at(4_200_000).unwrap().0.first_seq, 42_001);
+        assert_eq!(journal.segment_at(10_000_000), None);
+        assert_eq!(journal.segments_from(4_300_000).count(), 2);
+    }
+
+    #[test]
+    fn retention_takes_the_oldest_segment_and_remembers_its_newest_number() {
+        let mut journal = filled(100_000);
+        let (id, until) = journal.forget_oldest().unwrap();
+        assert_eq!((id.start, until), (0, 42_000));
+        assert_eq!((journal.base(), journal.evicted()), (4_200_000, 42_000));
+        assert_eq!((journal.oldest_seq(), journal.size()), (Some(42_001), 5_800_000));
+        journal.forget_oldest();
+        journal.forget_oldest();
+        assert_eq!((journal.base(), journal.evicted(), journal.size()), (10_000_000, 100_000, 0));
+        let place = journal.hand((10_000_000, 10_000_100), [(100_001, 10_000_000)].into_iter(), 5);
+        assert!(place.unwrap().is_new && place.unwrap().closes.is_none());
+        assert_eq!((journal.wrote(), journal.size()), (None, 105));
+    }
+
+    #[test]
+    fn a_failure_changes_nothing_and_what_the_ring_lost_meanwhile_is_a_hole() {
+        let mut journal = filled(10);
+        journal.hand((1000, 1100), marks(10, 1), 0).unwrap();
+        journal.failed(false);
+        assert_eq!((journal.written(), journal.last_seq()), (1000, 10));
+        let place = journal.hand((1000, 1200), marks(10, 2), 0).unwrap();
+        assert!(!place.is_new, "the same segment, the same place");
+        journal.failed(true);
+        let place = journal.hand((1000, 1200), marks(10, 2), 0).unwrap();
+        let second = SegmentId { start: 1000, first_seq: 11 };
+        assert_eq!((place.is_new, place.segment, place.closes.unwrap().start), (true, second, 0));
+        assert_eq!(journal.wrote(), None);
+        assert_eq!(journal.segment_at(999).unwrap().1, 1000, "the doubtful tail is not read");
+        let place = journal.hand((1500, 1600), marks(15, 1), 0).unwrap();
+        assert!(place.is_new);
+        assert_eq!(journal.wrote(), Some(Lost { from: 13, to: 15 }));
+        assert_eq!((journal.evicted(), journal.written()), (15, 1600));
+        assert_eq!((journal.segment_at(1199).unwrap().1, journal.segment_at(1200)), (1200, None));
+        assert_eq!((journal.next_start(1200), journal.next_start(1500)), (Some(1500), None));
+    }
+
+    #[test]
+    fn a_segments_name_is_read_back_exactly() {
+        let id = SegmentId { start: 0x1234, first_seq: 1 << 40 };
+        assert_eq!(SegmentId::parse(&id.file_name()), Some(id));
+        for bad in ["", "x.log", "1-1.log", "0000000000001234-0000010000000000.log.new"] {
+            assert_eq!(SegmentId::parse(bad), None, "{bad}");
+        }
+    }
+}

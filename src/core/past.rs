@@ -1,0 +1,583 @@
+//! Readers that the ring has outrun, or that began before it: they read journals, piece by piece.
+//!
+//! A piece is asked for when its reader's socket takes bytes, and given back when it does not: a
+//! reader owns no bytes while it waits for its client, here as elsewhere. A reader of one session
+//! moves through one position space and joins the ring at the same position. A reader of several
+//! merges their journals by number, and joins the ring that holds all of them at the number where
+//! it stands. Nothing is lost, repeated or reordered at either seam.
+
+use crate::base::arena::Key;
+use crate::core::connection::{Phase, Place, Reader};
+use crate::core::effect::{DiskRequest, Effect, Level, Read, ReadFailure, Source};
+use crate::core::event::NAMES;
+use crate::core::server::Server;
+use crate::wire::sse::EventId;
+use std::collections::VecDeque;
+
+/// Bytes of a piece. One frame that is longer comes whole.
+pub const PIECE_SIZE: usize = 64 * 1024;
+/// Pieces that are read, or being sent, at one time: each is sent in the turn in which it comes.
+pub const PIECES_MAX: usize = 16;
+
+/// The pool of pieces, and who waits for one.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    free: Vec<Vec<u8>>,
+    /// How many are in use.
+    used: usize,
+    queue: VecDeque<Key>,
+}
+
+impl Pieces {
+    /// Takes a piece back.
+    pub fn recycle(&mut self, bytes: Option<Vec<u8>>) {
+        if let Some(mut bytes) = bytes {
+            self.used -= 1;
+            bytes.clear();
+            bytes.shrink_to(PIECE_SIZE);
+            self.free.push(bytes);
+        }
+    }
+}
+
+/// What a reader of journals knows.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// Frames up to this number were sent before this stream began.
+    skip_to: u64,
+    /// The number of the last frame that was sent or passed over: a cursor for its client.
+    last: u64,
+    /// Frames up to this number are counted already.
+    counted: u64,
+    /// Of several sessions: what `sources` go up to.
+    built: u64,
+    /// Of several sessions: how much of the first frame to come was sent.
+    beyond: usize,
+    sources: Vec<Source>,
+    /// It goes on behind a hole: it asked for what is left, not for what came after a cursor.
+    jumps: bool,
+    /// It waits for a piece.
+    waits: bool,
+    piece: Option<Piece>,
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Vec<u8>,
+    /// The position of its first byte, where there is one session.
+    start: u64,
+    /// What is sent of it, or passed over.
+    at: usize,
+    /// Frames to be sent end here.
+    run_end: usize,
+    /// The first of them starts here,
+    run_start: usize,
+    /// and follows this number.
+    run_after: u64,
+    /// It begins within a frame.
+    within: bool,
+}
+
+/// What a reader of journals can do now.
+enum Step {
+    /// Look again.
+    Again,
+    /// Send what there is, and wait for what is under way.
+    Stay,
+    /// Wait for news.
+    Wait,
+    /// Pass the end of the replay.
+    Seam,
+    /// End.
+    Close,
+}
+
+impl Past {
+    /// Reads on behind number `after`.
+    pub fn behind(after: u64) -> Box<Past> {
+        Box::new(Past { skip_to: after, last: after, ..Past::default() })
+    }
+
+    /// Reads what is left.
+    pub fn everything() -> Box<Past> {
+        Box::new(Past { jumps: true, ..Past::default() })
+    }
+
+    /// Goes on for a reader that the ring has outrun; its replay is counted already.
+    pub fn outrun(whole_seq: u64, beyond: usize) -> Box<Past> {
+        let counted = u64::MAX;
+        Box::new(Past { last: whole_seq, counted, beyond, ..Past::default() })
+    }
+
+    /// The number of the last frame that its client knows of.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// What is to be sent.
+    pub fn run(&self) -> &[u8] {
+        self.piece.as_ref().map_or(&[], |piece| &piece.bytes[piece.at..piece.run_end])
+    }
+
+    /// Says that this many bytes of [`Past::run`] are sent.
+    pub fn sent(&mut self, count: usize) {
+        if let Some(piece) = &mut self.piece {
+            piece.at += count;
+            debug_assert!(piece.at <= piece.run_end);
+        }
+    }
+
+    /// Gives its piece back.
+    pub fn take_piece(&mut self) -> Option<Vec<u8>> {
+        self.piece.take().map(|piece| piece.bytes)
+    }
+
+    /// Whether the last byte sent is not the last one of its frame.
+    fn is_within(&self) -> bool {
+        self.piece.as_ref().is_some_and(|piece| piece.at < piece.run_end) || self.beyond > 0
+    }
+}
+
+/// The number, the kind and the length of the frame at the start of `bytes`.
+pub fn head(bytes: &[u8]) -> Option<(u64, u8, usize)> {
+    let end = memchr::memmem::find(bytes, b"\n\n")? + 2;
+    let rest = bytes[..end].strip_prefix(b"id: ")?;
+    let (id, rest) = rest.split_at(memchr::memchr(b'\n', rest)?);
+    let rest = rest.strip_prefix(b"\nevent: ")?;
+    let name = &rest[..memchr::memchr(b'\n', rest)?];
+    let kind = NAMES.iter().position(|known| known.as_bytes() == name)?;
+    Some((EventId::parse(id)?.seq, kind as u8, end))
+}
+
+/// How much is left of the frame within which `bytes` begin.
+fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
+    // The last newline alone: the next one ends the next frame.
+    if bytes == b"\n" || bytes.starts_with(b"\nid: ") {
+        return Some(1);
+    }
+    memchr::memmem::find(bytes, b"\n\n").map(|end| end + 2)
+}
+
+/// Finds the next frames of a reader's piece that are to be sent. Returns whether the replay ends
+/// before the next frame; `None`: the piece is no frame.
+fn find_run(reader: &mut Reader) -> Option<bool> {
+    let past = reader.past.as_mut()?;
+    let piece = past.piece.as_mut()?;
+    let replays = reader.replay_end != u64::MAX;
+    let replay_seq = reader.across.as_ref().map_or(u64::MAX, |across| across.replay_seq);
+    let mut at = piece.at;
+    piece.run_end = at;
+    if std::mem::take(&mut piece.within) {
+        at += rest_of_frame(&piece.bytes[at..])?;
+        (piece.run_start, piece.run_end, piece.run_after) = (piece.at, at, past.last);
+        if reader.shutting {
+            return Some(false);
+        }
+    }
+    while at < piece.bytes.len() {
+        let (seq, kind, length) = head(&piece.bytes[at..])?;
+        let has_run = piece.run_end > piece.at;
+        let is_end = replays && seq > replay_seq;
+        if is_end {
+            return Some(!has_run);
+        }
+        if seq <= past.skip_to || !reader.filter.takes(kind, false) {
+            if has_run {
+                break;
+            }
+            reader.passed_over |= seq > past.skip_to;
+            past.last = past.last.max(seq);
+            at += length;
+            (piece.at, piece.run_end) = (at, at);
+            continue;
+        }
+        if !has_run {
+            (piece.run_start, piece.run_after) = (at, past.last);
+            piece.at = at + std::mem::take(&mut past.beyond);
+        }
+        if replays && seq > past.counted {
+            (reader.replay_count, past.counted) = (reader.replay_count + 1, seq);
+        }
+        past.last = seq;
+        at += length;
+        piece.run_end = at;
+        if reader.shutting {
+            break;
+        }
+    }
+    Some(false)
+}
+
+impl Server {
+    /// Moves a reader of journals on. Returns whether it is over, `Some(false)`: to be looked at
+    /// again, as it joined the ring or passed a seam.
+    pub(super) fn settle_past(&mut self, key: Key) -> PastState {
+        let step = self.step_past(key);
+        match step {
+            Step::Again => PastState::Again,
+            Step::Stay => PastState::Stay,
+            Step::Close => PastState::Over,
+            Step::Seam => {
+                self.pass_seam(key);
+                PastState::Again
+            }
+            Step::Wait => {
+                let Some(connection) = self.connections.get_mut(key) else {
+                    return PastState::Over;
+                };
+                let Phase::Stream(reader) = &connection.phase else { return PastState::Over };
+                if reader.own.is_some() || connection.place != Place::Nowhere {
+                    return PastState::Stay;
+                }
+                let session = reader.session;
+                let closed = session.and_then(|session| self.sessions.get(session));
+                if closed.is_some_and(|session| session.closed_at.is_some()) {
+                    return PastState::Over;
+                }
+                connection.place = Place::Waiting;
+                let log = match session {
+                    None => Some(&mut self.publisher.all),
+                    Some(session) => self.sessions.get_mut(session).map(|s| &mut s.feed.log),
+                };
+                if let Some(log) = log {
+                    log.waiting.push_back(&mut self.links, key.index);
+                }
+                PastState::Stay
+            }
+        }
+    }
+
+    fn step_past(&mut self, key: Key) -> Step {
+        let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
+        let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
+        let Some(past) = &mut reader.past else { return Step::Again };
+        if let Some(piece) = &past.piece {
+            if piece.at < piece.run_end {
+                return Step::Stay;
+            }
+            if reader.shutting {
+                let bytes = past.take_piece();
+                self.pieces.recycle(bytes);
+                self.serve_readers();
+                return Step::Seam;
+            }
+            match find_run(reader) {
+                Some(true) => return Step::Seam,
+                Some(false) => {}
+                None => {
+                    let told = vec![("reader", key.index.to_string())];
+                    self.log(Level::Error, "journal", "a journal holds no frame", told);
+                    return Step::Close;
+                }
+            }
+            let Some(past) = &mut reader.past else { return Step::Again };
+            let Some(piece) = &past.piece else { return Step::Again };
+            if piece.at < piece.run_end {
+                return Step::Stay;
+            }
+            reader.position = piece.start + piece.bytes.len() as u64;
+            let bytes = past.take_piece();
+            self.pieces.recycle(bytes);
+            self.serve_readers();
+            return Step::Again;
+        }
+        if past.waits {
+            return Step::Stay;
+        }
+        if reader.shutting && !past.is_within() {
+            return Step::Seam;
+        }
+        match reader.session {
+            Some(session) => self.step_session(key, session),
+            None => self.step_merge(key),
+        }
+    }
+
+    /// A reader of one session, without a piece.
+    fn step_session(&mut self, key: Key, session_key: Key) -> Step {
+        let Some(session) = self.sessions.get(session_key) else { return Step::Close };
+        let log = &session.feed.log;
+        let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
+        let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
+        let Some(past) = &mut reader.past else { return Step::Again };
+        if reader.position >= log.ring.base() {
+            self.join_ring(key);
+            return Step::Again;
+        }
+        let limit = log.visible().min(reader.replay_end);
+        if reader.position >= limit {
+            return if reader.replay_end == u64::MAX { Step::Wait } else { Step::Seam };
+        }
+        let Some(journal) = &log.journal else { return Step::Close };
+        let Some((segment, end)) = journal.segment_at(reader.position) else {
+            let hole = reader.position >= journal.base();
+            let next = journal.next_start(reader.position);
+            match next.filter(|next| hole && past.jumps && *next <= limit) {
+                Some(next) => {
+                    reader.position = next;
+                    return Step::Again;
+                }
+                None => {
+                    self.counters.readers_cut += 1;
+                    return Step::Close;
+                }
+            }
+        };
+        let source = Source {
+            session_id: session.id().to_owned(),
+            segments: vec![(segment, end)],
+            position: reader.position,
+            end: end.min(limit),
+            least_seq: 0,
+        };
+        past.sources.clear();
+        past.sources.push(source);
+        self.want_piece(key);
+        Step::Stay
+    }
+
+    /// A reader of several sessions, without a piece.
+    fn step_merge(&mut self, key: Key) -> Step {
+        let visible_seq = self.publisher.visible();
+        let all = &self.publisher.all;
+        let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
+        let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
+        let Some(past) = &mut reader.past else { return Step::Again };
+        if past.last >= all.ring.evicted() {
+            reader.position = all.ring.after(past.last);
+            let whole_seq = past.last;
+            if let Some(across) = &mut reader.across {
+                (across.whole_seq, across.beyond) = (whole_seq, 0);
+            }
+            self.join_ring(key);
+            return Step::Again;
+        }
+        if !past.sources.is_empty() {
+            self.want_piece(key);
+            return Step::Stay;
+        }
+        if past.last >= visible_seq {
+            return if reader.replay_end == u64::MAX { Step::Wait } else { Step::Seam };
+        }
+        let (after, built) = (past.last, visible_seq);
+        let sources = self.sources(key, after);
+        let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
+        let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
+        let Some(past) = &mut reader.past else { return Step::Again };
+        past.built = built;
+        if sources.is_empty() {
+            past.last = built;
+        }
+        past.sources = sources;
+        Step::Again
+    }
+
+    /// What the journals of a reader's sessions hold behind number `after`.
+    fn sources(&self, key: Key, after: u64) -> Vec<Source> {
+        let owners = match self.connections.get(key).map(|connection| &connection.phase) {
+            Some(Phase::Stream(reader)) => reader.owners(),
+            _ => None,
+        };
+        self.sources_of(owners, after)
+    }
+
+    /// What the journals of some sessions, or of all, hold behind number `after`.
+    pub(super) fn sources_of(&self, owners: Option<&[u32]>, after: u64) -> Vec<Source> {
+        (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .filter(|session| owners.is_none_or(|owners| owners.contains(&session.feed.number)))
+            .filter_map(|session| {
+                let log = &session.feed.log;
+                let journal = log.journal.as_ref().filter(|journal| journal.last_seq() > after)?;
+                let position = journal.seek(after).max(journal.base());
+                let segments = journal.segments_from(position);
+                let segments = segments.filter_map(|id| journal.segment_at(id.start)).collect();
+                Some(Source {
+                    session_id: session.id().to_owned(),
+                    segments,
+                    position,
+                    end: log.visible().min(journal.written()),
+                    least_seq: 0,
+                })
+            })
+            .collect()
+    }
+
+    /// The ring has what a reader needs next.
+    fn join_ring(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &mut connection.phase else { return };
+        let log = match reader.session {
+            None => Some(&self.publisher.all),
+            Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
+        };
+        let (Some(log), Some(past)) = (log, reader.past.take()) else { return };
+        let wanted = |mark: &&crate::base::ring::Mark| super::streams::wants(reader, mark);
+        let left = log.ring.marks_from(reader.position);
+        let left = left.take_while(|mark| mark.start < reader.replay_end);
+        let left = left.filter(|mark| mark.seq > past.counted).filter(wanted).count();
+        // The frame that its client has a part of is the first one that it wants.
+        let begun = log.ring.marks_from(reader.position).find(wanted).copied();
+        if reader.replay_end != u64::MAX {
+            reader.replay_count += left as u32;
+        }
+        if let Some(begun) = begun.filter(|_| past.beyond > 0) {
+            reader.position = begun.start + past.beyond as u64;
+            if let Some(across) = &mut reader.across {
+                across.beyond = past.beyond as u32;
+            }
+        }
+    }
+
+    /// Asks for the next piece, or waits until there is one to be had.
+    fn want_piece(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &mut connection.phase else { return };
+        let Some(past) = &mut reader.past else { return };
+        past.waits = true;
+        self.pieces.queue.push_back(key);
+        self.serve_readers();
+    }
+
+    /// Hands out pieces, as far as there are any.
+    fn serve_readers(&mut self) {
+        while self.pieces.used < PIECES_MAX
+            && let Some(key) = self.pieces.queue.pop_front()
+        {
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            let Phase::Stream(reader) = &mut connection.phase else { continue };
+            let Some(past) = &mut reader.past else { continue };
+            let read = Read {
+                connection: Some(key),
+                merges: reader.session.is_none(),
+                sources: std::mem::take(&mut past.sources),
+                after: if reader.session.is_none() { past.last } else { past.skip_to },
+                bytes: self.pieces.free.pop().unwrap_or_default(),
+                start: reader.position,
+                within: false,
+            };
+            self.pieces.used += 1;
+            self.effects.push_back(Effect::Disk(DiskRequest::Read(Box::new(read))));
+        }
+    }
+
+    /// A piece has come.
+    pub(super) fn piece_read(&mut self, read: Read, result: Result<(), ReadFailure>) {
+        let Read { connection: key, merges, sources, bytes, start, within, .. } = read;
+        if let Some(key) = key
+            && let Some(at) = self.pages.iter().position(|(asked, _)| *asked == key)
+        {
+            let (_, mut cursor) = self.pages.swap_remove(at);
+            if result.is_err() {
+                cursor.resume = "gap";
+            }
+            return self.poll_read(key, &cursor, &bytes);
+        }
+        let reader = key.and_then(|key| self.connections.get_mut(key)).and_then(|connection| {
+            match &mut connection.phase {
+                Phase::Stream(reader) if reader.past.is_some() => Some(reader),
+                _ => None,
+            }
+        });
+        let (Some(key), Some(reader)) = (key, reader) else {
+            self.pieces.recycle(Some(bytes));
+            return self.serve_readers();
+        };
+        let Some(past) = &mut reader.past else { return };
+        past.waits = false;
+        if let Err(failure) = result {
+            self.pieces.recycle(Some(bytes));
+            self.serve_readers();
+            if let ReadFailure::Damaged(error) = failure {
+                self.log(Level::Error, "journal", "cannot be read", vec![("error", error)]);
+            }
+            self.counters.readers_cut += 1;
+            return self.close(key);
+        }
+        if bytes.is_empty() {
+            // Nothing was left behind `after`.
+            match merges {
+                true => past.last = past.last.max(past.built),
+                false => reader.position = start,
+            }
+            self.pieces.recycle(Some(bytes));
+            self.serve_readers();
+        } else {
+            if merges {
+                past.sources = sources;
+            }
+            let (at, run_start, run_end, run_after) = (0, 0, 0, past.last);
+            past.piece = Some(Piece { bytes, start, at, run_end, run_start, run_after, within });
+        }
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.place == Place::Reading
+        {
+            connection.place = Place::Nowhere;
+        }
+        self.push_pending(key);
+    }
+
+    /// The client takes nothing now: its piece is given back, and read again from where it stands.
+    pub(super) fn give_back_piece(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &mut connection.phase else { return };
+        let Some(past) = &mut reader.past else { return };
+        let Some(piece) = past.piece.take() else { return };
+        if reader.session.is_none() {
+            // Where it stands is a number, and so many bytes of the frame behind it.
+            let (mut start, mut whole) = (piece.run_start, piece.run_after);
+            while start < piece.at
+                && let Some((seq, _, length)) = head(&piece.bytes[start..])
+                && start + length <= piece.at
+            {
+                (start, whole) = (start + length, seq);
+            }
+            if piece.at >= piece.run_end {
+                (start, whole) = (piece.at, past.last);
+            }
+            past.beyond = piece.at - start;
+            past.last = whole;
+            past.sources.clear();
+        } else {
+            reader.position = piece.start + piece.at as u64;
+        }
+        self.pieces.recycle(Some(piece.bytes));
+        self.serve_readers();
+    }
+}
+
+/// What became of a reader of journals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PastState {
+    /// It is to be looked at again.
+    Again,
+    /// It has something to send, or waits.
+    Stay,
+    /// It is over.
+    Over,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_finished_from_each_of_its_bytes() {
+        let text = "id: 00000000000a-17\nevent: tool-started\ndata: {}\n\n";
+        for rest in ["", "id: 00000000000a-18\nevent: session-output\ndata: {}\n\n"] {
+            let bytes = [text, rest].concat().into_bytes();
+            for at in 1..text.len() {
+                assert_eq!(rest_of_frame(&bytes[at..]), Some(text.len() - at), "from {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frames_head_is_read_without_its_data() {
+        let frame = b"id: 00000000000a-17\nevent: tool-started\ndata: {}\n\nid: rest";
+        assert_eq!(head(frame), Some((17, 2, frame.len() - 8)));
+        for bad in ["id: 00000000000a-17\nevent: tool-started\ndata: {}\n", "x\n\n", "\n\n", ""] {
+            assert_eq!(head(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,585 @@
+//! What a journal tells of its session after a restart, and how the session goes on from there.
+//!
+//! The journal is the truth: [`Snapshot::apply`] reads its frames, one after the other, on top of
+//! a snapshot that was written when a segment began. What had started and not ended when the
+//! server went away is ended here, once: nothing runs that a human does not see, and a prompt that
+//! was running is never run again. Files are the shell's business.
+
+use crate::base::arena::Key;
+use crate::base::ring::Ring;
+use crate::core::agents::TurnEnd;
+use crate::core::approvals::{Approval, ApprovalKind, Approvals};
+use crate::core::journal::{Frame, Journal};
+use crate::core::log::Log;
+use crate::core::prompts::{Prompt, Prompts};
+use crate::core::publisher::Feed;
+use crate::core::server::{AgentConfig, Dialect, Server};
+use crate::core::session::{Conversation, Process, Session, Status, Subagent, TodoItem, Trust};
+use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::path::PathBuf;
+
+/// The format of snapshots that this version writes, and the newest one that it reads.
+pub const FORMAT: u32 = 1;
+
+/// How many prompt ids are remembered.
+const RECENT_MAX: usize = 256;
+/// Text of an open block that is kept.
+const BLOCK_SIZE_MAX: usize = 1 << 20;
+/// Bytes of a prompt that are shown as a session's last.
+const LAST_PROMPT_SIZE: usize = 200;
+
+/// A session as it stood at one number of its journal.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Snapshot {
+    /// [`FORMAT`] of whoever wrote it.
+    pub format: u32,
+    /// The newest number that is in it.
+    pub seq: u64,
+    /// The position behind that frame.
+    pub position: u64,
+    /// The newest number that the journal no longer holds.
+    pub evicted: u64,
+    /// Its id.
+    pub session_id: String,
+    /// The human's name for it.
+    pub name: Option<String>,
+    /// Where its agent works.
+    pub working_dir: String,
+    /// Its agent's name.
+    pub agent: String,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// The permission mode that was asked for.
+    pub mode: Option<String>,
+    /// When it was created, in milliseconds since 1970.
+    pub created_at: u64,
+    /// When anything last happened.
+    pub active_at: u64,
+    /// The beginning of the last prompt.
+    pub last_prompt: Option<String>,
+    /// The status that was last told.
+    pub status: String,
+    /// The agent's name for its conversation.
+    pub conversation: String,
+    /// That conversation can be resumed.
+    pub resumable: bool,
+    /// The conversation that it is to begin as a copy of.
+    pub fork_from: Option<String>,
+    /// The session that it is a copy of.
+    pub forked_from: Option<String>,
+    /// It is put away.
+    pub archived: bool,
+    /// Rules that were granted for it.
+    pub granted: Vec<serde_json::Value>,
+    /// What it cost.
+    pub total_cost_usd: f64,
+    /// What the agent said that it cost.
+    pub agent_cost_usd: f64,
+    /// Tokens of the last turn: JSON.
+    pub usage: Option<String>,
+    /// Turns begun.
+    pub turns: u64,
+    /// Prompts that wait.
+    pub queue: Vec<Waiting>,
+    /// Prompt ids that were taken lately.
+    pub recent: Vec<Recent>,
+    /// The turn under way.
+    pub turn: Option<Running>,
+    /// Approvals that are open: their ids, and the tool calls they are about.
+    pub approvals: Vec<(String, Option<String>)>,
+    /// Subagents that have not ended: their ids, and the tool calls that started them.
+    pub subagents: Vec<(String, Option<String>)>,
+    /// Tool calls of subagents that outlived their turn.
+    pub tools: Vec<String>,
+    /// The agent's list of things to do: id, text, status.
+    pub todos: Vec<(String, String, String)>,
+}
+
+/// A prompt that waits, or runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Waiting {
+    id: String,
+    command: String,
+    images: Vec<(String, String)>,
+    by: String,
+    client_id: Option<String>,
+}
+
+/// The first answer to a prompt id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Recent {
+    id: String,
+    command: String,
+    cursor: u64,
+    position: u32,
+}
+
+/// A turn that had begun and not ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Running {
+    id: String,
+    prompt: Option<Waiting>,
+    started_at: u64,
+    #[serde(flatten)]
+    open: OpenTurn,
+}
+
+/// What is beside a journal: a large field, by the number of its event.
+pub trait Beside {
+    /// The text that was cut from event `seq`.
+    fn large(&self, seq: u64) -> Option<String>;
+    /// The images of the prompt that event `seq` queued: JSON.
+    fn images(&self, seq: u64) -> Option<String>;
+}
+
+/// The members of events that matter here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Data<'a> {
+    #[serde(default)]
+    timestamp: u64,
+    turn_id: Option<String>,
+    prompt_id: Option<String>,
+    message_id: Option<String>,
+    block: Option<u32>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    replaces: Option<Vec<String>>,
+    tool_use_id: Option<String>,
+    agent_id: Option<String>,
+    approval_id: Option<String>,
+    todos: Option<Vec<Todo>>,
+    status: Option<String>,
+    working_dir: Option<String>,
+    agent: Option<String>,
+    model: Option<String>,
+    mode: Option<String>,
+    name: Option<String>,
+    conversation: Option<String>,
+    resumable: Option<bool>,
+    reason: Option<String>,
+    forked_from: Option<String>,
+    #[serde(borrow)]
+    position: Option<&'a RawValue>,
+    by: Option<String>,
+    client_id: Option<String>,
+    command: Option<String>,
+    #[serde(borrow)]
+    images: Option<&'a RawValue>,
+    total_cost_usd: Option<f64>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Todo {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    status: String,
+}
+
+impl Snapshot {
+    /// Whether the session was being deleted: its end is all that is left to do.
+    pub fn is_ending(&self) -> bool {
+        matches!(&*self.status, "stopping" | "closed")
+    }
+
+    /// Goes on by one frame, in their order. A frame that is in the snapshot changes nothing.
+    pub fn apply(&mut self, frame: &Frame<'_>, beside: &dyn Beside) {
+        if frame.seq <= self.seq {
+            return;
+        }
+        self.seq = frame.seq;
+        // Text as it comes is most of a journal, and of no interest once its block has ended.
+        let Ok(data) = serde_json::from_str::<Data<'_>>(frame.data) else { return };
+        self.active_at = data.timestamp;
+        match frame.name {
+            "session-created" | "session-status" => self.described(frame.name, data),
+            "session-closed" => self.status = "closed".into(),
+            "prompt-queued" => self.queued(frame.seq, data, beside),
+            "prompt-started" => self.started(data),
+            "prompt-completed" | "prompt-failed" | "prompt-cancelled" => self.ended(data),
+            "session-output" => self.output(data),
+            "message-block" => self.block(data),
+            "tool-started" => {
+                if let (Some(turn), Some(id)) = (&mut self.turn, data.tool_use_id) {
+                    turn.open.tools.push(id);
+                }
+            }
+            "tool-completed" => {
+                self.tools.retain(|id| Some(id) != data.tool_use_id.as_ref());
+                if let Some(turn) = &mut self.turn {
+                    turn.open.tools.retain(|id| Some(id) != data.tool_use_id.as_ref());
+                }
+            }
+            "subagent-started" => {
+                self.subagents.extend(data.agent_id.map(|id| (id, data.tool_use_id)));
+            }
+            "subagent-completed" => {
+                self.subagents.retain(|(id, _)| Some(id) != data.agent_id.as_ref());
+            }
+            "approval-required" => {
+                self.approvals.extend(data.approval_id.map(|id| (id, data.tool_use_id)));
+            }
+            "approval-resolved" | "approval-withdrawn" => {
+                self.approvals.retain(|(id, _)| Some(id) != data.approval_id.as_ref());
+            }
+            "todos-updated" => {
+                let todos = data.todos.unwrap_or_default();
+                self.todos =
+                    todos.into_iter().map(|todo| (todo.id, todo.text, todo.status)).collect();
+            }
+            _ => {}
+        }
+    }
+
+    fn described(&mut self, event: &str, data: Data<'_>) {
+        if event == "session-created" {
+            self.created_at = data.timestamp;
+        }
+        self.status = data.status.unwrap_or_default();
+        match data.reason.as_deref() {
+            Some("archived") => self.archived = true,
+            Some("unarchived") => self.archived = false,
+            _ => {}
+        }
+        self.forked_from = data.forked_from.or(self.forked_from.take());
+        self.working_dir = data.working_dir.unwrap_or(std::mem::take(&mut self.working_dir));
+        self.agent = data.agent.unwrap_or(std::mem::take(&mut self.agent));
+        self.conversation = data.conversation.unwrap_or(std::mem::take(&mut self.conversation));
+        self.resumable = data.resumable.unwrap_or(self.resumable);
+        (self.model, self.mode, self.name) = (data.model, data.mode, data.name);
+    }
+
+    fn queued(&mut self, seq: u64, data: Data<'_>, beside: &dyn Beside) {
+        let Some(id) = data.prompt_id else { return };
+        let command = data.command.or_else(|| beside.large(seq)).unwrap_or_default();
+        let images = data.images.and_then(|_| beside.images(seq));
+        let images = images.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+        let position = data.position.and_then(|raw| raw.get().parse().ok()).unwrap_or(u32::MAX);
+        self.last_prompt =
+            Some(command[..command.floor_char_boundary(LAST_PROMPT_SIZE)].to_owned());
+        if self.recent.len() == RECENT_MAX {
+            self.recent.remove(0);
+        }
+        let digest = Prompts::digest(&command);
+        self.recent.push(Recent { id: id.clone(), command: digest, cursor: seq - 1, position });
+        let by = data.by.unwrap_or_default();
+        let prompt = Waiting { id, command, images, by, client_id: data.client_id };
+        self.queue.insert((position as usize).min(self.queue.len()), prompt);
+    }
+
+    fn started(&mut self, data: Data<'_>) {
+        let Some(id) = data.turn_id else { return };
+        let number = id.strip_prefix("turn-").and_then(|number| number.parse().ok());
+        self.turns = number.unwrap_or(self.turns + 1);
+        let at = self.queue.iter().position(|prompt| Some(&prompt.id) == data.prompt_id.as_ref());
+        let prompt = at.map(|at| self.queue.remove(at));
+        let (started_at, open) = (data.timestamp, OpenTurn::default());
+        self.turn = Some(Running { id, prompt, started_at, open });
+    }
+
+    fn ended(&mut self, data: Data<'_>) {
+        if data.turn_id.is_some() {
+            // Those of a background subagent go on; all others have ended by now.
+            self.tools.extend(self.turn.take().into_iter().flat_map(|turn| turn.open.tools));
+        } else {
+            self.queue.retain(|prompt| Some(&prompt.id) != data.prompt_id.as_ref());
+        }
+        if let Some(total) = data.total_cost_usd {
+            (self.total_cost_usd, self.agent_cost_usd) = (total, total);
+        }
+        let usage = data.usage.map(RawValue::get).filter(|usage| *usage != "null");
+        self.usage = usage.map(str::to_owned).or(self.usage.take());
+    }
+
+    fn output(&mut self, data: Data<'_>) {
+        let Some(turn) = &mut self.turn else { return };
+        let (Some(message_id), Some(block)) = (data.message_id, data.block) else { return };
+        // What an agent says that has no messages ends with its turn; its errors are no message.
+        let is_block = message_id != turn.id && data.kind.as_deref() != Some("stderr");
+        let text = data.content.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        let (Some(text), true) = (text, is_block) else { return };
+        let blocks = &mut turn.open.blocks;
+        let at = blocks.iter().position(|open| open.0 == message_id && open.1 == block);
+        let at = at.unwrap_or_else(|| {
+            let thinking = data.kind.as_deref() == Some("thinking");
+            blocks.push((message_id, block, thinking, String::new()));
+            blocks.len() - 1
+        });
+        let kept = &mut blocks[at].3;
+        if kept.len() + text.len() <= BLOCK_SIZE_MAX {
+            kept.push_str(&text);
+        }
+    }
+
+    fn block(&mut self, data: Data<'_>) {
+        let Some(turn) = &mut self.turn else { return };
+        let replaced = data.replaces.unwrap_or_default();
+        turn.open.blocks.retain(|(message, block, _, _)| {
+            let is_it = Some(message) == data.message_id.as_ref() && Some(*block) == data.block;
+            !is_it && !replaced.contains(message)
+        });
+    }
+}
+
+/// A session as it was found on disk.
+#[derive(Debug)]
+pub struct Found {
+    /// What its journal tells.
+    pub snapshot: Snapshot,
+    /// Where its frames are.
+    pub journal: Journal,
+    /// Frames that were shown may have been cut from its end.
+    pub torn: bool,
+}
+
+impl Server {
+    /// Takes in the sessions that were found, before anybody can connect.
+    pub fn restore(&mut self, mut found: Vec<Found>) {
+        found.sort_by_key(|found| found.snapshot.created_at);
+        for one in found {
+            if self.sessions.len() == self.sessions.capacity() as usize {
+                let told = vec![("session", one.snapshot.session_id)];
+                self.log(crate::core::effect::Level::Error, "journal", "no room for session", told);
+                continue;
+            }
+            let torn = one.torn;
+            let key = self.restore_session(one);
+            if torn {
+                self.tell_cut_tail(key);
+            }
+            self.settle(key);
+        }
+    }
+
+    fn restore_session(&mut self, found: Found) -> Key {
+        let Found { snapshot, journal, .. } = found;
+        let agent = self.agent_index(&snapshot.agent);
+        self.session_number += 1;
+        let nowhere = Key { kind: 0, generation: 0, index: 0 };
+        let mut feed = Feed::new(nowhere, self.session_number, snapshot.session_id, 1024);
+        self.keeper.total += journal.size();
+        let ring = Ring::new_at(self.limits.ring_size, journal.written(), journal.last_seq());
+        feed.log = Log::found(ring, journal);
+        let now_ms = self.now_ms;
+        let prompt = |waiting: Waiting| Prompt {
+            id: waiting.id,
+            command: waiting.command,
+            images: waiting.images,
+            by: waiting.by,
+            client_id: waiting.client_id,
+            queued_at: now_ms,
+        };
+        let mut prompts = Prompts::default();
+        prompts.queue.extend(snapshot.queue.into_iter().map(prompt));
+        for recent in &snapshot.recent {
+            prompts.remember_digest(&recent.id, &recent.command, recent.cursor, recent.position);
+        }
+        self.queue_size += prompts.size();
+        let mut approvals = Approvals::default();
+        approvals.open.extend(snapshot.approvals.into_iter().map(approval));
+        let turn = snapshot.turn.map(|running| {
+            let ran_ms = self.wall_ms.saturating_sub(running.started_at);
+            feed.scope.turn_id = Some(running.id.clone());
+            feed.scope.prompt_id = running.prompt.as_ref().map(|prompt| prompt.id.clone());
+            let started_at = now_ms.saturating_sub(ran_ms);
+            Turn::restored(running.id, running.prompt.map(prompt), started_at, running.open)
+        });
+        let never = snapshot.turns == 0 && snapshot.status == Status::Idle.as_str();
+        let session = Session {
+            key: nowhere,
+            feed,
+            name: snapshot.name,
+            working_dir: PathBuf::from(snapshot.working_dir),
+            agent,
+            model: snapshot.model,
+            mode: snapshot.mode,
+            model_in_use: None,
+            mode_in_use: None,
+            created_at: snapshot.created_at,
+            active_at: snapshot.active_at,
+            last_prompt: snapshot.last_prompt,
+            prompts,
+            approvals,
+            turn,
+            turns: snapshot.turns,
+            process: None,
+            process_state: if never { Process::Never } else { Process::Gone },
+            conversation: Conversation {
+                id: snapshot.conversation,
+                begun: snapshot.resumable,
+                fork_from: snapshot.fork_from,
+                retried: false,
+            },
+            told: Status::parse(&snapshot.status),
+            failed: snapshot.status == Status::Failed.as_str(),
+            deleting: false,
+            closed_at: None,
+            total_cost_usd: snapshot.total_cost_usd,
+            agent_cost_usd: snapshot.agent_cost_usd,
+            usage: snapshot.usage,
+            subagents: snapshot.subagents.into_iter().map(subagent).collect(),
+            todos: snapshot.todos.into_iter().map(todo).collect(),
+            waits_for_agent: false,
+            idle_at: now_ms,
+            trust: Trust::Unknown,
+            distrusted: None,
+            archived: snapshot.archived,
+            forked_from: snapshot.forked_from,
+            granted: snapshot.granted,
+            self_access_told_at: None,
+        };
+        let mut session = session;
+        if let Some(subagent) = session.subagents.first_mut() {
+            let tools = snapshot.tools.into_iter();
+            subagent.tools = tools.map(|id| OpenTool::restored(id, now_ms)).collect();
+        }
+        let key = self.sessions.insert(session).expect("the caller saw to the room");
+        if let Some(session) = self.sessions.get_mut(key) {
+            (session.key, session.feed.key) = (key, key);
+            let id = session.id().to_owned();
+            self.by_id.insert(id, key);
+        }
+        key
+    }
+
+    /// Ends what had started and not ended, and lets go on what waits.
+    fn settle(&mut self, key: Key) {
+        let active_at = self.sessions.get(key).map_or(0, |session| session.active_at);
+        self.withdraw_approvals(key, "server_restarted", |_| true);
+        self.end_subagents(key);
+        let sentence = "the server was restarted in the middle of the turn".to_owned();
+        let failure = Some(Failure { code: "server_restarted", sentence });
+        self.end_turn(key, TurnEnd { failure, ..TurnEnd::default() });
+        if let Some(session) = self.sessions.get_mut(key)
+            && session.conversation.id.is_empty()
+        {
+            session.conversation.id = self.random.uuid();
+        }
+        self.after(key, Some("server_restarted"));
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.active_at = active_at; // A restart is nothing that happened in it.
+        }
+    }
+
+    /// The agent of that name; one that cannot be started if nobody configured it.
+    fn agent_index(&mut self, name: &str) -> usize {
+        if let Some(at) = self.config.agents.iter().position(|agent| agent.name == name) {
+            return at;
+        }
+        let sentence =
+            format!("the agent \"{name}\" is not configured any more; add it with --agent");
+        let program = Err(sentence);
+        let dialect = Dialect::Claude;
+        self.config.agents.push(AgentConfig { name: name.to_owned(), dialect, program });
+        self.config.commands.push(String::new());
+        self.facts.push(Default::default());
+        self.config.agents.len() - 1
+    }
+
+    /// A session as a snapshot: JSON. It holds what every event published so far has told.
+    pub(super) fn snapshot(&self, session: &Session) -> Vec<u8> {
+        let waiting = |prompt: &Prompt| Waiting {
+            id: prompt.id.clone(),
+            command: prompt.command.clone(),
+            images: prompt.images.clone(),
+            by: prompt.by.clone(),
+            client_id: prompt.client_id.clone(),
+        };
+        let wall = |ms: u64| self.wall_ms.saturating_sub(self.now_ms.saturating_sub(ms));
+        let turn = session.turn.as_ref().map(|turn| Running {
+            id: turn.id.clone(),
+            prompt: turn.prompt.as_ref().map(waiting),
+            started_at: wall(turn.started_at),
+            open: turn.open(),
+        });
+        let recent = session.prompts.recent().map(|(id, command, cursor, position)| Recent {
+            id: id.to_owned(),
+            command,
+            cursor,
+            position,
+        });
+        let approvals = session.approvals.open.iter();
+        let subagents = session.subagents.iter();
+        let todos = session.todos.iter();
+        let snapshot = Snapshot {
+            format: FORMAT,
+            seq: session.feed.log.newest_seq(),
+            position: session.feed.log.ring.head(),
+            evicted: session.feed.log.journal.as_ref().map_or(0, Journal::evicted),
+            session_id: session.id().to_owned(),
+            name: session.name.clone(),
+            working_dir: session.working_dir.to_string_lossy().into_owned(),
+            agent: self.config.agents[session.agent].name.clone(),
+            model: session.model.clone(),
+            mode: session.mode.clone(),
+            created_at: session.created_at,
+            active_at: session.active_at,
+            last_prompt: session.last_prompt.clone(),
+            status: session.told.as_str().to_owned(),
+            conversation: session.conversation.id.clone(),
+            resumable: session.conversation.begun,
+            fork_from: session.conversation.fork_from.clone(),
+            forked_from: session.forked_from.clone(),
+            archived: session.archived,
+            granted: session.granted.clone(),
+            total_cost_usd: session.total_cost_usd,
+            agent_cost_usd: session.agent_cost_usd,
+            usage: session.usage.clone(),
+            turns: session.turns,
+            queue: session.prompts.queue.iter().map(waiting).collect(),
+            recent: recent.collect(),
+            turn,
+            approvals: approvals.map(|one| (one.id.clone(), one.tool_use_id.clone())).collect(),
+            subagents: subagents
+                .map(|one| (one.agent_id.clone(), one.tool_use_id.clone()))
+                .collect(),
+            tools: session
+                .subagents
+                .iter()
+                .flat_map(|one| one.tools.iter().map(|tool| tool.id().to_owned()))
+                .collect(),
+            todos: todos
+                .map(|todo| (todo.id.clone(), todo.text.clone(), todo.status.clone()))
+                .collect(),
+        };
+        serde_json::to_vec(&snapshot).unwrap_or_default()
+    }
+}
+
+/// An approval of which only the end is still to be told.
+fn approval((id, tool_use_id): (String, Option<String>)) -> Approval {
+    Approval {
+        id,
+        request_id: String::new(),
+        kind: ApprovalKind::Tool,
+        tool: String::new(),
+        title: String::new(),
+        input: String::new(),
+        input_hash: String::new(),
+        description: None,
+        suggestions: None,
+        tool_use_id,
+        agent_id: None,
+    }
+}
+
+fn subagent((agent_id, tool_use_id): (String, Option<String>)) -> Subagent {
+    Subagent { agent_id, tool_use_id, background: false, tools: Vec::new() }
+}
+
+fn todo((id, text, status): (String, String, String)) -> TodoItem {
+    TodoItem { id, text, status }
+}

@@ -1,0 +1,880 @@
+//! Journals on disk: found at the start, then written and read by the disk thread.
+//!
+//! `DATA/epochs` has a line per server start, `DATA/sessions/<id>/` the segments of one session,
+//! its snapshot and the fields that were too large for a frame. Files are ours alone, links are
+//! not followed, and what is damaged is named and left as it is. What may be read, written or
+//! removed is decided elsewhere.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::core::effect::{AppendFailure, Batch, Fetched, Page, Part, Read, ReadFailure, Source};
+use crate::core::epochs::{Durability, Epochs, Start};
+use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId};
+use crate::core::past::{self, PIECE_SIZE};
+use crate::core::publisher::Kind;
+use crate::core::restore::{Beside, FORMAT, Found, Snapshot};
+use crate::wire::sse::Epoch;
+
+/// The format of the data directory that this version writes, and the newest one that it reads.
+const DATA_FORMAT: u32 = 1;
+/// Segments that are kept open for writing: one per session that runs, and some.
+const HANDLES_MAX: usize = 48;
+/// One read of a journal that is merged with others.
+const MERGE_READ_SIZE: usize = 16 * 1024;
+/// How the directory of a session that is being removed ends.
+const GONE: &str = ".gone";
+const SNAPSHOT: &str = "session.json";
+
+/// What was found in a data directory, and what this start is.
+#[derive(Debug)]
+pub struct Opened {
+    /// Every start, this one last.
+    pub epochs: Epochs,
+    /// The sessions.
+    pub sessions: Vec<Found>,
+    /// Sessions that cannot be read: why, with the file. They stay as they are.
+    pub set_aside: Vec<String>,
+    /// The writer, if there is anything to be written.
+    pub store: Option<Store>,
+}
+
+/// Opens a data directory that is locked, and begins a start in it.
+///
+/// # Errors
+/// A sentence that names the file; nothing was changed then.
+pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, String> {
+    let is_new = check_format(dir)?;
+    let path = dir.join("epochs");
+    let text = read_if_there(&path)?;
+    let (mut epochs, whole) = Epochs::parse(&text).map_err(|line| {
+        let path = path.display();
+        format!(
+            "{path} is damaged at line {line}; restore it from a backup, or remove it: then \
+            no cursor of before is known any more"
+        )
+    })?;
+    let boot_id = boot_id();
+    let was_kept = epochs.last_mode().is_some_and(|mode| mode != Durability::Memory);
+    let is_broken = was_kept && !dir.join("intact").exists();
+    if is_broken {
+        epochs.break_last();
+    }
+    let mut found = Loaded::default();
+    if durability != Durability::Memory {
+        let covered = epochs.last_survived(&boot_id);
+        found = load(&dir.join("sessions"), covered)?;
+    }
+    let refuse = |error: io::Error| failed(&path, &error);
+    let mut lines = String::new();
+    if is_broken {
+        lines += "broken\n";
+    }
+    for seq in &found.erased {
+        epochs.erased = epochs.erased.max(*seq);
+        lines += &format!("erased {seq}\n");
+    }
+    let first_seq = epochs.next_seq(found.newest_seq);
+    let start = Start { epoch, first_seq, durability, boot_id, broken: false };
+    lines += &Epochs::line(&start);
+    if is_new {
+        let format = dir.join("format");
+        replace(&format, format!("{DATA_FORMAT}\n").as_bytes(), true)
+            .map_err(|error| failed(&format, &error))?;
+    }
+    let file = private().append(true).create(true).open(&path).map_err(refuse)?;
+    file.set_len(whole as u64).map_err(refuse)?; // A torn line never counted.
+    (&file).write_all(lines.as_bytes()).map_err(refuse)?;
+    file.sync_all().map_err(refuse)?;
+    let store = (durability != Durability::Memory).then(|| Store::new(dir));
+    if let Some(store) = &store {
+        make_directory(&store.sessions).map_err(|error| failed(&store.sessions, &error))?;
+        let intact = dir.join("intact");
+        private().create(true).truncate(true).open(&intact).map_err(|e| failed(&intact, &e))?;
+    }
+    sync_directory(dir).map_err(|error| failed(dir, &error))?;
+    epochs.begin(start);
+    Ok(Opened { epochs, sessions: found.sessions, set_aside: found.set_aside, store })
+}
+
+fn failed(path: &Path, error: &dyn Display) -> String {
+    format!("{} cannot be used: {error}", path.display())
+}
+
+/// Whether the directory has no format yet.
+fn check_format(dir: &Path) -> Result<bool, String> {
+    let path = dir.join("format");
+    let text = read_if_there(&path)?;
+    if text.is_empty() {
+        return Ok(true);
+    }
+    let format = std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok());
+    match format {
+        Some(DATA_FORMAT) => Ok(false),
+        Some(newer) if newer > DATA_FORMAT => Err(format!(
+            "{} says that a newer sidestream wrote this data directory (format {newer}, this one \
+             reads {DATA_FORMAT}); use that version, or choose another directory with --data-dir",
+            path.display()
+        )),
+        _ => Err(format!("{} is damaged: it holds no format number", path.display())),
+    }
+}
+
+fn read_if_there(path: &Path) -> Result<Vec<u8>, String> {
+    match read_file(path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(path, &error)),
+    }
+}
+
+/// The kernel's name for the time since it was started; `-` if it does not say.
+fn boot_id() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let word = text.trim();
+    let fit = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
+    if fit { word.to_owned() } else { "-".to_owned() }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+    options
+}
+
+fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_to_read(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = private().create(true).truncate(true).open(&draft)?;
+    file.write_all(bytes)?;
+    if sync {
+        file.sync_all()?;
+    }
+    fs::rename(draft, path)
+}
+
+// Loading.
+
+#[derive(Default)]
+struct Loaded {
+    sessions: Vec<Found>,
+    set_aside: Vec<String>,
+    newest_seq: u64,
+    /// The newest numbers of sessions whose removal was finished.
+    erased: Vec<u64>,
+}
+
+/// Loads every session. `covered`: what was shown has survived the end of the last start.
+fn load(sessions: &Path, covered: bool) -> Result<Loaded, String> {
+    let mut loaded = Loaded::default();
+    let entries = match fs::read_dir(sessions) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(loaded),
+        Err(error) => return Err(failed(sessions, &error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| failed(sessions, &error))?;
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(GONE) {
+            let _ = fs::remove_dir_all(&path); // Tried again at the next start.
+            continue;
+        }
+        if !name.starts_with("session-") {
+            continue;
+        }
+        match load_session(&path, &name, covered) {
+            Ok(Some(found)) => {
+                let seq = found.snapshot.seq.max(found.journal.last_seq());
+                loaded.newest_seq = loaded.newest_seq.max(seq);
+                if found.snapshot.is_ending() {
+                    loaded.erased.push(seq);
+                    let _ = remove_session(sessions, &name); // Tried again at the next start.
+                } else {
+                    loaded.sessions.push(found);
+                }
+            }
+            Ok(None) => {
+                let _ = fs::remove_dir_all(&path); // Nobody was ever told of it.
+            }
+            Err(sentence) => loaded.set_aside.push(sentence),
+        }
+    }
+    Ok(loaded)
+}
+
+fn remove_session(sessions: &Path, id: &str) -> io::Result<()> {
+    let gone = sessions.join(format!("{id}{GONE}"));
+    match fs::rename(sessions.join(id), &gone) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        result => result?,
+    }
+    fs::remove_dir_all(gone)
+}
+
+/// Files beside a session's segments.
+struct Files {
+    dir: PathBuf,
+    segments: Vec<SegmentId>,
+    /// Numbers, sizes and names of large fields.
+    beside: Vec<(u64, u64, PathBuf)>,
+}
+
+impl Files {
+    fn list(dir: &Path) -> io::Result<Files> {
+        let (mut segments, mut beside) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            segments.extend(SegmentId::parse(&name));
+            if let Some(seq) = beside_seq(&name) {
+                beside.push((seq, entry.metadata()?.len(), entry.path()));
+            }
+        }
+        segments.sort_unstable();
+        Ok(Files { dir: dir.to_owned(), segments, beside })
+    }
+}
+
+fn beside_name(seq: u64, kind: Kind) -> String {
+    format!("{seq:016x}.{}", kind.extension())
+}
+
+fn beside_seq(name: &str) -> Option<u64> {
+    let (seq, extension) = name.split_at_checked(16)?;
+    let extension = extension.strip_prefix('.')?;
+    Kind::ALL.iter().find(|kind| kind.extension() == extension)?;
+    u64::from_str_radix(seq, 16).ok()
+}
+
+impl Beside for Files {
+    fn large(&self, seq: u64) -> Option<String> {
+        let bytes = read_file(&self.dir.join(beside_name(seq, Kind::Text))).ok()?;
+        String::from_utf8(bytes).ok()
+    }
+
+    fn images(&self, seq: u64) -> Option<String> {
+        let bytes = read_file(&self.dir.join(beside_name(seq, Kind::Images))).ok()?;
+        String::from_utf8(bytes).ok()
+    }
+}
+
+/// Loads one session. `None`: it was never whole.
+fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, String> {
+    let damaged = |error: &dyn Display| failed(dir, error);
+    let kind = fs::symlink_metadata(dir).map_err(|error| damaged(&error))?;
+    if !kind.is_dir() {
+        return Err(damaged(&"it is no directory"));
+    }
+    let files = Files::list(dir).map_err(|error| damaged(&error))?;
+    let path = dir.join(SNAPSHOT);
+    let text = read_if_there(&path)?;
+    let snapshot = match text.is_empty() {
+        true => None,
+        false => {
+            Some(serde_json::from_slice::<Snapshot>(&text).map_err(|error| failed(&path, &error)))
+        }
+    };
+    let from_start = files.segments.first().is_some_and(|first| first.start == 0);
+    let mut snapshot = match snapshot {
+        Some(Ok(snapshot)) if snapshot.format > FORMAT => {
+            return Err(failed(&path, &"a newer sidestream wrote it"));
+        }
+        Some(Ok(snapshot)) => snapshot,
+        // A journal that has its beginning tells everything.
+        Some(Err(_)) | None if from_start => Snapshot::default(),
+        Some(Err(sentence)) => return Err(sentence),
+        None if files.segments.is_empty() => return Ok(None),
+        None => return Err(failed(&path, &"it is missing, and the journal's beginning, too")),
+    };
+    let (journal, torn) = load_journal(&files, &mut snapshot, covered)?;
+    if snapshot.seq == 0 {
+        return Ok(None);
+    }
+    snapshot.session_id = id.to_owned();
+    for (seq, _, path) in &files.beside {
+        if *seq > journal.last_seq() || Some(*seq) < journal.oldest_seq() {
+            let _ = fs::remove_file(path); // Its frame was never written, or is gone.
+        }
+    }
+    Ok(Some(Found { snapshot, journal, torn }))
+}
+
+/// Scans what of the journal must be known: the newest segment whole, and whatever the snapshot
+/// does not tell yet.
+fn load_journal(
+    files: &Files,
+    snapshot: &mut Snapshot,
+    covered: bool,
+) -> Result<(Journal, bool), String> {
+    let mut segments = VecDeque::new();
+    let mut evicted = snapshot.evicted;
+    if let Some(first) = files.segments.first().filter(|first| first.start > 0) {
+        evicted = evicted.max(first.first_seq - 1);
+    }
+    let (mut torn, mut last_seq, mut end) = (false, snapshot.seq, 0);
+    let count = files.segments.len();
+    for (at, id) in files.segments.iter().copied().enumerate() {
+        let path = files.dir.join(id.file_name());
+        let next = files.segments.get(at + 1).copied();
+        let length = fs::symlink_metadata(&path).map_err(|error| failed(&path, &error))?.len();
+        let limit = next.map_or(u64::MAX, |next| next.start - id.start);
+        let length = length.min(limit);
+        // The one before the newest is indexed, too: replays begin a little before the end.
+        let scan = at + 2 >= count || next.is_some_and(|next| next.start > snapshot.position);
+        let mut segment =
+            Segment { id, end: id.start + length, last_seq: 0, large_size: 0, index: Vec::new() };
+        if scan {
+            let bytes = read_file(&path).map_err(|error| failed(&path, &error))?;
+            let bytes = &bytes[..(length as usize).min(bytes.len())];
+            let whole = scan_segment(bytes, &mut segment, snapshot, files);
+            segment.end = id.start + whole as u64;
+            last_seq = last_seq.max(segment.last_seq);
+            if next.is_none() && whole < bytes.len() {
+                torn = !covered || holds_frame(&bytes[whole..]);
+                cut(&path, whole as u64)?;
+            }
+        }
+        if let Some(next) = next {
+            // Between numbers that nobody has, any will do.
+            segment.last_seq = segment.last_seq.max(next.first_seq - 1);
+            if segment.end < next.start {
+                evicted = evicted.max(next.first_seq - 1);
+            }
+        }
+        let until = next.map_or(u64::MAX, |next| next.first_seq);
+        let beside = files.beside.iter().filter(|one| (id.first_seq..until).contains(&one.0));
+        segment.large_size = beside.map(|one| one.1).sum();
+        end = segment.end;
+        if segment.end > id.start {
+            segments.push_back(segment);
+        } else {
+            let _ = fs::remove_file(&path); // Nothing whole is in it.
+        }
+    }
+    if end < snapshot.position {
+        // The snapshot reached the medium and the frames before it did not.
+        torn |= !covered && end > 0;
+        evicted = evicted.max(snapshot.seq);
+        end = snapshot.position;
+    }
+    if segments.is_empty() {
+        evicted = evicted.max(snapshot.seq);
+    }
+    Ok((Journal::found(segments, end, last_seq, evicted), torn))
+}
+
+/// Reads a segment's frames into its index and into the snapshot. Returns the whole bytes.
+fn scan_segment(
+    bytes: &[u8],
+    segment: &mut Segment,
+    snapshot: &mut Snapshot,
+    files: &Files,
+) -> usize {
+    let mut indexed = None;
+    journal::recover(bytes, |at, frame: Frame<'_>| {
+        let position = segment.id.start + at as u64;
+        if indexed.is_none_or(|known| position >= known + INDEX_STEP) {
+            segment.index.push((frame.seq, position));
+            indexed = Some(position);
+        }
+        segment.last_seq = frame.seq;
+        snapshot.apply(&frame, files);
+    })
+}
+
+/// Whether a whole frame stands anywhere in what is to be cut: then it is no torn tail.
+fn holds_frame(bytes: &[u8]) -> bool {
+    memchr::memmem::find_iter(bytes, b"\n\nid: ")
+        .any(|at| journal::first_frame(&bytes[at + 2..]).is_some())
+}
+
+fn cut(path: &Path, length: u64) -> Result<(), String> {
+    let cut = |path: &Path| private().open(path)?.set_len(length);
+    cut(path).map_err(|error| failed(path, &error))
+}
+
+// Writing and reading.
+
+/// The journals, as the disk thread has them.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    sessions: PathBuf,
+    /// Segments that are open for writing.
+    handles: HashMap<String, (SegmentId, File)>,
+    /// The last batch failed.
+    failing: bool,
+}
+
+impl Store {
+    fn new(dir: &Path) -> Store {
+        let (dir, sessions) = (dir.to_owned(), dir.join("sessions"));
+        Store { dir, sessions, handles: HashMap::new(), failing: false }
+    }
+
+    fn path(&self, session_id: &str, segment: SegmentId) -> PathBuf {
+        self.sessions.join(session_id).join(segment.file_name())
+    }
+
+    /// Writes a batch: all of it, or a failure. What of it was written does no harm.
+    ///
+    /// # Errors
+    /// With the file, and whether what was written before is in doubt.
+    pub fn append(&mut self, batch: &Batch) -> Result<(), AppendFailure> {
+        let result = self.try_append(batch);
+        if result.is_err() && !std::mem::replace(&mut self.failing, true) {
+            // Its absence outlives us where no byte can be written.
+            let _ = fs::remove_file(self.dir.join("intact"));
+        }
+        self.failing = result.is_err();
+        if result.is_ok() && batch.heals {
+            let intact = self.dir.join("intact");
+            let made = private().create(true).truncate(false).open(&intact);
+            made.map_err(|error| failure(&intact, &error))?;
+        }
+        result
+    }
+
+    fn try_append(&mut self, batch: &Batch) -> Result<(), AppendFailure> {
+        for one in &batch.beside {
+            let path = self.sessions.join(&one.session_id);
+            make_directory(&path).map_err(|error| failure(&path, &error))?;
+            let path = path.join(beside_name(one.seq, one.kind));
+            let file = private().create(true).truncate(true).open(&path);
+            let mut file = file.map_err(|error| failure(&path, &error))?;
+            file.write_all(&one.bytes).map_err(|error| failure(&path, &error))?;
+            if batch.sync {
+                file.sync_data().map_err(|error| failure(&path, &error))?;
+            }
+        }
+        for (at, part) in batch.parts.iter().enumerate() {
+            let end = batch.parts.get(at + 1).map_or(batch.bytes.len(), |next| next.from);
+            let path = self.path(&part.session_id, part.place.segment);
+            self.write_part(part, &batch.bytes[part.from..end])
+                .map_err(|error| failure(&path, &error))?;
+        }
+        if batch.sync {
+            self.sync_parts(batch)?;
+        }
+        for part in &batch.parts {
+            if let Some(snapshot) = &part.snapshot {
+                self.write_snapshot(&part.session_id, snapshot)?;
+            }
+            if !part.stays_open {
+                // Opened again and synced when its segment ends.
+                self.handles.remove(&part.session_id);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_part(&mut self, part: &Part, bytes: &[u8]) -> io::Result<()> {
+        if part.place.is_new {
+            self.begin_segment(part)?;
+        }
+        let segment = part.place.segment;
+        let path = self.path(&part.session_id, segment);
+        let known = self.handles.get(&part.session_id).is_some_and(|(id, _)| *id == segment);
+        if !known {
+            if self.handles.len() >= HANDLES_MAX {
+                self.handles.clear(); // What is closed here is synced when its segment ends.
+            }
+            let file = private().open(&path)?;
+            self.handles.insert(part.session_id.clone(), (segment, file));
+        }
+        let Some((_, file)) = self.handles.get(&part.session_id) else { return Ok(()) };
+        let offset = part.start - segment.start;
+        let written = file.write_all_at(bytes, offset);
+        if written.is_err() {
+            let _ = file.set_len(offset); // Half a frame is no use; recovery would cut it, too.
+        }
+        written
+    }
+
+    /// Makes a segment's file, and sees that the one before it is on the medium.
+    fn begin_segment(&mut self, part: &Part) -> io::Result<()> {
+        let dir = self.sessions.join(&part.session_id);
+        make_directory(&dir)?;
+        if let Some(closes) = part.place.closes {
+            match self.handles.remove(&part.session_id) {
+                Some((id, file)) if id == closes => file.sync_data()?,
+                _ => private().open(dir.join(closes.file_name()))?.sync_data()?,
+            }
+        }
+        let path = dir.join(part.place.segment.file_name());
+        let file = private().create(true).truncate(true).open(path)?;
+        self.handles.insert(part.session_id.clone(), (part.place.segment, file));
+        Ok(())
+    }
+
+    /// Group commit: everything that the batch touched reaches the medium.
+    fn sync_parts(&self, batch: &Batch) -> Result<(), AppendFailure> {
+        for part in &batch.parts {
+            let path = self.path(&part.session_id, part.place.segment);
+            let in_doubt =
+                |error: io::Error| AppendFailure { in_doubt: true, ..failure(&path, &error) };
+            if let Some((_, file)) = self.handles.get(&part.session_id) {
+                file.sync_data().map_err(in_doubt)?;
+            }
+            if part.place.is_new {
+                sync_directory(&self.sessions.join(&part.session_id)).map_err(in_doubt)?;
+                sync_directory(&self.sessions).map_err(in_doubt)?;
+            }
+        }
+        let mut synced: Vec<&str> = Vec::new();
+        for one in &batch.beside {
+            if !synced.contains(&&*one.session_id) {
+                let path = self.sessions.join(&one.session_id);
+                sync_directory(&path).map_err(|error| failure(&path, &error))?;
+                synced.push(&one.session_id);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_snapshot(&self, session_id: &str, bytes: &[u8]) -> Result<(), AppendFailure> {
+        let path = self.sessions.join(session_id).join(SNAPSHOT);
+        replace(&path, bytes, true).map_err(|error| failure(&path, &error))
+    }
+
+    /// Reads the next piece of a replay.
+    ///
+    /// # Errors
+    /// If it is gone, or no journal.
+    pub fn read(&self, read: &mut Read) -> Result<(), ReadFailure> {
+        read.bytes.clear();
+        if read.merges {
+            return self.merge(read);
+        }
+        let Some(source) = read.sources.first() else { return Ok(()) };
+        let (bytes, within) = self.piece(source)?;
+        (read.start, read.within, read.bytes) = (source.position, within, bytes);
+        Ok(())
+    }
+
+    /// Whole frames from a position on, and whether it stands within one.
+    fn piece(&self, source: &Source) -> Result<(Vec<u8>, bool), ReadFailure> {
+        let Some((segment, _)) = source.segments.first().copied() else {
+            return Err(ReadFailure::Gone);
+        };
+        let path = self.path(&source.session_id, segment);
+        let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+        let offset = source.position - segment.start;
+        let length = (source.end - source.position) as usize;
+        // The two bytes before tell whether a frame ends there.
+        let lead = offset.min(2) as usize;
+        let mut size = PIECE_SIZE.min(length);
+        loop {
+            let mut bytes = vec![0; lead + size];
+            let read = read_at(&file, &mut bytes, offset - lead as u64);
+            bytes.truncate(read.map_err(|error| unreadable(&path, &error))?);
+            if bytes.len() <= lead {
+                return Err(ReadFailure::Gone);
+            }
+            let within = lead == 2 && &bytes[..2] != b"\n\n";
+            bytes.drain(..lead);
+            if let Some(end) = memchr::memmem::rfind(&bytes, b"\n\n") {
+                bytes.truncate(end + 2);
+                return Ok((bytes, within));
+            }
+            if bytes.len() < size || size == length {
+                let error = "it ends within a frame";
+                return Err(ReadFailure::Damaged(failed(&path, &error)));
+            }
+            size = (2 * size).min(length);
+        }
+    }
+
+    /// The next frames of several journals, by number.
+    fn merge(&self, read: &mut Read) -> Result<(), ReadFailure> {
+        let sources = std::mem::take(&mut read.sources);
+        let mut cursors: Vec<Cursor> = sources.into_iter().map(Cursor::new).collect();
+        loop {
+            let least = cursors.iter().enumerate().min_by_key(|(_, cursor)| cursor.least_seq());
+            let Some((at, _)) = least else { break };
+            let cursor = &mut cursors[at];
+            if !cursor.load(self, read.after)? {
+                cursors.swap_remove(at);
+                continue;
+            }
+            let frame = cursor.frame();
+            let others = cursors.iter().enumerate().filter(|(other, _)| *other != at);
+            let is_first = others.map(|(_, other)| other.least_seq()).all(|seq| seq >= frame.0);
+            if !is_first {
+                continue; // Now that its number is known, another one comes first.
+            }
+            let cursor = &mut cursors[at];
+            let length = cursor.frame().1;
+            if !read.bytes.is_empty() && read.bytes.len() + length > PIECE_SIZE {
+                break;
+            }
+            read.bytes.extend_from_slice(cursor.take());
+        }
+        read.sources = cursors.into_iter().map(Cursor::into_source).collect();
+        Ok(())
+    }
+
+    /// A page of one journal, backwards: segment by segment, until it is full.
+    ///
+    /// # Errors
+    /// If a segment cannot be read.
+    pub fn page(&self, page: &mut Page) -> Result<(), ReadFailure> {
+        let (mut frames, mut size): (VecDeque<Vec<u8>>, usize) = (VecDeque::new(), 0);
+        for (segment, end) in page.source.segments.iter().rev() {
+            if segment.first_seq >= page.before {
+                continue;
+            }
+            let path = self.path(&page.source.session_id, *segment);
+            let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+            let end = (*end).min(page.source.end);
+            let mut bytes = vec![0; end.saturating_sub(segment.start) as usize];
+            let count = read_at(&file, &mut bytes, 0);
+            bytes.truncate(count.map_err(|error| unreadable(&path, &error))?);
+            let mut wanted = Vec::new();
+            let mut at = 0;
+            while let Some((seq, kind, length)) = past::head(&bytes[at..])
+                && seq < page.before
+            {
+                if page.filter.takes(kind, false) {
+                    wanted.push(at..at + length);
+                }
+                at += length;
+            }
+            for range in wanted.into_iter().rev() {
+                size += range.len();
+                if frames.len() == page.limit || size > page.size_max && !frames.is_empty() {
+                    page.more = true;
+                    break;
+                }
+                frames.push_front(bytes[range].to_vec());
+            }
+            if page.more {
+                break;
+            }
+        }
+        page.bytes = frames.into_iter().flatten().collect();
+        Ok(())
+    }
+
+    /// One event's large field, or its frame.
+    pub fn fetch(&self, seq: u64, source: &Source) -> Option<Fetched> {
+        let dir = self.sessions.join(&source.session_id);
+        // Only an event of this very session: the frame is looked for first.
+        let mut cursor = Cursor::new(Source {
+            session_id: source.session_id.clone(),
+            segments: source.segments.clone(),
+            ..*source
+        });
+        let found = cursor.load(self, seq - 1).ok()? && cursor.frame().0 == seq;
+        if !found {
+            return None;
+        }
+        if let Ok(bytes) = read_file(&dir.join(beside_name(seq, Kind::Text))) {
+            return Some(Fetched::Text(bytes));
+        }
+        if let Ok(bytes) = read_file(&dir.join(beside_name(seq, Kind::Json))) {
+            return Some(Fetched::Json(bytes));
+        }
+        Some(Fetched::Frame(cursor.take().to_vec()))
+    }
+
+    /// Removes a segment and what stands beside it, numbers up to `until`.
+    ///
+    /// # Errors
+    /// With the file.
+    pub fn drop_segment(
+        &mut self,
+        session_id: &str,
+        segment: SegmentId,
+        until: u64,
+        snapshot: Option<&[u8]>,
+    ) -> Result<(), String> {
+        if let Some(snapshot) = snapshot {
+            self.write_snapshot(session_id, snapshot).map_err(|failure| failure.sentence)?;
+        }
+        if self.handles.get(session_id).is_some_and(|(id, _)| *id == segment) {
+            self.handles.remove(session_id);
+        }
+        let path = self.path(session_id, segment);
+        fs::remove_file(&path).map_err(|error| failed(&path, &error))?;
+        let dir = self.sessions.join(session_id);
+        let files = Files::list(&dir).map_err(|error| failed(&dir, &error))?;
+        for (_, _, path) in files.beside.iter().filter(|(seq, _, _)| *seq <= until) {
+            fs::remove_file(path).map_err(|error| failed(path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything of a session, and notes up to which number cursors miss it.
+    ///
+    /// # Errors
+    /// With the file.
+    pub fn erase(&mut self, session_id: &str, last_seq: u64) -> Result<(), String> {
+        self.handles.remove(session_id);
+        let path = self.dir.join("epochs");
+        let file = private().append(true).open(&path).map_err(|error| failed(&path, &error))?;
+        (&file)
+            .write_all(format!("erased {last_seq}\n").as_bytes())
+            .map_err(|error| failed(&path, &error))?;
+        let path = self.sessions.join(session_id);
+        remove_session(&self.sessions, session_id).map_err(|error| failed(&path, &error))
+    }
+
+    /// The end: what is written reaches the medium.
+    pub fn close(self) {
+        for (_, file) in self.handles.into_values() {
+            let _ = file.sync_data(); // Nobody is left to tell.
+        }
+    }
+}
+
+fn failure(path: &Path, error: &dyn Display) -> AppendFailure {
+    AppendFailure { sentence: failed(path, error), in_doubt: false }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ReadFailure {
+    match error.kind() {
+        ErrorKind::NotFound => ReadFailure::Gone,
+        _ => ReadFailure::Damaged(failed(path, error)),
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// One journal's place in a merge.
+struct Cursor {
+    source: Source,
+    bytes: Vec<u8>,
+    at: usize,
+    /// Number and length of the frame at `at`, once it is known.
+    frame: Option<(u64, usize)>,
+}
+
+impl Cursor {
+    fn new(source: Source) -> Cursor {
+        Cursor { source, bytes: Vec::new(), at: 0, frame: None }
+    }
+
+    fn least_seq(&self) -> u64 {
+        self.source.least_seq
+    }
+
+    fn frame(&self) -> (u64, usize) {
+        self.frame.unwrap_or_default()
+    }
+
+    fn take(&mut self) -> &[u8] {
+        let (seq, length) = self.frame.take().unwrap_or_default();
+        let start = self.at;
+        self.at += length;
+        self.source.position += length as u64;
+        self.source.least_seq = seq + 1;
+        &self.bytes[start..start + length]
+    }
+
+    /// Finds the next frame behind number `after`. Returns whether there is one.
+    fn load(&mut self, store: &Store, after: u64) -> Result<bool, ReadFailure> {
+        while self.frame.is_none() {
+            if self.source.position >= self.source.end {
+                return Ok(false);
+            }
+            let Some((seq, length)) = self.head() else {
+                self.fill(store)?;
+                continue;
+            };
+            if seq <= after {
+                self.at += length;
+                self.source.position += length as u64;
+                continue;
+            }
+            self.frame = Some((seq, length));
+            self.source.least_seq = seq;
+        }
+        Ok(true)
+    }
+
+    /// Number and length of the frame at the start of what is read.
+    fn head(&self) -> Option<(u64, usize)> {
+        let rest = &self.bytes[self.at..];
+        let end = memchr::memmem::find(rest, b"\n\n")? + 2;
+        let id = rest.strip_prefix(b"id: ")?;
+        let id = &id[..memchr::memchr(b'\n', id)?];
+        Some((crate::wire::sse::EventId::parse(id)?.seq, end))
+    }
+
+    /// Reads more of the segment in which the position stands.
+    fn fill(&mut self, store: &Store) -> Result<(), ReadFailure> {
+        let position = self.source.position;
+        while self.source.segments.first().is_some_and(|(_, end)| position >= *end) {
+            self.source.segments.remove(0);
+        }
+        let Some((segment, end)) = self.source.segments.first().copied() else {
+            return Err(ReadFailure::Gone);
+        };
+        if position < segment.start {
+            // The other side of a hole. Whoever must not pass it was told so before.
+            self.source.position = segment.start;
+            (self.at, self.bytes) = (0, Vec::new());
+            return Ok(());
+        }
+        let path = store.path(&self.source.session_id, segment);
+        let kept = self.bytes.len() - self.at;
+        let size = (kept + MERGE_READ_SIZE).max(2 * kept);
+        let size = size.min((end.min(self.source.end) - position) as usize);
+        if size <= kept {
+            let error = "it holds no frame where one should be";
+            return Err(ReadFailure::Damaged(failed(&path, &error)));
+        }
+        let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+        let mut bytes = vec![0; size];
+        let count = read_at(&file, &mut bytes, position - segment.start);
+        bytes.truncate(count.map_err(|error| unreadable(&path, &error))?);
+        if bytes.len() <= kept {
+            return Err(ReadFailure::Gone);
+        }
+        (self.bytes, self.at) = (bytes, 0);
+        Ok(())
+    }
+
+    fn into_source(self) -> Source {
+        self.source
+    }
+}

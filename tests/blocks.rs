@@ -170,7 +170,11 @@ const EVERYTHING: [&str; 17] = [
 fn a_conversation_of_everything_is_drawn_the_same_from_everywhere() {
     let (server, session, mut reader) = world(&["--delta-hold", "0"]);
     run(&server, &session, &mut reader, &EVERYTHING);
-    run(&server, &session, &mut reader, &["unprompted words of its own", "line 3000000", "noise"]);
+    server.prompt(&session, "unprompted words of its own");
+    reader.until("the end of its own turn", |event| {
+        event.name == "prompt-completed" && event.data["promptId"].is_null()
+    });
+    run(&server, &session, &mut reader, &["line 3000000", "noise"]);
     let mut live = Screen::new(true);
     draw(&server, &mut live, &reader.seen);
     live.expect_all_ended();

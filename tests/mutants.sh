@@ -16,6 +16,8 @@ killed=0
 survivors=()
 
 mkdir -p "$work"
+rm -rf "$work/whole" "$work/src" "$work/tests"
+cp -r "$root/src" "$work/whole" # What the tree is now, whatever becomes of it meanwhile.
 cp -r "$root/Cargo.toml" "$root/Cargo.lock" "$root/rust-toolchain.toml" "$root/src" "$root/tests" "$work/"
 export CARGO_TARGET_DIR="$work/target" SIM_SEEDS="$seeds" RUST_BACKTRACE=0
 
@@ -27,7 +29,7 @@ mutant() { # mutant NAME FILE SED-EXPRESSION
     local name=$1 file=$2 expression=$3 by
     case $name in "$only"*) ;; *) return ;; esac
     sed -i "$expression" "$work/$file"
-    if cmp -s "$root/$file" "$work/$file"; then
+    if cmp -s "$work/whole/${file#src/}" "$work/$file"; then
         echo "DOES NOT APPLY  $name ($file)"
         exit 1
     fi
@@ -45,7 +47,7 @@ mutant() { # mutant NAME FILE SED-EXPRESSION
         grep -m3 -A3 '^error' "$work/log"
         exit 1
     fi
-    cp "$root/$file" "$work/$file"
+    cp "$work/whole/${file#src/}" "$work/$file"
     if [ -n "$by" ]; then
         killed=$((killed + 1))
         echo "killed    $name  ($by)"

@@ -694,9 +694,9 @@ impl World {
             self.hit("cut-by-stall");
         } else if closed && next.is_none() {
             assert!(whole || !cut.in_flush, "{context}: cut in a frame");
-        } else if from < cut.evicted
+        } else if from <= cut.evicted
             || stream.is_loose
-            || !cut.in_flush && from < self.model.list(session).evicted()
+            || from < self.model.list(session).evicted()
         {
             // What was not visible yet may have taken its place.
             self.hit("cut-by-lap");

@@ -42,8 +42,8 @@ impl Server {
             return;
         }
         let Some(session) = self.sessions.get(key) else { return };
-        let idle = session.turn.is_none() && !session.deleting && session.closed_at.is_none();
-        if !idle || session.prompts.queue.is_empty() {
+        let open = !session.archived && !session.deleting && session.closed_at.is_none();
+        if !open || session.turn.is_some() || session.prompts.queue.is_empty() {
             return;
         }
         match session.process.and_then(|agent| self.agents.get(agent)) {

@@ -1176,7 +1176,8 @@ impl Server {
     /// Nobody waits for a process while one is to be had, or could be spared.
     fn check_start_queue(&self) {
         let waiting = self.start_queue.iter().filter_map(|key| self.sessions.get(*key));
-        if self.is_draining() || !waiting.into_iter().any(|s| !s.deleting && s.closed_at.is_none())
+        if self.is_draining()
+            || !waiting.into_iter().any(|s| !s.archived && !s.deleting && s.closed_at.is_none())
         {
             return;
         }

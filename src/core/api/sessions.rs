@@ -122,6 +122,7 @@ impl Server {
             }
             let reason = if archived { "archived" } else { "unarchived" };
             self.tell_status(key, Some(reason));
+            self.after(key, None); // What waited goes on when the session is taken out again.
         }
         self.get_session(id)?;
         ok_after(self.publisher.seq())

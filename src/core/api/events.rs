@@ -288,12 +288,13 @@ impl Server {
         let visible = self.publisher.visible();
         let before = match request.parameter("before")? {
             None => visible + 1,
-            Some(text) => crate::wire::sse::EventId::parse(text.as_bytes())
-                .filter(|id| self.publisher.id(id.seq) == *id)
-                .map(|id| id.seq)
-                .ok_or_else(|| {
+            Some(text) => {
+                let id = crate::wire::sse::EventId::parse(text.as_bytes()).ok_or_else(|| {
                     Problem::bad("invalid_value", "\"before\" must be the id of an event")
-                })?,
+                })?;
+                let is_ours = self.publisher.id(id.seq) == id;
+                is_ours.then_some(id.seq).ok_or_else(event_gone)?
+            }
         };
         let (session, filter) = (Some(key), asked.filter);
         let (owners, unknown) = (None, Vec::new());

@@ -48,8 +48,10 @@ const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
 /// The states that a list of sessions can be limited to.
 const STATUSES: [&str; 8] =
     ["idle", "starting", "running", "waiting", "stopping", "suspended", "failed", "archived"];
-/// The longest name, model or client id.
-const NAME_SIZE_MAX: usize = 200;
+/// The longest name, model or client id, in characters.
+const NAME_LENGTH_MAX: usize = 200;
+/// How much of a session's last prompt is shown in lists, in bytes.
+const LAST_PROMPT_SIZE_MAX: usize = 200;
 /// The longest prompt id.
 const PROMPT_ID_SIZE_MAX: usize = 128;
 /// The shortest and the longest heartbeat a client may ask for.
@@ -182,14 +184,6 @@ impl<'a> Route<'a> {
             | Route::Approval(..)
             | Route::Login => POST,
             Route::Queued(..) => &[Method::Delete],
-            Route::OldWebSocket => &[
-                Method::Get,
-                Method::Head,
-                Method::Post,
-                Method::Put,
-                Method::Patch,
-                Method::Delete,
-            ],
             _ => GET,
         }
     }
@@ -414,11 +408,13 @@ fn flag(body: &Value, name: &str) -> Result<bool, Problem> {
 fn name<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Problem> {
     let value = text(body, name)?;
     let unfit = |text: &str| {
-        text.is_empty() || text.len() > NAME_SIZE_MAX || text.chars().any(char::is_control)
+        let length = text.chars().count();
+        length == 0 || length > NAME_LENGTH_MAX || text.chars().any(char::is_control)
     };
     if value.is_some_and(unfit) {
         let sentence = format!(
-            "\"{name}\" must be 1 to {NAME_SIZE_MAX} bytes long, without control characters"
+            "\"{name}\" must be 1 to {NAME_LENGTH_MAX} characters long, none of them a control \
+             character"
         );
         return Err(Problem::bad("invalid_value", sentence));
     }

@@ -164,7 +164,11 @@ impl Server {
             let (path, names) = match result {
                 Ok(listed) => listed,
                 Err(problem) => {
-                    server.write_problem(exchange, &directory_problem(&asked, &problem));
+                    let mut problem = directory_problem(&asked, &problem);
+                    if problem.code == "working_dir_not_found" {
+                        problem.status = Status::NOT_FOUND; // Here it is what was asked for.
+                    }
+                    server.write_problem(exchange, &problem);
                     return None;
                 }
             };

@@ -53,6 +53,7 @@ function check(name, body) {
 const idsOf = (session) => session.log.map((frame) => frame.id);
 const isOpen = ({ state }) => state === 'open';
 const FAST = { reconnectDelay: 20, maxReconnectDelay: 160 };
+const NEVER_POLL = { ...FAST, pollAfter: Infinity };
 
 export function clientChecks() {
   return [
@@ -60,8 +61,8 @@ export function clientChecks() {
       const [one, two] = [mock.session(), mock.session()];
       // An empty stream, not a reset: after a reset Chromium may ask once more by itself.
       for (const session of [one, two]) session.handler = (stream) => Boolean(stream.head().res.end());
-      await open('one', one, FAST);
-      await open('two', two, FAST);
+      await open('one', one, NEVER_POLL);
+      await open('two', two, NEVER_POLL);
       const first = (await see('one', 'nine tries', ({ delays }) => delays.length >= 9)).delays;
       const second = (await see('two', 'nine tries', ({ delays }) => delays.length >= 9)).delays;
       for (const delays of [first, second]) {
@@ -87,7 +88,7 @@ export function clientChecks() {
         stream.res.end();
         return true;
       };
-      await open('s', session, FAST);
+      await open('s', session, NEVER_POLL);
       const { delays } = await see('s', 'it stays open', (told) => isOpen(told) && session.opened.length === 5 && told.names.slice(-15).every((name) => name === 'heartbeat'));
       assert.ok(delays[3] >= 20, `spun: ${delays}`);
       session.cut();
@@ -172,7 +173,7 @@ export function clientChecks() {
       }
       const session = mock.session();
       session.handler = ({ number, res }) => number <= 3 && (mock.json(res, 502, {}) || true);
-      await open('s', session, FAST);
+      await open('s', session, NEVER_POLL);
       await see('s', 'open in the end', isOpen);
       assert.equal(session.opened.length, 4);
     }),

@@ -16,7 +16,7 @@ export async function record(page, url, path = '/test-sse.html') {
       stream.on('*', (event) => {
         told.names.push(event.type);
         if (event.type === 'connected') told.connected.push(event.detail);
-        if (event.type === 'session-output') told.text += event.detail.content;
+        if (event.type === 'session-output' && told.text !== null) told.text += event.detail.content;
         if (!control.includes(event.type)) told.ids.push(event.lastEventId);
       });
       stream.on('reconnect-scheduled', (event) => told.delays.push(event.detail.delayMs));

@@ -324,11 +324,12 @@ impl Publisher {
     }
 
     /// Lets the compact view pass over a block's deltas from event `seq` on: the block has ended.
+    /// 0 for one that began before this start of the server: from the oldest that is held.
     pub fn supersede(&mut self, feed: &mut Feed, seq: u64) {
         let owner = feed.number;
         let delta = |mark: &Mark| mark.tag == EventKind::SessionOutput as u8 && mark.owner == owner;
         for ring in [&mut feed.log.ring, &mut self.all.ring] {
-            let from = ring.after(seq - 1);
+            let from = ring.after(seq.saturating_sub(1));
             ring.supersede(from, delta);
         }
     }

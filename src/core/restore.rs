@@ -14,7 +14,7 @@ use crate::core::log::Log;
 use crate::core::prompts::{Prompt, Prompts};
 use crate::core::publisher::Feed;
 use crate::core::server::{AgentConfig, Dialect, Server};
-use crate::core::session::{Conversation, Process, Session, Status, Subagent, TodoItem, Trust};
+use crate::core::session::{Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust};
 use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -66,8 +66,10 @@ pub struct Snapshot {
     pub conversation: String,
     /// That conversation can be resumed.
     pub resumable: bool,
-    /// The conversation that it is to begin as a copy of.
-    pub fork_from: Option<String>,
+    /// Its newest entry, as far as the last whole turn goes.
+    pub entry: Option<String>,
+    /// What it is to begin as a copy of.
+    pub fork: Option<Fork>,
     /// The session that it is a copy of.
     pub forked_from: Option<String>,
     /// It is put away.
@@ -165,6 +167,9 @@ struct Data<'a> {
     name: Option<String>,
     conversation: Option<String>,
     resumable: Option<bool>,
+    conversation_entry: Option<String>,
+    fork: Option<Fork>,
+    permissions: Option<Vec<serde_json::Value>>,
     reason: Option<String>,
     forked_from: Option<String>,
     #[serde(borrow)]
@@ -233,6 +238,7 @@ impl Snapshot {
                 self.approvals.extend(data.approval_id.map(|id| (id, data.tool_use_id)));
             }
             "approval-resolved" | "approval-withdrawn" => {
+                self.granted.extend(data.permissions.into_iter().flatten());
                 self.approvals.retain(|(id, _)| Some(id) != data.approval_id.as_ref());
             }
             "todos-updated" => {
@@ -257,8 +263,14 @@ impl Snapshot {
         self.forked_from = data.forked_from.or(self.forked_from.take());
         self.working_dir = data.working_dir.unwrap_or(std::mem::take(&mut self.working_dir));
         self.agent = data.agent.unwrap_or(std::mem::take(&mut self.agent));
-        self.conversation = data.conversation.unwrap_or(std::mem::take(&mut self.conversation));
+        if let Some(conversation) = data.conversation
+            && conversation != self.conversation
+        {
+            (self.conversation, self.entry) = (conversation, None);
+        }
         self.resumable = data.resumable.unwrap_or(self.resumable);
+        // What has begun is nobody's copy any more.
+        self.fork = data.fork.or(self.fork.take()).filter(|_| !self.resumable);
         (self.model, self.mode, self.name) = (data.model, data.mode, data.name);
     }
 
@@ -297,6 +309,7 @@ impl Snapshot {
         } else {
             self.queue.retain(|prompt| Some(&prompt.id) != data.prompt_id.as_ref());
         }
+        self.entry = data.conversation_entry.or(self.entry.take());
         if let Some(total) = data.total_cost_usd {
             (self.total_cost_usd, self.agent_cost_usd) = (total, total);
         }
@@ -420,7 +433,8 @@ impl Server {
             conversation: Conversation {
                 id: snapshot.conversation,
                 begun: snapshot.resumable,
-                fork_from: snapshot.fork_from,
+                entry: snapshot.entry,
+                fork: snapshot.fork,
                 retried: false,
             },
             told: Status::parse(&snapshot.status),
@@ -524,14 +538,15 @@ impl Server {
             working_dir: session.working_dir.to_string_lossy().into_owned(),
             agent: self.config.agents[session.agent].name.clone(),
             model: session.model.clone(),
-            mode: session.mode.clone(),
+            mode: session.mode().map(str::to_owned),
             created_at: session.created_at,
             active_at: session.active_at,
             last_prompt: session.last_prompt.clone(),
             status: session.told.as_str().to_owned(),
             conversation: session.conversation.id.clone(),
             resumable: session.conversation.begun,
-            fork_from: session.conversation.fork_from.clone(),
+            entry: session.conversation.entry.clone(),
+            fork: session.conversation.fork.clone(),
             forked_from: session.forked_from.clone(),
             archived: session.archived,
             granted: session.granted.clone(),

@@ -14,7 +14,9 @@ use crate::core::log::Log;
 use crate::core::prompts::{Prompt, Prompts};
 use crate::core::publisher::Feed;
 use crate::core::server::{AgentConfig, Dialect, Server};
-use crate::core::session::{Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust};
+use crate::core::session::{
+    Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust,
+};
 use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -218,9 +220,8 @@ impl Snapshot {
             "session-output" => self.output(data),
             "message-block" => self.block(data),
             "tool-started" => {
-                if let (Some(turn), Some(id)) = (&mut self.turn, data.tool_use_id) {
-                    turn.open.tools.push(id);
-                }
+                let tools = self.turn.as_mut().map_or(&mut self.tools, |turn| &mut turn.open.tools);
+                tools.extend(data.tool_use_id);
             }
             "tool-completed" => {
                 self.tools.retain(|id| Some(id) != data.tool_use_id.as_ref());
@@ -369,15 +370,15 @@ impl Server {
                 continue;
             }
             let torn = one.torn;
-            let key = self.restore_session(one);
+            let (key, tools) = self.restore_session(one);
             if torn {
                 self.tell_cut_tail(key);
             }
-            self.settle(key);
+            self.settle(key, &tools);
         }
     }
 
-    fn restore_session(&mut self, found: Found) -> Key {
+    fn restore_session(&mut self, found: Found) -> (Key, Vec<OpenTool>) {
         let Found { snapshot, journal, .. } = found;
         let agent = self.agent_index(&snapshot.agent);
         self.session_number += 1;
@@ -455,24 +456,26 @@ impl Server {
             granted: snapshot.granted,
             self_access_told_at: None,
         };
-        let mut session = session;
-        if let Some(subagent) = session.subagents.first_mut() {
-            let tools = snapshot.tools.into_iter();
-            subagent.tools = tools.map(|id| OpenTool::restored(id, now_ms)).collect();
-        }
+        let tools = snapshot.tools.into_iter().map(|id| OpenTool::restored(id, now_ms));
+        let tools: Vec<OpenTool> = tools.collect();
         let key = self.sessions.insert(session).expect("the caller saw to the room");
         if let Some(session) = self.sessions.get_mut(key) {
             (session.key, session.feed.key) = (key, key);
             let id = session.id().to_owned();
             self.by_id.insert(id, key);
         }
-        key
+        (key, tools)
     }
 
-    /// Ends what had started and not ended, and lets go on what waits.
-    fn settle(&mut self, key: Key) {
+    /// Ends what had started and not ended, tool calls that outlived their turn among it, and lets
+    /// go on what waits.
+    fn settle(&mut self, key: Key, tools: &[OpenTool]) {
         let active_at = self.sessions.get(key).map_or(0, |session| session.active_at);
         self.withdraw_approvals(key, "server_restarted", |_| true);
+        if let Some(session) = self.sessions.get_mut(key) {
+            let (feed, now_ms) = (&mut session.feed, self.now_ms);
+            tools.iter().for_each(|tool| tool.lost(&mut self.publisher, feed, now_ms));
+        }
         self.end_subagents(key);
         let sentence = "the server was restarted in the middle of the turn".to_owned();
         let failure = Some(Failure { code: "server_restarted", sentence });

@@ -24,7 +24,7 @@ use crate::core::journal::{self, Frame, Journal};
 use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page as Document};
 use crate::core::prompts::{Known, Prompt, Prompts};
-use crate::core::publisher::Feed;
+use crate::core::publisher::{Beside, Feed, Kind};
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
 use crate::core::session::{Conversation, Fork, Process, Session, Status as SessionStatus, Trust};
 use crate::core::streams::{Replay, StreamRequest};

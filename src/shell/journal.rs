@@ -401,7 +401,7 @@ fn load_journal(
     }
     if end < snapshot.position {
         // The snapshot reached the medium and the frames before it did not.
-        torn |= !covered && end > 0;
+        torn |= !covered && count > 0;
         evicted = evicted.max(snapshot.seq);
         end = snapshot.position;
     }

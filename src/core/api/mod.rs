@@ -24,9 +24,9 @@ use crate::core::journal::{self, Frame, Journal};
 use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page as Document};
 use crate::core::prompts::{Known, Prompt, Prompts};
-use crate::core::publisher::Feed;
+use crate::core::publisher::{Beside, Feed, Kind};
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
-use crate::core::session::{Conversation, Process, Session, Status as SessionStatus, Trust};
+use crate::core::session::{Conversation, Fork, Process, Session, Status as SessionStatus, Trust};
 use crate::core::streams::{Replay, StreamRequest};
 use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
@@ -93,8 +93,8 @@ pub struct NewSession {
     pub name: Option<String>,
     /// The conversation that it goes on with.
     pub conversation: Option<String>,
-    /// The session that it is a copy of, and that one's conversation.
-    pub fork: Option<(String, String)>,
+    /// The session that it is a copy of, and what of its conversation.
+    pub fork: Option<(String, Fork)>,
 }
 
 /// What a request names.

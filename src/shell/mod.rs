@@ -9,6 +9,7 @@ pub mod net;
 pub mod peer;
 pub mod process;
 pub mod reactor;
+pub mod sample;
 pub mod shim;
 pub mod signals;
 pub mod sys;

@@ -169,11 +169,12 @@ impl Server {
 
     /// Whether another request may wait.
     pub(super) fn room_to_wait(&self) -> Result<(), Problem> {
-        if self.waits.len() < WAITS_MAX {
+        let waits_max = self.limits.waits_max;
+        if self.waits.len() < waits_max {
             return Ok(());
         }
-        let sentence = format!("{WAITS_MAX} requests wait already");
-        Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "waits_max", sentence))
+        let sentence = format!("{waits_max} requests wait already, --waits-max");
+        Err(Problem::limited(Limit::Waits, sentence))
     }
 
     /// Writes a page of events behind a cursor into `self.json`.

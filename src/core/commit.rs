@@ -91,6 +91,7 @@ impl Server {
         self.release_held();
         self.answer_polls();
         self.release_agents();
+        self.feed_starved();
     }
 
     /// Shows what the rings hold: there is nothing to wait for.
@@ -111,12 +112,12 @@ impl Server {
                 log.dirty = false;
                 log.show(seq);
                 let (links, pending) = (&mut self.links, &mut self.pending);
-                Self::wake(log, &mut self.connections, links, pending, self.now_ms);
+                Self::wake(log, &mut self.connections, links, pending);
             }
         }
         let (links, pending) = (&mut self.links, &mut self.pending);
         let all = &mut self.publisher.all;
-        Self::wake(all, &mut self.connections, links, pending, self.now_ms);
+        Self::wake(all, &mut self.connections, links, pending);
     }
 
     /// Hands everything that is not written to the disk thread, unless it has something already.

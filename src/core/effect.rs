@@ -25,6 +25,8 @@ pub enum Effect {
     Close(Key),
     /// Everything is sent: half-close the connection, and read on until its client does too.
     EndOutput(Key),
+    /// There is room again for what this client sent: read on, if it has.
+    Read(Key),
     /// Close the listening sockets: the server drains.
     CloseListeners,
     /// Say whose process is at the other end of a connection: one of an agent's, or not.

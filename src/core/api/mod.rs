@@ -429,7 +429,7 @@ impl Server {
     /// Answers a whole request. Returns whether the connection can go on to the next one.
     pub(super) fn answer(&mut self, key: Key, mut exchange: Box<Exchange>) -> bool {
         let head = *exchange.head();
-        let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
+        let peer = exchange.peer;
         let input = std::mem::take(&mut exchange.input);
         let body = std::mem::take(&mut exchange.body);
         self.name_request(&mut exchange, Some(&head), &input);

@@ -34,6 +34,9 @@ pub struct Keeper {
     ringed: Vec<Key>,
     /// The next batch ends a time in which not everything that was shown was written.
     heals: bool,
+    /// Lists that are used again and again: of a batch's sessions, and of those that got more since.
+    keys: Vec<Key>,
+    dirty: Vec<Key>,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,8 @@ impl Keeper {
             total: 0,
             ringed: Vec::new(),
             heals: false,
+            keys: Vec::new(),
+            dirty: Vec::new(),
         }
     }
 
@@ -128,11 +133,11 @@ impl Server {
         let Some(batch) = self.keeper.batch.take() else { return };
         let dirty = self.publisher.take_dirty();
         self.fill(batch, &dirty);
+        self.publisher.recycle_dirty(dirty);
     }
 
     fn fill(&mut self, mut batch: Box<Batch>, dirty: &[Key]) {
-        batch.bytes.clear();
-        batch.parts.clear();
+        batch.begin();
         if let Some(beside) = &mut self.publisher.beside {
             batch.beside.append(beside);
         }
@@ -153,7 +158,8 @@ impl Server {
     /// Puts what is new of one session into a batch.
     fn fill_part(&mut self, batch: &mut Batch, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let session_id = session.id().to_owned();
+        let mut session_id = batch.spare_ids.pop().unwrap_or_default();
+        session_id.push_str(session.id());
         let stays_open = session.process.is_some();
         let log = &mut session.feed.log;
         log.dirty = false;
@@ -179,16 +185,15 @@ impl Server {
 
     /// The disk thread has answered a batch.
     pub(super) fn appended(&mut self, mut batch: Box<Batch>, result: Result<(), AppendFailure>) {
-        let parts = std::mem::take(&mut batch.parts);
-        let keys: Vec<Key> = parts.iter().map(|part| part.key).collect();
+        let mut keys = std::mem::take(&mut self.keeper.keys);
+        keys.clear();
+        keys.extend(batch.parts.iter().map(|part| part.key));
         let last_seq = batch.last_seq;
         match result {
             Ok(()) => {
                 batch.beside.clear();
                 batch.bytes.shrink_to(self.limits.ring_size);
                 let healed = std::mem::take(&mut batch.heals);
-                batch.parts = parts;
-                batch.parts.clear();
                 self.keeper.batch = Some(batch);
                 self.written(&keys);
                 self.show_written(last_seq, &keys);
@@ -205,6 +210,7 @@ impl Server {
                 self.append_failed(&keys, failure);
             }
         }
+        self.keeper.keys = keys;
         self.release_held();
         self.answer_polls();
         self.release_agents();
@@ -213,16 +219,17 @@ impl Server {
 
     /// Like [`Server::show`], for sessions that may have got more in the meantime.
     fn show_written(&mut self, seq: u64, keys: &[Key]) {
-        let dirty: Vec<bool> = keys
-            .iter()
-            .map(|key| self.sessions.get(*key).is_some_and(|session| session.feed.log.dirty))
-            .collect();
+        let mut dirty = std::mem::take(&mut self.keeper.dirty);
+        dirty.clear();
+        let is_dirty = |key: &&Key| self.sessions.get(**key).is_some_and(|s| s.feed.log.dirty);
+        dirty.extend(keys.iter().filter(is_dirty));
         self.show(seq, keys);
-        for (key, dirty) in keys.iter().zip(dirty) {
+        for key in &dirty {
             if let Some(session) = self.sessions.get_mut(*key) {
-                session.feed.log.dirty = dirty;
+                session.feed.log.dirty = true;
             }
         }
+        self.keeper.dirty = dirty;
     }
 
     /// Notes what is on disk now, and tells what never will be.
@@ -328,7 +335,8 @@ impl Server {
 
     /// Removes the oldest segments of journals that are too large, each or together.
     fn retain(&mut self) {
-        for key in self.keeper.ringed.clone() {
+        for at in 0..self.keeper.ringed.len() {
+            let key = self.keeper.ringed[at];
             while self.sessions.get(key).is_some_and(|session| {
                 let journal = session.feed.log.journal.as_ref();
                 journal.is_some_and(|journal| {

@@ -194,6 +194,19 @@ pub struct Batch {
     pub sync: bool,
     /// Once it is written, the journals hold everything again that was shown.
     pub heals: bool,
+    /// Texts of former parts, empty, for the next ones.
+    pub spare_ids: Vec<String>,
+}
+
+impl Batch {
+    /// Forgets what it held, and keeps the memory.
+    pub fn begin(&mut self) {
+        self.bytes.clear();
+        self.spare_ids.extend(self.parts.drain(..).map(|mut part| {
+            part.session_id.clear();
+            part.session_id
+        }));
+    }
 }
 
 /// One session's part of a [`Batch`].

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 pub const SEGMENT_SIZE: u64 = 4 << 20;
 /// Bytes from one entry of an index to the next.
 pub const INDEX_STEP: u64 = 16 << 10;
+/// Entries of the index of one segment: taken with the segment, so that an event takes nothing.
+const SEGMENT_INDEX_MAX: usize = (SEGMENT_SIZE / INDEX_STEP) as usize + 1;
 
 /// Names one segment of a session: where it starts, and the number of its first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +95,8 @@ pub struct Journal {
     handed: Option<Handed>,
     /// The newest segment is not to be written to any more.
     abandoned: bool,
+    /// The memory of the last [`Handed::index`], for the next.
+    spare_index: Vec<(u64, u64)>,
 }
 
 impl Journal {
@@ -210,7 +214,7 @@ impl Journal {
         let goes_on = newest.filter(|_| !full && !hole && !self.abandoned);
         let segment = goes_on.unwrap_or(SegmentId { start, first_seq });
         let mut indexed = self.segments.back().and_then(|segment| segment.index.last()).copied();
-        let (mut index, mut last_seq) = (Vec::new(), first_seq);
+        let (mut index, mut last_seq) = (std::mem::take(&mut self.spare_index), first_seq);
         for (seq, position) in marks {
             last_seq = seq;
             let near = indexed.is_some_and(|(_, known)| position < known + INDEX_STEP);
@@ -232,21 +236,24 @@ impl Journal {
 
     /// The disk thread has written what it was handed. Returns what was lost before it.
     pub fn wrote(&mut self) -> Option<Lost> {
-        let handed = self.handed.take()?;
+        let mut handed = self.handed.take()?;
         if let Some(id) = handed.segment {
             self.abandoned = false;
             if self.segments.back().is_some_and(|last| last.id.start == id.start) {
                 self.segments.pop_back(); // Abandoned before it held anything.
             }
-            let segment = Segment { id, end: 0, last_seq: 0, large_size: 0, index: Vec::new() };
+            let index = Vec::with_capacity(SEGMENT_INDEX_MAX);
+            let segment = Segment { id, end: 0, last_seq: 0, large_size: 0, index };
             self.segments.push_back(segment);
         }
         if let Some(segment) = self.segments.back_mut() {
-            segment.index.extend(handed.index);
+            segment.index.extend_from_slice(&handed.index);
             segment.large_size += handed.large_size;
             (segment.last_seq, segment.end) = (handed.last_seq, handed.end);
         }
         (self.written, self.last_seq) = (handed.end, handed.last_seq);
+        handed.index.clear();
+        self.spare_index = handed.index;
         if let Some(lost) = handed.lost {
             self.evict_to(lost.to);
         }

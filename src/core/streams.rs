@@ -373,7 +373,7 @@ impl Server {
         sse::event(out, "connected");
         let session = request.session.and_then(|key| self.sessions.get(key));
         let log = session.map_or(&self.publisher.all, |session| &session.feed.log);
-        let id = |seq: Option<u64>| seq.map(|seq| self.publisher.id(seq).to_string());
+        let id = |seq: Option<u64>| seq.map(|seq| self.publisher.id(seq));
         json::object(out, |object| {
             object.string("_eventType", "connected");
             object.string("sessionId", session.map_or("*", |session| session.id()));
@@ -384,8 +384,8 @@ impl Server {
                 Some(_) => (log.earliest_seq(), log.latest_seq()),
                 None => self.all_span(),
             };
-            object.string_or_null("earliestId", id(earliest).as_deref());
-            object.string_or_null("latestId", id(latest).as_deref());
+            object.display_or_null("earliestId", id(earliest));
+            object.display_or_null("latestId", id(latest));
             object.number("heartbeatInterval", request.heartbeat_ms);
             if let Some(session) = session {
                 let agent = &self.config.agents[session.agent];

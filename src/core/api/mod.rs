@@ -370,6 +370,24 @@ impl<'a> CorsFields<'a> {
     }
 }
 
+/// The most fields that one answer has, beside those that all have.
+const FIELDS_MAX: usize = 8;
+/// The most segments of a path that is one of ours, those of the base path among them.
+const SEGMENTS_MAX: usize = 32;
+
+/// Puts some fields behind each other.
+fn gather<'a, 'b>(
+    all: &'b mut [(&'a str, &'a str)],
+    parts: &[&[(&'a str, &'a str)]],
+) -> &'b [(&'a str, &'a str)] {
+    let mut count = 0;
+    for part in parts {
+        all[count..count + part.len()].copy_from_slice(part);
+        count += part.len();
+    }
+    &all[..count]
+}
+
 /// Whether a browser asks on behalf of a page before it sends the page's own request.
 fn is_preflight(head: &Head) -> bool {
     head.method == Method::Options && head.preflight_method.is_some()
@@ -566,12 +584,14 @@ impl Server {
             Some(head) => (head.version, head.method == Method::Head),
             None => (head::Version::Http11, false),
         };
-        let mut all = Vec::with_capacity(fields.len() + 3 + CORS_FIELDS_MAX);
-        all.extend_from_slice(fields);
-        all.extend_from_slice(self.cors_fields(exchange.origin).as_slice());
-        all.push(("X-Content-Type-Options", "nosniff"));
-        all.push(("Cross-Origin-Resource-Policy", "same-origin"));
-        all.push(("X-Request-Id", &request_id));
+        let cors = self.cors_fields(exchange.origin);
+        let usual = [
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("X-Request-Id", &*request_id),
+        ];
+        let mut all = [("", ""); FIELDS_MAX + CORS_FIELDS_MAX + 3];
+        let all = gather(&mut all, &[fields, cors.as_slice(), &usual]);
         let head = ReplyHead {
             status,
             date: self.date.1.as_str(),
@@ -579,7 +599,7 @@ impl Server {
             content_length: (status != Status::NOT_MODIFIED).then_some(body.len() as u64),
             keep_alive: !exchange.close,
             version,
-            fields: &all,
+            fields: all,
         };
         reply::write_head(&mut exchange.out, &head);
         if !is_head {
@@ -611,10 +631,12 @@ impl Server {
         fields: &[(&'static str, String)],
     ) {
         let json = std::mem::take(&mut self.json);
-        let mut all: Vec<(&str, &str)> =
-            fields.iter().map(|(name, value)| (*name, &**value)).collect();
-        all.push(("Cache-Control", "no-store"));
-        self.write_reply(exchange, status, Some("application/json"), &all, &json);
+        let mut all = [("Cache-Control", "no-store"); FIELDS_MAX];
+        for (place, (name, value)) in all[1..].iter_mut().zip(fields) {
+            *place = (*name, &**value);
+        }
+        let all = &all[..=fields.len()];
+        self.write_reply(exchange, status, Some("application/json"), all, &json);
         self.json = json;
         self.json.clear();
         self.json.shrink_to(64 * 1024);
@@ -700,9 +722,19 @@ impl Server {
             admitted?;
             return Ok(Reply::Empty(vec![("Allow", head::ALLOW.to_owned())]));
         }
-        let segments: Vec<Cow<'_, str>> = request.target.segments().collect::<Result<_, _>>()?;
-        let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        let route = self.route(&path, request.target.path);
+        let mut segments = [const { Cow::Borrowed("") }; SEGMENTS_MAX];
+        let mut count = 0;
+        for segment in request.target.segments() {
+            let segment = segment?;
+            if let Some(place) = segments.get_mut(count) {
+                *place = segment;
+            }
+            count += 1;
+        }
+        let path = segments.each_ref().map(|segment| &**segment);
+        // What is deeper than that is nothing of ours.
+        let path = path.get(..count).unwrap_or(&[""]);
+        let route = self.route(path, request.target.path);
         admitted?;
         if is_preflight(head) && access.allowed_origin(head, input).is_some() {
             return Ok(preflight());

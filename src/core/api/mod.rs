@@ -403,6 +403,24 @@ impl<'a> CorsFields<'a> {
     }
 }
 
+/// The most fields that one answer has, beside those that all have.
+const FIELDS_MAX: usize = 8;
+/// The most segments of a path that is one of ours, those of the base path among them.
+const SEGMENTS_MAX: usize = 32;
+
+/// Puts some fields behind each other.
+fn gather<'a, 'b>(
+    all: &'b mut [(&'a str, &'a str)],
+    parts: &[&[(&'a str, &'a str)]],
+) -> &'b [(&'a str, &'a str)] {
+    let mut count = 0;
+    for part in parts {
+        all[count..count + part.len()].copy_from_slice(part);
+        count += part.len();
+    }
+    &all[..count]
+}
+
 /// Whether a browser asks on behalf of a page before it sends the page's own request.
 fn is_preflight(head: &Head) -> bool {
     head.method == Method::Options && head.preflight_method.is_some()
@@ -464,7 +482,7 @@ impl Server {
     /// Answers a whole request. Returns whether the connection can go on to the next one.
     pub(super) fn answer(&mut self, key: Key, mut exchange: Box<Exchange>) -> bool {
         let head = *exchange.head();
-        let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
+        let peer = exchange.peer;
         let input = std::mem::take(&mut exchange.input);
         let body = std::mem::take(&mut exchange.body);
         self.name_request(&mut exchange, Some(&head), &input);
@@ -604,12 +622,14 @@ impl Server {
             Some(head) => (head.version, head.method == Method::Head),
             None => (head::Version::Http11, false),
         };
-        let mut all = Vec::with_capacity(fields.len() + 3 + CORS_FIELDS_MAX);
-        all.extend_from_slice(fields);
-        all.extend_from_slice(self.cors_fields(exchange.origin).as_slice());
-        all.push(("X-Content-Type-Options", "nosniff"));
-        all.push(("Cross-Origin-Resource-Policy", "same-origin"));
-        all.push(("X-Request-Id", &exchange.request_id));
+        let cors = self.cors_fields(exchange.origin);
+        let usual = [
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("X-Request-Id", &*exchange.request_id),
+        ];
+        let mut all = [("", ""); FIELDS_MAX + CORS_FIELDS_MAX + 3];
+        let all = gather(&mut all, &[fields, cors.as_slice(), &usual]);
         let head = ReplyHead {
             status,
             date: self.date.1.as_str(),
@@ -617,7 +637,7 @@ impl Server {
             content_length: (status != Status::NOT_MODIFIED).then_some(body.len() as u64),
             keep_alive: !exchange.close,
             version,
-            fields: &all,
+            fields: all,
         };
         reply::write_head(&mut exchange.out, &head);
         self.count_answer(status);
@@ -662,10 +682,12 @@ impl Server {
         fields: &[(&'static str, String)],
     ) {
         let json = std::mem::take(&mut self.json);
-        let mut all: Vec<(&str, &str)> =
-            fields.iter().map(|(name, value)| (*name, &**value)).collect();
-        all.push(("Cache-Control", "no-store"));
-        self.write_reply(exchange, status, Some("application/json"), &all, &json);
+        let mut all = [("Cache-Control", "no-store"); FIELDS_MAX];
+        for (place, (name, value)) in all[1..].iter_mut().zip(fields) {
+            *place = (*name, &**value);
+        }
+        let all = &all[..=fields.len()];
+        self.write_reply(exchange, status, Some("application/json"), all, &json);
         self.json = json;
         self.json.clear();
         self.json.shrink_to(64 * 1024);
@@ -793,9 +815,19 @@ impl Server {
             admitted?;
             return Ok(Reply::Empty(vec![("Allow", head::ALLOW.to_owned())]));
         }
-        let segments: Vec<Cow<'_, str>> = request.target.segments().collect::<Result<_, _>>()?;
-        let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        let route = self.route(&path, request.target.path);
+        let mut segments = [const { Cow::Borrowed("") }; SEGMENTS_MAX];
+        let mut count = 0;
+        for segment in request.target.segments() {
+            let segment = segment?;
+            if let Some(place) = segments.get_mut(count) {
+                *place = segment;
+            }
+            count += 1;
+        }
+        let path = segments.each_ref().map(|segment| &**segment);
+        // What is deeper than that is nothing of ours.
+        let path = path.get(..count).unwrap_or(&[""]);
+        let route = self.route(path, request.target.path);
         admitted?;
         if is_preflight(head) && access.allowed_origin(head, input).is_some() {
             return Ok(preflight());

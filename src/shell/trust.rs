@@ -180,15 +180,20 @@ pub fn load(data_dir: &Path) -> io::Result<BTreeSet<(PathBuf, String)>> {
     }
 }
 
-/// Keeps that a directory is trusted as it is now.
+/// Keeps that a directory is trusted as it is now, also if the power fails.
 ///
 /// # Errors
-/// When the file cannot be written; the permission then lasts as long as the server.
+/// When the file cannot be written, or the name has a line break, which would be read as two; the
+/// permission then lasts as long as the server.
 pub fn remember(data_dir: &Path, directory: &Path, hash: &str) -> io::Result<()> {
+    if directory.as_os_str().as_encoded_bytes().contains(&b'\n') {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    }
     let path = data_dir.join("trust");
     let mut options = OpenOptions::new();
     let mut file = options.append(true).create(true).mode(0o600).open(path)?;
-    writeln!(file, "{hash} {}", directory.display())
+    writeln!(file, "{hash} {}", directory.display())?;
+    file.sync_data()
 }
 
 #[cfg(test)]

@@ -119,6 +119,23 @@ fn what_a_dead_agent_asked_and_began_is_ended_at_the_restart() {
 }
 
 #[test]
+fn a_text_that_was_being_written_when_the_server_was_killed_is_ended_at_the_restart() {
+    let mut rig = Rig::start(&["--agent", "demo", "--delta-hold", "0"]);
+    let session = rig.create();
+    let prompt = rig.prompt(&session, "slow 1000 20")["promptId"].as_str().unwrap().to_owned();
+    let mut reader = rig.stream(&session, "?replay=all", None);
+    let delta = reader.until_name("session-output");
+    rig.kill();
+    rig.again();
+    let mut reader = rig.stream(&session, "?replay=all", None);
+    let block = reader.until_name("message-block");
+    assert_eq!(block.data["messageId"], delta.data["messageId"]);
+    assert_eq!(block.data["aborted"], true);
+    assert_eq!(block.data["text"], reader.output(&prompt, "stdout"), "all that was told");
+    assert_eq!(reader.until_name("prompt-failed").data["code"], "server_restarted");
+}
+
+#[test]
 fn fifty_readers_get_everything_from_the_disk_while_output_goes_on() {
     let flags = ["--ring-size", "64KiB", "--all-ring-size", "64KiB", "--delta-hold", "0ms"];
     let mut rig = Rig::lines(&flags);

@@ -10,6 +10,7 @@ use crate::base::text::Text;
 use crate::core::agent::{self, Agent, LINE_SIZE, Life, Speech, TEXT_SIZE};
 use crate::core::effect::{DiskRequest, Effect, Exit, Level, Pipe, Spawn};
 use crate::core::event::EventKind;
+use crate::core::metrics::limit::Limit;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Output, Place};
 use crate::core::server::{Dialect, Server};
@@ -279,6 +280,8 @@ impl Server {
         {
             session.waits_for_agent = true;
             self.start_queue.push_back(key);
+            let limit = if full { Limit::Agents } else { Limit::AgentsStarting };
+            self.counters.limits.hit(limit);
             if full {
                 self.update_status(key, Some("agents_max"));
             }

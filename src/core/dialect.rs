@@ -10,6 +10,8 @@ use crate::core::agent::{Emission, Speech};
 use crate::core::agents::TurnEnd;
 use crate::core::approvals::{self, Approval, ApprovalKind};
 use crate::core::event::EventKind;
+use crate::core::metrics::TOKEN_KINDS;
+use crate::core::metrics::limit::Limit;
 use crate::core::server::Server;
 use crate::core::session::{Subagent, TodoItem};
 use crate::core::turn::{self, ApiError, EndedTool, Failure, Turn};
@@ -112,6 +114,7 @@ impl Server {
     fn line_too_long(&mut self, agent_key: Key, bytes: u64) {
         let Some(key) = self.agents.get(agent_key).map(|agent| agent.session) else { return };
         let limit = self.limits.line_size_max;
+        self.counters.limits.hit(Limit::LineSize);
         let sentence = format!("a line of {bytes} bytes was dropped; --line-max is {limit}");
         self.session_error(key, &Failure { code: "line_too_long", sentence }, None);
         // It may have been the line that ends the turn: the agent is asked whether it still works.
@@ -569,11 +572,22 @@ impl Server {
         }
     }
 
+    /// Counts what a turn's result says of its model's tokens.
+    fn count_tokens(&mut self, usage: Option<&RawValue>) {
+        let Some(usage) = usage else { return };
+        let Ok(usage) = serde_json::from_str::<serde_json::Value>(usage.get()) else { return };
+        for ((_, member), count) in TOKEN_KINDS.iter().zip(&mut self.counters.tokens) {
+            *count += usage[member].as_u64().unwrap_or_default();
+        }
+    }
+
     /// The agent says that a turn is over.
     fn turn_result(&mut self, agent_key: Key, key: Key, result: &TurnResult<'_>) {
+        self.count_tokens(result.usage);
         let Some(session) = self.sessions.get_mut(key) else { return };
         let cost = result.total_cost_usd.map(|total| (total - session.agent_cost_usd).max(0.0));
         session.agent_cost_usd = result.total_cost_usd.unwrap_or(session.agent_cost_usd);
+        self.counters.cost_usd += cost.filter(|cost| cost.is_finite()).unwrap_or_default();
         if session.turn.is_none() {
             return; // A refusal at the start: its exit tells it.
         }
@@ -701,6 +715,7 @@ impl Server {
                 request.tool
             );
             self.counters.limited += 1;
+            self.counters.limits.hit(Limit::Approvals);
             return self.session_error(key, &Failure { code: "approvals_max", sentence }, None);
         }
         let mut title = String::new();

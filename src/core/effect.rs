@@ -3,8 +3,10 @@
 //! The core never waits for an effect. What became of it comes back as a fact, if anything does.
 
 use crate::base::arena::Key;
+use crate::core::access::tokens::Tokens;
 use crate::core::event::Filter;
 use crate::core::journal::{Place, SegmentId};
+use crate::core::metrics::Sample;
 use crate::core::publisher::Beside;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +33,9 @@ pub enum Effect {
     /// Say whose process is at the other end of a connection: one of an agent's, or not.
     /// Answered by `Server::asker_known`.
     WhoIs(Key),
+    /// Ask the kernel what our processes use, for this connection. Answered by
+    /// [`DiskReply::Sampled`].
+    Sample(Key),
     /// A line for the operator.
     Log(LogLine),
 }
@@ -127,6 +132,20 @@ pub enum DiskRequest {
         path: PathBuf,
         /// The hash of what it said.
         hash: String,
+    },
+    /// Keep which read cookie a token has; not answered.
+    RememberCookie {
+        /// The line to keep.
+        line: String,
+    },
+    /// Read the token file again.
+    ReadTokens,
+    /// Ask the kernel what we and these agents' processes use.
+    Sample {
+        /// Comes back with the reply.
+        connection: Key,
+        /// Agents and their processes.
+        agents: Vec<(Key, u32)>,
     },
     /// Kill what an ended agent left behind, wherever it moved to.
     Sweep {
@@ -342,8 +361,12 @@ pub enum DiskReply {
         /// The hash of what it said.
         hash: String,
     },
-    /// To [`DiskRequest::RememberTrust`]: the system's words, if it could not be kept.
+    /// To [`DiskRequest::RememberTrust`] and [`DiskRequest::RememberCookie`]: the system's words,
+    /// if it could not be kept.
     Remembered(Option<String>),
+    /// To [`DiskRequest::ReadTokens`]: who has a token now, or a sentence that says why that
+    /// cannot be said.
+    Tokens(Result<Tokens, String>),
     /// To [`DiskRequest::Sweep`].
     Swept {
         /// That of the request.
@@ -351,6 +374,8 @@ pub enum DiskReply {
         /// Processes that were killed in this pass.
         killed: u32,
     },
+    /// To [`DiskRequest::Sample`].
+    Sampled(Key, Box<Sample>),
     /// To [`DiskRequest::Append`].
     Appended(Box<Batch>, Result<(), AppendFailure>),
     /// To [`DiskRequest::Read`].
@@ -397,13 +422,14 @@ pub struct LogLine {
 }
 
 /// How bad a log line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Somebody must act.
     Error,
     /// Somebody should look.
     Warn,
     /// Normal life.
+    #[default]
     Info,
     /// For whoever hunts a bug.
     Debug,

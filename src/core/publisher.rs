@@ -325,6 +325,7 @@ impl Publisher {
     }
 
     /// Lets the compact view pass over a block's deltas from event `seq` on: the block has ended.
+    /// 0 for one that began before this start of the server: from the oldest that is held.
     pub fn supersede(&mut self, feed: &mut Feed, seq: u64) {
         let owner = feed.number;
         let delta = |mark: &Mark| mark.tag == EventKind::SessionOutput as u8 && mark.owner == owner;

@@ -11,6 +11,7 @@ use crate::core::api::CORS_FIELDS_MAX;
 use crate::core::connection::{Across, Exchange, Output, Own, Phase, Place, Reader};
 use crate::core::event::{EventKind, Filter};
 use crate::core::log::Log;
+use crate::core::metrics::limit::Limit;
 use crate::core::past::{Past, PastState};
 use crate::core::server::Server;
 use crate::wire::json;
@@ -83,6 +84,25 @@ impl Join {
     }
 }
 
+/// Why a stream is refused for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// The server goes away.
+    Draining,
+    /// A limit was met.
+    Limit(Limit),
+}
+
+impl Busy {
+    /// The `reason` on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Busy::Draining => "draining",
+            Busy::Limit(limit) => limit.code(),
+        }
+    }
+}
+
 impl Server {
     /// The log that a stream reads.
     pub(super) fn log_of(&mut self, session: Option<Key>) -> Option<&mut Log> {
@@ -93,15 +113,16 @@ impl Server {
     }
 
     /// Whether another stream may be opened there: the reason if not.
-    pub(super) fn stream_refused(&self, session: Option<Key>) -> Option<&'static str> {
+    pub(super) fn stream_refused(&self, session: Option<Key>) -> Option<Busy> {
         if self.is_draining() {
-            return Some("draining");
+            return Some(Busy::Draining);
         }
         let readers = match session {
             None => self.publisher.all.readers,
             Some(key) => self.sessions.get(key).map_or(0, |session| session.feed.log.readers),
         };
-        (readers >= self.limits.readers_per_session_max).then_some("readers_max")
+        let full = readers >= self.limits.readers_per_session_max;
+        full.then_some(Busy::Limit(Limit::ReadersPerSession))
     }
 
     /// Writes a stream that tells its client to come back later, and ends.
@@ -124,7 +145,8 @@ impl Server {
     }
 
     /// Appends the head of a stream's reply.
-    pub(super) fn write_stream_head(&self, exchange: &mut Exchange) {
+    pub(super) fn write_stream_head(&mut self, exchange: &mut Exchange) {
+        self.count_answer(Status::OK);
         let version = exchange.head().version;
         let mut fields = [("", ""); 5 + CORS_FIELDS_MAX];
         fields[..4].copy_from_slice(STREAM_FIELDS);
@@ -156,9 +178,14 @@ impl Server {
     ) {
         self.write_stream_head(&mut exchange);
         let join = self.join(&request);
-        if join.resume == "gap" {
-            self.counters.gaps += 1;
-        }
+        let verdict = match join.resume {
+            "fresh" => 0,
+            "ok" => 1,
+            _ => 2,
+        };
+        self.counters.resumes[verdict] += 1;
+        self.counters.gaps += u64::from(verdict == 2);
+        self.counters.replays_from_disk += u64::from(join.past.is_some());
         // Jittered, so that the readers of a server that restarts do not all come back at once.
         let retry_ms = self.random.around(RETRY_MS);
         self.write_connected(&mut exchange.out, &request, &join, retry_ms);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select};
 
 use super::journal::Store;
-use super::{process, sys, trust};
+use super::{process, sample, sys, token_file, trust};
 use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest, ReadFailure};
 
 /// How long the end of the server waits for work on somebody else's files.
@@ -31,6 +31,8 @@ pub struct Surroundings {
     pub data_dir: PathBuf,
     /// What the markers of our agents begin with: the data directory's id.
     pub marker_prefix: String,
+    /// Where everybody's tokens stand, if anybody is asked for one.
+    pub token_file: Option<PathBuf>,
 }
 
 /// The threads' handle, held by the reactor.
@@ -244,6 +246,17 @@ impl Worker {
                 let kept = trust::remember(&self.surroundings.data_dir, &path, &hash);
                 DiskReply::Remembered(kept.err().map(|error| error.to_string()))
             }
+            DiskRequest::RememberCookie { line } => {
+                let kept = token_file::remember_cookie(&self.surroundings.data_dir, &line);
+                DiskReply::Remembered(kept.err().map(|error| error.to_string()))
+            }
+            DiskRequest::ReadTokens => DiskReply::Tokens(match &self.surroundings.token_file {
+                Some(path) => token_file::read(path),
+                None => Err("there is no token file".into()),
+            }),
+            DiskRequest::Sample { connection, agents } => {
+                DiskReply::Sampled(connection, Box::new(sample::take(&agents)))
+            }
             // Nobody is spared: the session's next agent starts only after this.
             DiskRequest::Sweep { agent, session_id } => {
                 let prefix = &self.surroundings.marker_prefix;
@@ -358,7 +371,12 @@ mod tests {
 
     fn surroundings(roots: &[PathBuf], data_dir: &Path) -> Surroundings {
         let marker_prefix = "nobody".to_owned();
-        Surroundings { roots: Arc::from(roots), data_dir: data_dir.into(), marker_prefix }
+        Surroundings {
+            roots: Arc::from(roots),
+            data_dir: data_dir.into(),
+            marker_prefix,
+            token_file: None,
+        }
     }
 
     #[test]

@@ -7,9 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +17,9 @@ use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId}
 use crate::core::past::{self, PIECE_SIZE};
 use crate::core::publisher::Kind;
 use crate::core::restore::{Beside, FORMAT, Found, Snapshot};
+use crate::shell::files::{
+    self as fs, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt,
+};
 use crate::wire::base64;
 use crate::wire::sse::Epoch;
 

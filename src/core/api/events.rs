@@ -169,11 +169,12 @@ impl Server {
 
     /// Whether another request may wait.
     pub(super) fn room_to_wait(&self) -> Result<(), Problem> {
-        if self.waits.len() < WAITS_MAX {
+        let waits_max = self.limits.waits_max;
+        if self.waits.len() < waits_max {
             return Ok(());
         }
-        let sentence = format!("{WAITS_MAX} requests wait already");
-        Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "waits_max", sentence))
+        let sentence = format!("{waits_max} requests wait already, --waits-max");
+        Err(Problem::limited(Limit::Waits, sentence))
     }
 
     /// Writes a page of events behind a cursor into `self.json`.
@@ -288,12 +289,13 @@ impl Server {
         let visible = self.publisher.visible();
         let before = match request.parameter("before")? {
             None => visible + 1,
-            Some(text) => crate::wire::sse::EventId::parse(text.as_bytes())
-                .filter(|id| self.publisher.id(id.seq) == *id)
-                .map(|id| id.seq)
-                .ok_or_else(|| {
+            Some(text) => {
+                let id = crate::wire::sse::EventId::parse(text.as_bytes()).ok_or_else(|| {
                     Problem::bad("invalid_value", "\"before\" must be the id of an event")
-                })?,
+                })?;
+                let is_ours = self.publisher.id(id.seq) == id;
+                is_ours.then_some(id.seq).ok_or_else(event_gone)?
+            }
         };
         let (session, filter) = (Some(key), asked.filter);
         let (owners, unknown) = (None, Vec::new());

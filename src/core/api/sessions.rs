@@ -169,7 +169,11 @@ impl Server {
             let (path, names) = match result {
                 Ok(listed) => listed,
                 Err(problem) => {
-                    server.write_problem(exchange, &directory_problem(&asked, &problem));
+                    let mut problem = directory_problem(&asked, &problem);
+                    if problem.code == "working_dir_not_found" {
+                        problem.status = Status::NOT_FOUND; // Here it is what was asked for.
+                    }
+                    server.write_problem(exchange, &problem);
                     return None;
                 }
             };
@@ -226,14 +230,13 @@ impl Server {
     /// Whether another session may be created now.
     pub(super) fn room_for_session(&mut self) -> Result<(), Problem> {
         if self.is_draining() {
-            let sentence = "the server is shutting down";
-            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
+            return Err(Problem::draining());
         }
         let coming = self.by_id.len() + self.tickets.len();
         if coming >= self.limits.sessions_max as usize {
             let sentence =
                 format!("there are {} sessions, --sessions-max", self.limits.sessions_max);
-            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, "sessions_max", sentence));
+            return Err(Problem::limited(Limit::Sessions, sentence));
         }
         let second = self.now_ms / 1000;
         if self.creations.0 != second {
@@ -241,8 +244,7 @@ impl Server {
         }
         if self.creations.1 >= self.limits.session_creations_per_s {
             let sentence = "too many sessions are being created; try again in a second";
-            let code = "session_creations_max";
-            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, code, sentence));
+            return Err(Problem::limited(Limit::SessionCreations, sentence));
         }
         self.creations.1 += 1;
         Ok(())

@@ -9,6 +9,7 @@ use crate::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use crate::limits::Limits;
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::fs;
 
 thread_local! {
     static SYNC_FAILS: Cell<bool> = const { Cell::new(false) };

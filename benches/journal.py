@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What the journal costs: the time of a change by durability, and the start on a large journal.
 
-    cargo build --release && python3 benches/journal.py target/release/sidestream [GIB]
+    cargo build --release && python3 benches/journal.py target/release/sidestream [GIB [MIB]]
 
 Nothing passes or fails here: it prints figures. Three servers run at once, one per durability, and
 are asked in turn, so that whatever else the machine does meets all of them. The second part fills
-a journal of GIB gibibytes (1 by default) with the output of commands, starts a server on it and
-tells how long that took and what memory it took, beside the same on an empty directory. Everything
+a journal of GIB gibibytes (1 by default) with the output of commands, MIB mebibytes a session (50
+by default), starts a server on it and tells how long that took and what memory it took, beside the
+same on an empty directory. Everything
 is made below the directory for temporary files, or TMPDIR, and removed at the end; what a sync
 costs is a property of the disk under it.
 """
@@ -104,8 +105,8 @@ def latencies(program, scratch):
             print(f"{kind:8}{mode:8}{median * 1e6:8.0f}us{p99 * 1e6:8.0f}us{median / base:11.1f}x")
 
 
-def large(program, scratch, gibibytes):
-    print(f"\na start on a journal of {gibibytes} GiB")
+def large(program, scratch, gibibytes, mebibytes):
+    print(f"\na start on a journal of {gibibytes} GiB, {mebibytes} MiB a session")
     flags = ["--journal-total-max", f"{2 * gibibytes}GiB", "--sessions-max", "1000"]
     empty = Server(program, scratch, "empty", flags)
     print(f"empty:   {empty.started_in * 1e3:7.0f} ms, RSS {empty.memory()[0]:6.1f} MiB")
@@ -116,7 +117,7 @@ def large(program, scratch, gibibytes):
     while size < wanted:
         session = server.create()
         sessions.append(session)
-        body = {"command": f"fill {50 << 20}"}
+        body = {"command": f"fill {mebibytes << 20}"}
         end = server.ask("POST", f"/api/session/{session}/prompt", body)[1]["promptId"]
         while server.ask("GET", f"/api/session/{session}/status")[1].get("promptId") == end \
                 or server.ask("GET", f"/api/session/{session}/queue")[1]["queue"]:
@@ -148,11 +149,11 @@ def large(program, scratch, gibibytes):
 
 def main():
     program = os.path.abspath(sys.argv[1])
-    gibibytes = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    gibibytes, mebibytes = map(int, (sys.argv[2:] + ["1", "50"][len(sys.argv) - 2:])[:2])
     scratch = tempfile.mkdtemp(prefix="sidestream-journal-")
     try:
         latencies(program, scratch)
-        large(program, scratch, gibibytes)
+        large(program, scratch, gibibytes, mebibytes)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -65,6 +65,16 @@ fn knock_in_vain(server: &Server, input: &[u8], row: &str) {
     assert!(rest.is_empty() || interim, "{row}: {}", rest.escape_ascii());
 }
 
+/// The same input to a path that takes a body: others refuse it by its head.
+fn where_bodies_are_wanted(input: &[u8]) -> Vec<u8> {
+    let Some(rest) = input.strip_prefix(b"POST / ") else { return input.to_vec() };
+    let line_end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+    let (version, fields) = rest.split_at(line_end);
+    let has_host = memchr::memmem::find(fields, b"Host: ").is_some();
+    let host = if has_host { &b""[..] } else { b"Host: localhost\r\n" };
+    [b"POST /api/sessions ", version, host, fields].concat()
+}
+
 #[track_caller]
 fn check(server: &Server, section: &str, input: &[u8], want: &str) {
     let row = format!("{section}: {}", input.escape_ascii());
@@ -75,6 +85,7 @@ fn check(server: &Server, section: &str, input: &[u8], want: &str) {
         assert!(!outcome.kept, "{row}: nothing behind it may be read as a request");
     } else if want == "more" || want.contains("chunked") || want.contains("length=") {
         let length = words.iter().find_map(|word| word.strip_prefix("length="));
+        let input = &where_bodies_are_wanted(input);
         match length.map_or(1, |length| length.parse::<u64>().unwrap()) {
             0 => {}
             1..=1_000_000 => knock_in_vain(server, input, &row),
@@ -205,6 +216,86 @@ fn pipelined_requests_are_answered_in_order_and_no_faster_than_they_are_taken() 
     connection.response("POST").expect(201);
     let rows = connection.response("GET").expect(200).json();
     assert_eq!(rows["sessions"].as_array().unwrap().len(), 1, "it came after");
+}
+
+#[test]
+fn a_request_behind_a_long_poll_waits_for_its_answer_and_so_do_those_behind_it() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let list = server.told("/api/sessions");
+    let cursor = list["lastEventId"].as_str().unwrap();
+    let path = format!("/api/session/{session}/events/poll?wait=60&after={cursor}");
+    let get = |path: &str, id: &str| {
+        http::encode(server.address, "GET", path, &[("X-Request-Id", id)], b"")
+    };
+    let mut connection = Connection::open(server.address);
+    connection
+        .send([get(&path, "poll"), get("/health", "second"), get("/nothing", "third")].concat());
+    assert_eq!(connection.word_within(Duration::from_millis(200)), None, "nothing overtakes it");
+    server.prompt(&session, "say: hello");
+    let poll = connection.response("GET").expect(200);
+    assert_eq!(poll.header("x-request-id"), Some("poll"));
+    assert!(!poll.json()["events"].as_array().unwrap().is_empty());
+    assert_eq!(connection.response("GET").expect(200).header("x-request-id"), Some("second"));
+    assert_eq!(connection.response("GET").expect(404).header("x-request-id"), Some("third"));
+}
+
+#[test]
+fn a_poll_waits_as_long_as_it_says_whatever_else_has_a_time() {
+    let server = Server::demo(&["--head-timeout", "10m", "--keep-alive", "1h"]);
+    let mut connection = Connection::open(server.address);
+    for path in ["/api/events/poll?wait=1", "/api/events/poll?wait=2"] {
+        let start = Instant::now();
+        connection.send(http::encode(server.address, "GET", path, &[], b""));
+        let told = connection.response("GET").expect(200).json(); // Within our own patience.
+        assert_eq!(told["events"], json!([]));
+        assert!(start.elapsed() >= Duration::from_secs(1), "{path}: too soon");
+    }
+}
+
+#[test]
+fn a_stranger_is_refused_by_his_head_and_his_body_takes_no_room() {
+    let flags = ["--body-size-max", "64KiB", "--bodies-size-max", "64KiB", "--body-rate-min", "0"];
+    let server = Server::demo(&flags);
+    let head = |path: &str, more: &str, length: usize| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n{more}\r\n"
+        )
+    };
+    // An invitation comes before an answer, or not at all (RFC 9110 §10.1.1).
+    let expect = "Expect: 100-continue\r\n";
+    for (path, more, want) in [
+        ("/api/sessions", "Origin: http://evil.example\r\n", 403),
+        ("/api/sessions", "Via: 1.1 x\r\n", 401),
+        ("/nothing", "", 404),
+        ("/api/capabilities", "", 405),
+    ] {
+        for more in [more.to_owned(), format!("{more}{expect}")] {
+            let mut connection = Connection::open(server.address);
+            connection.send(head(path, &more, 60_000));
+            let answer = connection.response("POST").expect(want);
+            assert_eq!(answer.header("connection"), Some("close"), "{path}");
+            connection.expect_end();
+        }
+    }
+    let mut invited = Connection::open(server.address);
+    invited.send(head("/api/sessions", expect, 2));
+    let interim = invited.word_within(PATIENCE).unwrap();
+    assert_eq!(interim, "HTTP/1.1 100 Continue\r\n\r\n");
+    // Half of a body each, from many who may not: whoever may has the room all the same.
+    let strangers: Vec<TcpStream> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            let head = head("/api/sessions", "Origin: http://evil.example\r\n", 60_000);
+            // It may be refused before all of it is sent.
+            let _ = stream.write_all(&[head.as_bytes(), &[b' '; 50_000]].concat());
+            stream
+        })
+        .collect();
+    let body = format!("{:60000}", json!({"workingDir": server.root()}));
+    request(server.address, "POST", "/api/sessions", &[], body.as_bytes()).expect(201);
+    drop(strangers);
 }
 
 /// Sends bytes one at a time, `pause` apart, until they are all sent or the server is done with

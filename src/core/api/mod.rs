@@ -379,6 +379,14 @@ enum Reply {
 
 type Outcome = Result<Reply, Problem>;
 
+/// What a request's head alone comes to.
+enum Judged<'a> {
+    /// It needs no handler.
+    Answered(Reply),
+    /// What it asks for, by whom may.
+    Routed(Route<'a>),
+}
+
 /// What the log says of a request: nothing that could be a secret.
 fn request_fields(exchange: &Exchange) -> Vec<(&'static str, String)> {
     let mut fields = vec![("request", exchange.request_id.clone())];
@@ -468,33 +476,17 @@ impl Server {
     /// Answers a whole request. Returns whether the connection can go on to the next one.
     pub(super) fn answer(&mut self, key: Key, mut exchange: Box<Exchange>) -> bool {
         let head = *exchange.head();
-        let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
-        let input = std::mem::take(&mut exchange.input);
-        let body = std::mem::take(&mut exchange.body);
-        self.name_request(&mut exchange, Some(&head), &input);
+        self.name_unfinished(&mut exchange);
         exchange.close |= !head.keep_alive || self.is_draining();
-        let outcome = match target::parse(head.method, head.target.of(&input)) {
-            Ok(target) => {
-                exchange.origin = self.config.access.allowed_origin(&head, &input);
-                let mut request = Request {
-                    connection: key,
-                    head,
-                    input: &input,
-                    body: &body,
-                    target,
-                    peer,
-                    by: Cow::Borrowed(access::LOCAL),
-                    scope: Scope::Full,
-                    asker: exchange.asker,
-                };
-                self.handle(&mut request)
-            }
-            Err(bad) => Err(bad.into()),
-        };
-        let etag = head.if_none_match.and_then(|span| span.text(&input)).map(str::to_owned);
-        (exchange.input, exchange.body) = (input, body);
+        let outcome = self.with_request(key, &mut exchange, Server::handle);
+        let etag = head.if_none_match.and_then(|span| span.text(&exchange.input));
+        let etag = etag.map(str::to_owned);
         let seq = match outcome {
             Ok(reply @ (Reply::Later | Reply::Asks)) => {
+                // It was out of its slot when its handler said for how long it may wait.
+                if let Some(wait) = self.waits.last().filter(|wait| wait.connection == key) {
+                    exchange.due = wait.due;
+                }
                 if matches!(reply, Reply::Asks) {
                     exchange.asker = Asking::Asked;
                     self.effects.push_back(Effect::WhoIs(key));
@@ -546,12 +538,62 @@ impl Server {
                 None
             }
             Err(problem) => {
-                self.log_problem(&exchange, peer, &problem);
+                self.log_problem(key, &exchange, &problem);
                 self.write_problem(&mut exchange, &problem);
                 None
             }
         };
         self.finish_answer(key, exchange, seq)
+    }
+
+    /// Takes a request apart for `work`.
+    fn with_request<T>(
+        &mut self,
+        key: Key,
+        exchange: &mut Exchange,
+        work: impl FnOnce(&mut Server, &mut Request<'_>) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let head = *exchange.head();
+        let input = std::mem::take(&mut exchange.input);
+        let body = std::mem::take(&mut exchange.body);
+        let result = match target::parse(head.method, head.target.of(&input)) {
+            Ok(target) => {
+                exchange.origin = self.config.access.allowed_origin(&head, &input);
+                let connection = self.connections.get(key);
+                let mut request = Request {
+                    connection: key,
+                    head,
+                    input: &input,
+                    body: &body,
+                    target,
+                    peer: connection.map_or(Peer::Unknown, |connection| connection.peer),
+                    by: Cow::Borrowed(access::LOCAL),
+                    scope: Scope::Full,
+                    asker: exchange.asker,
+                };
+                work(self, &mut request)
+            }
+            Err(bad) => Err(bad.into()),
+        };
+        (exchange.input, exchange.body) = (input, body);
+        result
+    }
+
+    /// Whether the rest of a request's body is worth waiting for. Whoever will be refused for
+    /// what his head says is refused now: strangers hold no room that others need.
+    pub(super) fn refuse_early(&mut self, key: Key, exchange: &mut Exchange) -> bool {
+        let judged = self.with_request(key, exchange, |server, request| {
+            let segments = request.target.segments().collect::<Result<Vec<_>, _>>()?;
+            let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
+            server.judge(request, &path).map(drop)
+        });
+        let Err(problem) = judged else { return false };
+        self.name_unfinished(exchange);
+        exchange.close = true;
+        exchange.stage = Stage::Ending;
+        self.log_problem(key, exchange, &problem);
+        self.write_problem(exchange, &problem);
+        true
     }
 
     /// Sends an answer, or holds it back until its event is durable.
@@ -703,7 +745,8 @@ impl Server {
 
     /// Tells the operator of a request that was refused or met a limit. What it asks for is told
     /// by its path alone: a query may hold what is nobody's business, and so may a body.
-    fn log_problem(&mut self, exchange: &Exchange, peer: Peer, problem: &Problem) {
+    fn log_problem(&mut self, key: Key, exchange: &Exchange, problem: &Problem) {
+        let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
         let (level, message) = match problem.status {
             Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
                 (Level::Warn, "a request was not let in")
@@ -790,19 +833,38 @@ impl Server {
     // Routing.
 
     fn handle(&mut self, request: &mut Request<'_>) -> Outcome {
+        let segments: Vec<Cow<'_, str>> = request.target.segments().collect::<Result<_, _>>()?;
+        let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
+        let route = match self.judge(request, &path)? {
+            Judged::Answered(reply) => return Ok(reply),
+            Judged::Routed(route) => route,
+        };
+        let changes = !matches!(request.head.method, Method::Get | Method::Head);
+        if changes && !self.asker_may(request)? {
+            return Ok(Reply::Asks);
+        }
+        self.dispatch_route(request, route)
+    }
+
+    /// Holds a request's head to everything that stands before its handler: the walls, the token,
+    /// the path, the method.
+    fn judge<'a>(
+        &mut self,
+        request: &mut Request<'_>,
+        path: &[&'a str],
+    ) -> Result<Judged<'a>, Problem> {
         let access = &self.config.access;
         let (head, input) = (&request.head, request.input);
         let admitted = access.admit(head, input, &request.target, request.peer);
         if request.target.asterisk {
             admitted?;
-            return Ok(Reply::Empty(vec![("Allow", head::ALLOW.to_owned())]));
+            let allow = vec![("Allow", head::ALLOW.to_owned())];
+            return Ok(Judged::Answered(Reply::Empty(allow)));
         }
-        let segments: Vec<Cow<'_, str>> = request.target.segments().collect::<Result<_, _>>()?;
-        let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        let route = self.route(&path, request.target.path);
+        let route = self.route(path, request.target.path);
         admitted?;
         if is_preflight(head) && access.allowed_origin(head, input).is_some() {
-            return Ok(preflight());
+            return Ok(Judged::Answered(preflight()));
         }
         let method = request.head.method;
         let scope = match &route {
@@ -826,7 +888,7 @@ impl Server {
             return Err(Problem::new(Status::NOT_FOUND, "not_found", sentence));
         };
         if let Some(limited) = self.address_limited(request, &route) {
-            return limited;
+            return limited.map(Judged::Answered);
         }
         let methods = route.methods();
         let allow = || {
@@ -834,7 +896,7 @@ impl Server {
             format!("{}, OPTIONS", names.join(", "))
         };
         if method == Method::Options {
-            return Ok(Reply::Empty(vec![("Allow", allow())]));
+            return Ok(Judged::Answered(Reply::Empty(vec![("Allow", allow())])));
         }
         if !methods.contains(&method) {
             let sentence = format!("this path takes {}", allow());
@@ -843,10 +905,7 @@ impl Server {
             problem.fields.push(("Allow", allow()));
             return Err(problem);
         }
-        if !matches!(method, Method::Get | Method::Head) && !self.asker_may(request)? {
-            return Ok(Reply::Asks);
-        }
-        self.dispatch_route(request, route)
+        Ok(Judged::Routed(route))
     }
 
     /// What a path names. It is matched whole first, then without the base path.

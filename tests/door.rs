@@ -20,6 +20,15 @@ use tables::{BODIES, FIELDS, HEADS, HOSTS, TARGETS};
 /// Statuses that tell of a request that was none.
 const NO_REQUEST: [u16; 9] = [400, 408, 411, 413, 414, 417, 431, 501, 505];
 
+/// How often a limit was met, as the metrics tell it.
+#[track_caller]
+fn hits(server: &Server, flag: &str) -> u64 {
+    let page = server.get("/metrics").expect(200).text();
+    let name = format!("sidestream_limit_hits_total{{limit=\"{flag}\"}} ");
+    let value = page.lines().find_map(|line| line.strip_prefix(&name));
+    value.unwrap_or_else(|| panic!("no {name}in {page}")).parse().unwrap()
+}
+
 /// What became of an input.
 struct Outcome {
     status: u16,
@@ -208,6 +217,7 @@ fn pipelined_requests_are_answered_in_order_and_no_faster_than_they_are_taken() 
         let answer = connection.response("GET").expect(200);
         assert_eq!(answer.header("x-request-id"), Some(&*format!("r{number}")));
     }
+    assert!(hits(&server, "pipeline-max") > 0);
     // One behind a request whose answer must wait.
     let create = json!({"workingDir": server.root()}).to_string();
     let mut both = http::encode(server.address, "POST", "/api/sessions", &[], create.as_bytes());
@@ -366,6 +376,7 @@ fn slow_heads_and_slow_bodies_are_cut_and_a_steady_body_is_not() {
         assert_eq!(steady.join().unwrap(), 400, "a body of blanks, taken whole");
     });
     assert_eq!(server.metrics()["server"]["requestsLate"], 4);
+    assert_eq!((hits(&server, "head-timeout"), hits(&server, "body-rate-min")), (2, 2));
 }
 
 #[test]
@@ -409,6 +420,46 @@ fn beyond_the_last_slot_there_is_a_503_and_those_who_are_in_stay_in() {
     });
     let counted = server.metrics()["server"]["connectionsRefused"].as_u64().unwrap();
     assert!(counted >= refused, "{counted}");
+    assert_eq!(hits(&server, "connections-max"), counted);
+}
+
+#[test]
+fn without_a_descriptor_for_another_client_those_who_are_in_are_served_and_it_is_counted() {
+    support::need("prlimit");
+    let server = Server::demo(&[]);
+    let mut inside = Connection::open(server.address);
+    inside.send(HEALTH);
+    inside.response("GET").expect(200);
+    let limit = |count: usize| {
+        let (pid, nofile) = (server.pid().to_string(), format!("--nofile={count}:20000"));
+        let status = std::process::Command::new("prlimit").args(["--pid", &pid, &nofile]).status();
+        assert!(status.unwrap().success());
+    };
+    // What it holds without a gap; the next one is one too many.
+    let held = |number: &usize| {
+        std::fs::symlink_metadata(format!("/proc/{}/fd/{number}", server.pid())).is_ok()
+    };
+    limit((0..).take_while(held).count());
+    for _ in 0..3 {
+        let mut outside = TcpStream::connect(server.address).unwrap();
+        let _ = outside.write_all(HEALTH); // It may have been hung up on by now.
+        let mut said = Vec::new();
+        let _ = outside.read_to_end(&mut said); // The end, or a reset.
+        assert!(said.is_empty(), "hung up on without a word");
+        inside.send(HEALTH);
+        inside.response("GET").expect(200);
+    }
+    limit(20_000);
+    eventually("there is room again", || {
+        let mut outside = TcpStream::connect(server.address).unwrap();
+        let asked = outside
+            .write_all(&[&HEALTH[..HEALTH.len() - 2], b"Connection: close\r\n\r\n"].concat());
+        let mut said = String::new();
+        asked.is_ok()
+            && outside.read_to_string(&mut said).is_ok()
+            && said.starts_with("HTTP/1.1 200")
+    });
+    assert!(hits(&server, "open-files") >= 3);
 }
 
 /// Prompts over a connection that is open already; returns the prompt's id.
@@ -504,6 +555,7 @@ fn a_reader_that_never_reads_is_cut_and_the_others_have_everything() {
         server.metrics()["server"]["readersCut"] == 1 || sent > 200_000_000
     });
     server.await_streams(1);
+    assert_eq!(hits(&server, "write-stall"), 1);
     assert!(matches!(reader.next_within(Duration::from_millis(1)), Next::Silence | Next::Event(_)));
 }
 

@@ -23,9 +23,9 @@ const SESSION_STATUSES: [SessionStatus; 7] = [
 ];
 
 impl Server {
-    /// Asks for what the kernel knows; the answer follows.
+    /// Asks for what the kernel knows; the answer follows. Not under the limit of those who wait:
+    /// it is short, and when that is met somebody should see it.
     pub(super) fn scrape(&mut self, connection: Key) -> Outcome {
-        self.room_to_wait()?;
         self.effects.push_back(Effect::Sample(connection));
         let due = self.now_ms + SAMPLE_MS;
         self.wait(Wait { connection, due, what: Awaited::Sample });

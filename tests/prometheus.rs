@@ -72,6 +72,22 @@ fn promtool_finds_nothing_to_say_before_and_after_everything_has_happened() {
 }
 
 #[test]
+fn the_documentation_lists_every_family_with_its_type_and_no_other() {
+    let server = Server::demo(&[]);
+    let page = server.get("/metrics").expect(200).text();
+    let families: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let listed: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(name, rest)| format!("{name} {}", rest.split(' ').next().unwrap()))
+        .collect();
+    assert_eq!(listed, families);
+}
+
+#[test]
 fn what_happens_is_counted_under_its_name() {
     let server = Server::demo(&["--queue-max", "1"]);
     let session = server.create();

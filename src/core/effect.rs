@@ -9,6 +9,7 @@ use crate::core::journal::{Place, SegmentId};
 use crate::core::metrics::Sample;
 use crate::core::publisher::Beside;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Something that only the shell can do. Drained after every input.
 #[derive(Debug)]
@@ -165,6 +166,8 @@ pub enum DiskRequest {
         seq: u64,
         /// Where its frame is, should it have no large field.
         source: Source,
+        /// The image of a prompt that is wanted instead, from 0.
+        image: Option<usize>,
     },
     /// Read a page of one journal, backwards.
     Page(Box<Page>),
@@ -190,8 +193,20 @@ pub enum DiskRequest {
 
 impl DiskRequest {
     /// Whether it goes before everything else: somebody waits for it before he sees anything.
+    /// What is trusted goes before the event that says so, since its answer waits for that one.
     pub fn is_urgent(&self) -> bool {
-        matches!(self, DiskRequest::Append(_))
+        matches!(self, DiskRequest::Append(_) | DiskRequest::RememberTrust { .. })
+    }
+
+    /// Whether it is about somebody else's files or processes, which may take any time.
+    pub fn is_chore(&self) -> bool {
+        matches!(
+            self,
+            DiskRequest::Directory { .. }
+                | DiskRequest::List { .. }
+                | DiskRequest::LookForTrust { .. }
+                | DiskRequest::Sweep { .. }
+        )
     }
 }
 
@@ -219,7 +234,7 @@ pub struct Part {
     /// The session's slot.
     pub key: Key,
     /// The session.
-    pub session_id: String,
+    pub session_id: Arc<str>,
     /// Where it goes.
     pub place: Place,
     /// The position of its first byte.
@@ -270,6 +285,8 @@ pub struct Page {
     pub bytes: Vec<u8>,
     /// There are more before them.
     pub more: bool,
+    /// How many frames there are.
+    pub found: usize,
 }
 
 /// What is to be read of one journal.
@@ -294,6 +311,8 @@ pub enum Fetched {
     Text(Vec<u8>),
     /// JSON.
     Json(Vec<u8>),
+    /// An image, as its client sent it.
+    Image(Vec<u8>),
     /// The frame: it has no large field.
     Frame(Vec<u8>),
 }

@@ -278,13 +278,12 @@ impl Server {
         // The ring may hold less than is wanted: then the rest is on disk.
         if let Some(journal) = &log.journal
             && position == log.ring.base()
-            && (position == end || !request.filter.is_compact())
             && let Some((position, seq)) = journal.newest(replay_size, end)
             && position < newest.position
         {
             newest.position = position;
             newest.id = Some(seq - 1);
-            newest.past = Some(Past::behind(seq - 1));
+            newest.past = Some(Past::newest(seq - 1));
         }
         match (cursor, request.replay) {
             (Some(_), _) => Join { resume: "gap", ..newest },
@@ -318,13 +317,23 @@ impl Server {
             true => newest_turns(log, request.filter, replay_size.min(COMPACT_SIZE_MAX)),
             false => log.ring.newest(replay_size, end),
         };
-        match (cursor, request.replay) {
-            (Some(_), _) => {
-                let first = log.ring.mark_at(newest).filter(|_| newest < end);
-                let id = Some(first.map_or(visible_seq, |mark| mark.seq - 1));
-                Join { id, ..Join::at("gap", newest) }
+        let first = log.ring.mark_at(newest).filter(|_| newest < end);
+        let mut after = first.map_or(visible_seq, |mark| mark.seq - 1);
+        let mut newest = Join::at("gap", newest);
+        // The ring may hold less than is wanted: then the rest is on disk. Of a few sessions it
+        // may hold little, however large it is.
+        let owners = request.owners.as_deref();
+        if self.keeper.keeps() && (newest.position == log.ring.base() || owners.is_some()) {
+            let older = self.newest_of(owners, replay_size);
+            if older < after && older < log.ring.evicted() {
+                after = older;
+                newest.past = Some(Past::newest(older));
             }
-            (None, Replay::Newest) => Join::at("fresh", newest),
+        }
+        newest.id = Some(after);
+        match (cursor, request.replay) {
+            (Some(_), _) => newest,
+            (None, Replay::Newest) => Join { resume: "fresh", id: None, ..newest },
             (None, Replay::None) => Join { id: Some(visible_seq), ..Join::at("fresh", end) },
             (None, Replay::All) if self.keeper.keeps() => {
                 let past = Some(Past::everything());
@@ -336,7 +345,7 @@ impl Server {
     }
 
     /// The newest number that is gone of any of these sessions.
-    fn evicted_of(&self, owners: Option<&[u32]>) -> u64 {
+    pub(super) fn evicted_of(&self, owners: Option<&[u32]>) -> u64 {
         let asked = |number: u32| owners.is_none_or(|owners| owners.contains(&number));
         let sessions = (0..self.sessions.capacity())
             .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))

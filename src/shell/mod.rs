@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod demo;
 pub mod disk;
+pub mod files;
 pub mod journal;
 pub mod log;
 pub mod net;

@@ -360,11 +360,20 @@ impl Reactor {
         self.ask_disk(); // There is room behind each reply, and each reply comes with a wake.
     }
 
-    /// Hands over what waits, as far as there is room.
+    /// Hands over what waits, as far as there is room. What waits for one thread keeps its order,
+    /// and holds up nothing that is for the other.
     fn ask_disk(&mut self) {
-        while let Some(request) = self.disk_waiting.pop_front() {
-            if let Err(request) = self.disk.try_send(request) {
-                return self.disk_waiting.push_front(request);
+        let mut is_full = [false; 2];
+        for _ in 0..self.disk_waiting.len() {
+            let Some(request) = self.disk_waiting.pop_front() else { return };
+            let lane = usize::from(request.is_chore());
+            let refused = match is_full[lane] {
+                true => Err(request),
+                false => self.disk.try_send(request),
+            };
+            if let Err(request) = refused {
+                is_full[lane] = true;
+                self.disk_waiting.push_back(request);
             }
         }
     }

@@ -26,9 +26,9 @@ use crate::core::metrics::limit::Limit;
 use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page as Document};
 use crate::core::prompts::{Known, Prompt, Prompts};
-use crate::core::publisher::Feed;
+use crate::core::publisher::{Beside, Feed, Kind};
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
-use crate::core::session::{Conversation, Process, Session, Status as SessionStatus, Trust};
+use crate::core::session::{Conversation, Fork, Process, Session, Status as SessionStatus, Trust};
 use crate::core::streams::{Busy, Replay, StreamRequest};
 use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
@@ -50,8 +50,10 @@ const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
 /// The states that a list of sessions can be limited to.
 const STATUSES: [&str; 8] =
     ["idle", "starting", "running", "waiting", "stopping", "suspended", "failed", "archived"];
-/// The longest name, model or client id.
-const NAME_SIZE_MAX: usize = 200;
+/// The longest name, model or client id, in characters.
+const NAME_LENGTH_MAX: usize = 200;
+/// How much of a session's last prompt is shown in lists, in bytes.
+const LAST_PROMPT_SIZE_MAX: usize = 200;
 /// The longest prompt id.
 const PROMPT_ID_SIZE_MAX: usize = 128;
 /// The shortest and the longest heartbeat a client may ask for.
@@ -93,8 +95,8 @@ pub struct NewSession {
     pub name: Option<String>,
     /// The conversation that it goes on with.
     pub conversation: Option<String>,
-    /// The session that it is a copy of, and that one's conversation.
-    pub fork: Option<(String, String)>,
+    /// The session that it is a copy of, and what of its conversation.
+    pub fork: Option<(String, Fork)>,
 }
 
 /// What a request names.
@@ -186,14 +188,6 @@ impl<'a> Route<'a> {
             | Route::Approval(..) => POST,
             Route::Login => &[Method::Post, Method::Delete],
             Route::Queued(..) => &[Method::Delete],
-            Route::OldWebSocket => &[
-                Method::Get,
-                Method::Head,
-                Method::Post,
-                Method::Put,
-                Method::Patch,
-                Method::Delete,
-            ],
             _ => GET,
         }
     }
@@ -461,11 +455,13 @@ fn flag(body: &Value, name: &str) -> Result<bool, Problem> {
 fn name<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Problem> {
     let value = text(body, name)?;
     let unfit = |text: &str| {
-        text.is_empty() || text.len() > NAME_SIZE_MAX || text.chars().any(char::is_control)
+        let length = text.chars().count();
+        length == 0 || length > NAME_LENGTH_MAX || text.chars().any(char::is_control)
     };
     if value.is_some_and(unfit) {
         let sentence = format!(
-            "\"{name}\" must be 1 to {NAME_SIZE_MAX} bytes long, without control characters"
+            "\"{name}\" must be 1 to {NAME_LENGTH_MAX} characters long, none of them a control \
+             character"
         );
         return Err(Problem::bad("invalid_value", sentence));
     }

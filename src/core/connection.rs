@@ -522,7 +522,6 @@ impl Exchange {
             Err(bad) => return Step::Bad(bad),
         };
         let framing = head.framing;
-        let expects = head.expect_continue && self.input.len() == head.length;
         self.head = Some(head);
         if framing == Framing::None {
             return Step::Request;
@@ -531,11 +530,23 @@ impl Exchange {
             Ok(decoder) => self.decoder = Some(decoder),
             Err(bad) => return Step::Bad(bad),
         }
-        if expects {
-            self.out.extend_from_slice(reply::CONTINUE);
-        }
         self.stage = Stage::Body;
         self.step_body(limits)
+    }
+
+    /// Once for each request whose body is not whole yet: whether it was not asked before.
+    pub fn is_newly_in_body(&self) -> bool {
+        self.stage == Stage::Body && self.body_due.is_none()
+    }
+
+    /// Tells a client that waits for it to send its body (RFC 9110 §10.1.1).
+    pub fn invite_body(&mut self) {
+        let waits = self.head.filter(|head| {
+            head.expect_continue && self.input.len() == head.length && self.body.is_empty()
+        });
+        if waits.is_some() {
+            self.out.extend_from_slice(reply::CONTINUE);
+        }
     }
 
     fn step_body(&mut self, limits: &Limits) -> Step {

@@ -79,6 +79,8 @@ pub struct Counters {
     pub tokens: [u64; TOKEN_KINDS.len()],
     /// What turns cost, in US dollars.
     pub cost_usd: f64,
+    /// CPU time of all agents there ever were, in seconds, as of the last look.
+    pub agents_cpu_s: f64,
     /// Log lines that stderr did not take, and those that were too many of their kind.
     pub log_dropped: u64,
     /// See `log_dropped`.
@@ -121,6 +123,7 @@ impl Default for Counters {
             replays_from_disk: 0,
             tokens: [0; TOKEN_KINDS.len()],
             cost_usd: 0.0,
+            agents_cpu_s: 0.0,
             log_dropped: 0,
             log_suppressed: 0,
             turns: Histogram::default(),

@@ -519,6 +519,12 @@ impl Server {
                     if exchange.is_newly_held_back(&self.limits) {
                         self.counters.limits.hit(Limit::Pipeline);
                     }
+                    if exchange.is_newly_in_body() {
+                        if self.refuse_early(key, &mut exchange) {
+                            return self.put_exchange(key, exchange);
+                        }
+                        exchange.invite_body();
+                    }
                     self.update_exchange_due(&mut exchange);
                     let over = self.bodies_size > self.limits.bodies_size_max
                         && exchange.stage == Stage::Body;

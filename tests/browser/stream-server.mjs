@@ -11,15 +11,15 @@ import assert from 'node:assert/strict';
 import { until } from './until.mjs';
 
 export class RealServer {
-  /** Port 0 at first, then the port it got. The agent is the demo. */
-  static async start(binary, flags = []) {
+  /** Port 0 is one that is free, which it then keeps. The agent is the demo. */
+  static async start(binary, flags = [], port = 0) {
     const server = new RealServer();
     server.binary = binary;
     server.scratch = await realpath(await mkdtemp(join(tmpdir(), 'sst-stream-')));
     for (const name of ['home', 'root']) await mkdir(join(server.scratch, name));
     server.root = join(server.scratch, 'root');
     server.flags = flags;
-    server.port = 0;
+    server.port = port;
     await server.run();
     return server;
   }

@@ -334,7 +334,9 @@ impl Watch {
                 match line.split_once(": ") {
                     Some(("id", id)) => frame.id = id.to_owned(),
                     Some(("event", name)) => frame.name = name.to_owned(),
-                    Some(("data", data)) => frame.data = serde_json::from_str(data).unwrap(),
+                    Some(("data", data)) => {
+                        frame.data = serde_json::from_str(data).unwrap_or_default()
+                    }
                     _ if line.is_empty() => {
                         frame.at = Instant::now();
                         ours.lock().unwrap().push(std::mem::replace(&mut frame, blank()));
@@ -552,7 +554,9 @@ fn the_header_of_the_answer_is_what_keeps_nginx_from_buffering() {
     drop(obeying);
     // The same, deaf to the header: nothing of a turn comes while a direct stream has all of it,
     // heartbeats included; it comes when nginx's buffer is full.
-    let _deaf = careless_nginx(&behind, "proxy_ignore_headers X-Accel-Buffering;");
+    let deaf = "proxy_ignore_headers X-Accel-Buffering; proxy_buffer_size 64k;
+        proxy_buffers 4 64k; proxy_busy_buffers_size 64k;";
+    let _deaf = careless_nginx(&behind, deaf);
     let session = behind.session();
     let path = format!("/api/session/{session}/events");
     let (direct, through) = (behind.direct(&path), behind.through(&path, &[]));
@@ -631,7 +635,7 @@ fn what_the_server_says_of_hosts_tokens_and_addresses_holds_behind_both() {
         for lie in lies {
             for path in [&*path, "/api/sessions", "/api/events"] {
                 let (status, _, body) = behind.get(path, &["-H", lie]);
-                assert_eq!((&*status, &body["code"]), ("401", &json!("unauthorized")), "{path}");
+                assert_eq!((&*status, &body["code"]), ("401", &json!("token_needed")), "{path}");
             }
         }
         let bearer = behind.bearer();
@@ -770,11 +774,11 @@ fn a_rollout_moves_a_share_of_the_clients_and_keeps_each_where_it_is() {
         all.extend_from_slice(more);
         behind.get("/api/sessions", &all).2["success"] == true
     };
-    let clients: Vec<String> = (0..100).map(|n| format!("browser {n}")).collect();
+    let clients: Vec<String> = (0..40).map(|n| format!("browser {n}")).collect();
     let moved =
         || -> BTreeSet<&String> { clients.iter().filter(|name| is_new(name, &[])).collect() };
     let first = moved();
-    assert!((1..40).contains(&first.len()), "{} of 100 at 10 %", first.len());
+    assert!((1..15).contains(&first.len()), "{} of 40 at 10 %", first.len());
     assert_eq!(moved(), first, "a client stays where it is");
     // A larger share: nobody goes back.
     std::fs::write(Path::new(&path).join("part-1.conf"), rollout("60% sidestream")).unwrap();
@@ -782,9 +786,9 @@ fn a_rollout_moves_a_share_of_the_clients_and_keeps_each_where_it_is() {
     let mut second = moved();
     eventually("the new share holds", || {
         second = moved();
-        second.len() > 40
+        second.len() > 15
     });
-    assert!(second.is_superset(&first) && second.len() < 85, "{} of 100 at 60 %", second.len());
+    assert!(second.is_superset(&first) && second.len() < 35, "{} of 40 at 60 %", second.len());
     for client in &clients[..5] {
         assert!(is_new(client, &["-H", "Cookie: claude_backend=sidestream"]));
         assert!(!is_new(client, &["-H", "Cookie: claude_backend=old"]));
@@ -828,7 +832,6 @@ fn browsers_behind_both_proxies_survive_a_restart_and_twenty_tabs_have_a_stream_
             .args(["--url", &public, "--backend-port", &backend.to_string(), "--token", &token])
             .args(["--binary", env!("CARGO_BIN_EXE_sidestream"), "--chromium", &chromium, "--"])
             .args(flags)
-            .arg("--read-cookie")
             .env_clear()
             .env("PATH", std::env::var("PATH").expect("PATH is set"))
             .env("HOME", scratch.directory("browser"))

@@ -304,6 +304,44 @@ function tabChecks(binary) {
       await oneStream(server);
     }),
 
+    check(binary, 'a tab that joins a shared stream in the midst of a turn gets all of it once, however late the leader tells', async ({ server, browser, keep }) => {
+      const { ids: [id], tabs } = keep(await openTabs(server, browser, 1));
+      const [leader] = tabs;
+      await leader.see('s', 'open', isOpen);
+      const tell = async (delayMs) => leader.page.evaluate((ms) => {
+        globalThis.said ??= BroadcastChannel.prototype.postMessage;
+        BroadcastChannel.prototype.postMessage = ms === 0 ? globalThis.said : function later(message) {
+          setTimeout(() => globalThis.said.call(this, structuredClone(message)), ms);
+        };
+      }, delayMs);
+      for (const delayMs of [0, 400]) {
+        await tell(delayMs);
+        const page = await browser.newPage();
+        const late = await record(page, server.url, '/login');
+        keep({ close: () => page.close() });
+        const turn = server.turn(id, 'slow 100 20');
+        for (let i = 0; i < 6; i++) {
+          // Each for other sessions, so that each has a connection of its own.
+          await late.open(`s${i}`, [id, `nobody-${i}`], { ...SHARED, replay: 'all' });
+          await late.see(`s${i}`, 'open', isOpen);
+        }
+        await turn;
+        for (let i = 0; i < 6; i++) await hasAll(late, `s${i}`, server, id);
+        // Whoever has all from a snapshot is told nothing of it again.
+        const last = (await server.ids(id)).at(-1);
+        await server.turn(id, 'say: quick');
+        const now = (await server.ids(id)).at(-1);
+        assert.notEqual(now, last);
+        await late.open('snapshot', id, { ...SHARED, lastEventId: now });
+        await late.see('snapshot', 'open', ({ names }) => names.includes('replay-complete'));
+        await server.turn(id, 'say: the first it hears');
+        const all = await server.ids(id);
+        const wanted = all.slice(all.indexOf(now) + 1);
+        const { ids: had } = await late.see('snapshot', 'the turn', (told) => told.ids.length >= wanted.length);
+        assert.deepEqual(had, wanted);
+      }
+    }),
+
     ['tabs with different tokens share nothing; a refused one ends, and the others do not', async (page, browser) => {
       const access = await tokens(['laptop', 'phone']);
       const server = await RealServer.start(binary, access.flags);

@@ -491,13 +491,7 @@ fn events_and_pages_pass_below_a_base_path() {
         behind.port
     );
     let _nginx = nginx_with(scratch, behind.port, &[&whole, &host]);
-    let session = behind.session();
-    let watch = behind.through(&format!("/api/session/{session}/events"), &[]);
-    watch.until("replay-complete", 1);
-    for turn in 1..=3 {
-        behind.prompt(&session, "say: one");
-        watch.until("prompt-completed", turn);
-    }
+    expect_unbuffered(&behind);
     for path in ["/", "/login", "/test-sse.html", "/js/session-event-stream.js", "/style.css"] {
         assert_eq!(behind.get(path, &[]).0, "200", "{path}");
     }
@@ -505,6 +499,16 @@ fn events_and_pages_pass_below_a_base_path() {
     assert_eq!(status, "200");
     let answer = request(behind.server.address, "GET", "/claude/login", &[], b"").expect(200);
     assert!(!answer.text().contains("=\"/js/"), "the page's links leave the base path");
+}
+
+#[test]
+fn events_and_pages_pass_caddy_below_a_base_path() {
+    let behind = Behind::start("claude.example", "/claude", &FLOWING);
+    // As the file says: a path in front of the upstream.
+    let _caddy = caddy(&format!("/claude/* {}", behind.address()), behind.port);
+    expect_unbuffered(&behind);
+    assert_eq!(behind.get("/login", &[]).0, "200");
+    assert_eq!(behind.get("/api/sessions", &["-H", &behind.bearer()]).0, "200");
 }
 
 #[test]

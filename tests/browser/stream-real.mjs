@@ -342,6 +342,58 @@ function tabChecks(binary) {
       }
     }),
 
+    check(binary, 'what the leader tells while a tab is still catching up is not lost', async ({ server, page, browser, keep }) => {
+      const relay = keep(await Relay.to(server.port));
+      const id = await server.session();
+      const leader = await record(page, relay.url, '/login');
+      await leader.open('s', id, SHARED);
+      await leader.see('s', 'open', isOpen);
+      await oneStream(server);
+      // A tab's own short stream is late by half a second; the leader's is not.
+      relay.slow = { path: /^GET \/api\/session\//, delayMs: 500 };
+      const other = await browser.newPage();
+      keep({ close: () => other.close() });
+      const late = await record(other, relay.url, '/login');
+      const turn = server.turn(id, 'slow 100 20');
+      await late.open('s', id, { ...SHARED, replay: 'all' });
+      await turn;
+      await hasAll(late, 's', server, id);
+      assert.deepEqual((await late.told('s')).connected.map(({ resume }) => resume), ['fresh']);
+    }),
+
+    check(binary, 'a tab that missed what the leader told notices: by the next frame, or by the next leader', async ({ server, browser, keep }) => {
+      const id = await server.session();
+      const pages = [];
+      keep({ close: async () => { for (const one of pages) await one.close(); } });
+      const tabs = [];
+      for (let i = 0; i < 3; i++) { // They lead in this order.
+        pages.push(await browser.newPage());
+        tabs.push(await record(pages[i], server.url, '/login'));
+        await pages[i].evaluate(() => {
+          const { set, ...rest } = Object.getOwnPropertyDescriptor(BroadcastChannel.prototype, 'onmessage');
+          const deafened = (listener) => (event) => globalThis.deaf || listener(event);
+          Object.defineProperty(BroadcastChannel.prototype, 'onmessage', { ...rest, set(listener) { set.call(this, deafened(listener)); } });
+        });
+        await tabs[i].open('s', id, SHARED);
+        await tabs[i].see('s', 'open', isOpen);
+      }
+      const last = tabs[2];
+      const miss = async () => {
+        await pages[2].evaluate(() => { globalThis.deaf = true; });
+        await server.turn(id, 'say: not heard by the last');
+        await hasAll(tabs[1], 's', server, id);
+        await pages[2].evaluate(() => { globalThis.deaf = false; });
+      };
+      await miss();
+      await server.turn(id, 'say: heard by all');
+      await hasAll(last, 's', server, id);
+      await miss();
+      await pages[0].close();
+      await hasAll(last, 's', server, id);
+      await hasAll(tabs[1], 's', server, id);
+      await oneStream(server);
+    }),
+
     ['tabs with different tokens share nothing; a refused one ends, and the others do not', async (page, browser) => {
       const access = await tokens(['laptop', 'phone']);
       const server = await RealServer.start(binary, access.flags);

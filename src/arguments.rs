@@ -5,6 +5,9 @@
 //! names the option, what was given and what was expected. It does not touch the environment,
 //! the file system or the network: arguments and a look-up for variables are passed in.
 
+pub mod client;
+mod suggest;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,13 +17,17 @@ use crate::core::access::tokens::Scope;
 pub use crate::core::epochs::Durability;
 use crate::limits::{KIB, Limits, MIB};
 use crate::wire::target;
+use client::{Client, Outside};
 
-/// What `sidestream --help` prints.
+/// What `sidestream --help` prints, before what [`client::HELP`] says.
 pub const HELP: &str = "\
 sidestream runs Claude Code sessions and streams them to browsers over Server-Sent Events.
 
 Usage: sidestream [serve] [OPTIONS]
        sidestream token add NAME SCOPE [--token-file FILE]   make a token: read, answer or full
+       sidestream doctor [OPTIONS]                           look at what a start with them needs
+       sidestream doctor --url URL [--idle TIME]             and at the way there from outside
+       sidestream sessions|new|prompt|tail|approve|interrupt talk to a running server: below
 
 General
   --listen ADDRESS      where to listen, repeatable: 127.0.0.1:3010, [::1]:3010, localhost:0,
@@ -107,8 +114,9 @@ Sizes are 65536, 64KiB, 1MiB or 1GiB; times 500ms, 15s, 10m or 2h.
 
 Every option is also a variable: --ring-size is SIDESTREAM_RING_SIZE. The option wins; an empty
 variable counts as none. Switches are 1 or 0 there. Repeatable ones hold a list there: separated
-by commas (LISTEN, AGENT_ENV, TRUST_UID, ALLOW_ORIGIN, TRUSTED_PROXY), by colons (ROOT), by line
-ends (AGENT).
+by commas (LISTEN, AGENT_ENV, TRUST_UID, ALLOW_ORIGIN, TRUSTED_PROXY), by colons (ROOT, TRUST), by
+line ends (AGENT).
+
 ";
 
 /// What the process was asked to do.
@@ -116,14 +124,20 @@ ends (AGENT).
 pub enum Command {
     /// Run the server.
     Serve(Box<Arguments>),
-    /// Print [`HELP`].
+    /// Print [`HELP`] and [`client::HELP`].
     Help,
+    /// Print [`client::HELP`].
+    ClientHelp,
     /// Print the version.
     Version,
     /// Make a token of this name and scope, and print it once.
     AddToken(Box<Arguments>, String, Scope),
     /// The options hold together; look at the rest of what a start needs, and start nothing.
     CheckConfig(Box<Arguments>),
+    /// Look at everything that could keep a server from running well, and say what to do.
+    Doctor(Box<Arguments>, Option<Outside>),
+    /// Ask something of a running server.
+    Client(Box<Client>),
 }
 
 /// Everything that the operator may set.
@@ -260,6 +274,9 @@ const OPTIONS: &[(&str, Arity)] = &[
     ("allow-agent-access", Arity::Switch),
 ];
 
+/// Options of `doctor` alone.
+const OUTSIDE: [&str; 3] = ["url", "token-from", "idle"];
+
 /// How a bound is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
@@ -364,7 +381,7 @@ pub fn parse(
     let mut given = Vec::new();
     let mut parser = lexopt::Parser::from_args(args);
     let (mut check_only, mut first) = (false, true);
-    let mut token = None;
+    let (mut token, mut doctor) = (None, None);
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
         let (flag, arity) = match arg {
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Command::Help),
@@ -378,6 +395,16 @@ pub fn parse(
                 token = Some(Vec::new());
                 continue;
             }
+            lexopt::Arg::Value(word) if first && word == "doctor" => {
+                first = false;
+                doctor = Some(Vec::new());
+                continue;
+            }
+            lexopt::Arg::Value(word) if first && client::WORDS.iter().any(|it| word == *it) => {
+                let command = client::WORDS.into_iter().find(|it| word == *it).unwrap_or_default();
+                let client = client::parse(command, parser, variables)?;
+                return Ok(client.map_or(Command::ClientHelp, |it| Command::Client(Box::new(it))));
+            }
             lexopt::Arg::Value(word) if token.as_ref().is_some_and(|words| words.len() < 3) => {
                 let text = word.into_string().map_err(|word| unknown(&word.to_string_lossy()))?;
                 token.iter_mut().for_each(|words| words.push(text.clone()));
@@ -385,6 +412,12 @@ pub fn parse(
             }
             lexopt::Arg::Long("check-config") => {
                 (check_only, first) = (true, false);
+                continue;
+            }
+            lexopt::Arg::Long(name) if doctor.is_some() && OUTSIDE.contains(&name) => {
+                let flag = OUTSIDE.into_iter().find(|flag| *flag == name).unwrap_or_default();
+                let value = parser.value().map_err(|_| format!("--{flag} needs a value"))?;
+                doctor.iter_mut().for_each(|given| given.push((flag, value.clone())));
                 continue;
             }
             lexopt::Arg::Long(name) => option(name).ok_or_else(|| unknown(&format!("--{name}")))?,
@@ -403,12 +436,15 @@ pub fn parse(
         }
         given.push(Given { flag, from: format!("--{flag}"), value });
     }
-    add_variables(&mut given, variables);
+    add_variables(&mut given, &variables);
     let arguments = Box::new(Arguments::new(&given)?);
     if let Some(words) = token {
         return add_token(arguments, &words);
     }
     arguments.need_tokens(&given)?;
+    if let Some(given) = doctor {
+        return Ok(Command::Doctor(arguments, client::outside(&given, variables)?));
+    }
     Ok(if check_only { Command::CheckConfig(arguments) } else { Command::Serve(arguments) })
 }
 
@@ -426,7 +462,22 @@ fn add_token(arguments: Box<Arguments>, words: &[String]) -> Result<Command, Str
 }
 
 fn unknown(what: &str) -> String {
-    format!("`{what}` is not known, `sidestream --help` lists the options")
+    const COMMANDS: [&str; 3] = ["serve", "token", "doctor"];
+    let meant = match what.strip_prefix("--") {
+        Some(flag) => {
+            let known = all_options().map(|(flag, _)| flag);
+            let known = known.chain(["check-config", "help", "version"]);
+            suggest::nearest(flag, known).map(|flag| format!("--{flag}"))
+        }
+        None => {
+            let known = COMMANDS.into_iter().chain(client::WORDS);
+            suggest::nearest(what, known).map(str::to_owned)
+        }
+    };
+    match meant {
+        Some(meant) => format!("`{what}` is not known, did you mean {meant}?"),
+        None => format!("`{what}` is not known, `sidestream --help` lists the options"),
+    }
 }
 
 /// The option of this name.
@@ -998,7 +1049,10 @@ mod tests {
         }
         let options = HELP.lines().filter(|line| line.starts_with("  --")).count();
         assert_eq!(options, OPTIONS.len() + BOUNDS.len() + 1, "--check-config is the one");
-        assert!(HELP.lines().all(|line| line.len() <= 100));
+        assert!(HELP.lines().chain(client::HELP.lines()).all(|line| line.len() <= 100));
+        for word in client::WORDS {
+            assert!(client::HELP.contains(&format!("\n  sidestream {word} ")), "{word}");
+        }
     }
 
     #[test]
@@ -1016,9 +1070,35 @@ mod tests {
     }
 
     #[test]
+    fn the_doctor_takes_the_servers_options_and_its_own() {
+        let words = ["doctor", "--url=https://a/b", "--queue-max=5", "--idle", "90s"];
+        match run(&words, &[("SIDESTREAM_TOKEN", "t")]) {
+            Ok(Command::Doctor(arguments, Some(outside))) => {
+                assert_eq!(arguments.limits.queue_max, 5);
+                assert_eq!((outside.idle_ms, &*outside.server.base), (90_000, "/b"));
+                assert_eq!(outside.token.as_deref(), Some("t"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let bare = run(&["doctor"], &[("SIDESTREAM_URL", "http://a")]);
+        assert!(matches!(bare, Ok(Command::Doctor(_, None))), "{bare:?}");
+        assert!(matches!(run(&["tail", "-h"], &[]), Ok(Command::ClientHelp)));
+        assert!(matches!(run(&["new", "/d"], &[]), Ok(Command::Client(_))));
+    }
+
+    #[test]
     fn what_is_unknown_doubled_or_without_its_value_is_named() {
         for (words, part) in [
-            (&["--nonsense"][..], "`--nonsense` is not known"),
+            (&["--nonsense"][..], "`--nonsense` is not known, `sidestream --help` lists"),
+            (&["--lisen=x"], "`--lisen` is not known, did you mean --listen?"),
+            (&["--heart-beat", "1s"], "did you mean --heartbeat?"),
+            (&["session"], "did you mean sessions?"),
+            (&["doctr"], "did you mean doctor?"),
+            (&["doctor", "--idle", "1m"], "--idle is about a way from outside"),
+            (&["doctor", "--url", "x"], "--url: `x` is not a URL"),
+            (&["doctor", "--url=http://a", "--idle=1"], "--idle: `1` is not a time"),
+            (&["--url=http://a"], "`--url` is not known"),
+            (&["tail", "--lisen"], "`--lisen` is not known to tail"),
             (&["--nonsense=1"], "`--nonsense` is not known"),
             (&["-x"], "`-x` is not known"),
             (&["start"], "`start` is not known"),

@@ -1,5 +1,6 @@
 //! The only floor that makes system calls. It decides nothing but "which error is it".
 
+pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod disk;

@@ -6,6 +6,7 @@
 //! the file system or the network: arguments and a look-up for variables are passed in.
 
 pub mod client;
+mod hooks;
 mod suggest;
 
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,7 @@ pub use crate::core::epochs::Durability;
 use crate::limits::{KIB, Limits, MIB};
 use crate::wire::target;
 use client::{Client, Outside};
+pub use hooks::HookArgument;
 
 /// What `sidestream --help` prints, before what [`client::HELP`] says.
 pub const HELP: &str = "\
@@ -51,6 +53,13 @@ Agents
   --agent-env NAME      also pass this variable to agents, repeatable [none]
   --allow-bypass        allow the mode bypassPermissions [no]
   --raw-events          tell every line of an agent verbatim, too [no]
+
+Notifications
+  --on-event NAMES COMMAND   run this for turn-done, approval-waiting, session-failed or any event
+                        by its name (a,b); repeatable. No shell: words, or a JSON list of them;
+                        the event is JSON on its stdin, it has 10 s, four run at once [none]
+  --on-event-tickets    that JSON has links which answer one approval each: whoever holds one may;
+                        needs --public-url [no]
 
 Access
   --trust DIR           let this directory's own hooks and MCP commands run unasked, repeatable
@@ -115,7 +124,7 @@ Sizes are 65536, 64KiB, 1MiB or 1GiB; times 500ms, 15s, 10m or 2h.
 Every option is also a variable: --ring-size is SIDESTREAM_RING_SIZE. The option wins; an empty
 variable counts as none. Switches are 1 or 0 there. Repeatable ones hold a list there: separated
 by commas (LISTEN, AGENT_ENV, TRUST_UID, ALLOW_ORIGIN, TRUSTED_PROXY), by colons (ROOT, TRUST), by
-line ends (AGENT).
+line ends (AGENT, ON_EVENT).
 
 ";
 
@@ -181,6 +190,10 @@ pub struct Arguments {
     pub log_level: LogLevel,
     /// What survives what.
     pub durability: Durability,
+    /// What is run for which events.
+    pub on_event: Vec<HookArgument>,
+    /// Whether they are given links that answer.
+    pub on_event_tickets: bool,
     /// Every bound, each inside its range.
     pub limits: Limits,
 }
@@ -248,6 +261,8 @@ enum Arity {
     One,
     /// Any number of times; in the variable, separated by this.
     Many(u8),
+    /// Any number of times, two words each; in the variable, separated by line ends.
+    Pairs,
     /// None, or `=BOOL`.
     Switch,
 }
@@ -264,6 +279,8 @@ const OPTIONS: &[(&str, Arity)] = &[
     ("agent-env", Arity::Many(b',')),
     ("allow-bypass", Arity::Switch),
     ("raw-events", Arity::Switch),
+    ("on-event", Arity::Pairs),
+    ("on-event-tickets", Arity::Switch),
     ("trust", Arity::Many(b':')),
     ("trust-uid", Arity::Many(b',')),
     ("token-file", Arity::One),
@@ -430,8 +447,18 @@ pub fn parse(
             Arity::One | Arity::Many(_) => {
                 parser.value().map_err(|_| format!("--{flag} needs a value"))?
             }
+            Arity::Pairs => {
+                let mut word =
+                    || parser.value().map_err(|_| format!("--{flag} needs NAMES and COMMAND"));
+                let mut pair = word()?;
+                pair.push(" ");
+                pair.push(word()?);
+                pair
+            }
         };
-        if !matches!(arity, Arity::Many(_)) && given.iter().any(|it: &Given| it.flag == flag) {
+        if !matches!(arity, Arity::Many(_) | Arity::Pairs)
+            && given.iter().any(|it: &Given| it.flag == flag)
+        {
             return Err(format!("--{flag} was given twice, it may come once"));
         }
         given.push(Given { flag, from: format!("--{flag}"), value });
@@ -502,9 +529,13 @@ fn add_variables(given: &mut Vec<Given>, variables: impl Fn(&str) -> Option<OsSt
         }
         let from = variable(flag);
         let Some(value) = variables(&from).filter(|value| !value.is_empty()) else { continue };
-        let Arity::Many(separator) = arity else {
-            given.push(Given { flag, from, value });
-            continue;
+        let separator = match arity {
+            Arity::Many(separator) => separator,
+            Arity::Pairs => b'\n',
+            Arity::One | Arity::Switch => {
+                given.push(Given { flag, from, value });
+                continue;
+            }
         };
         for part in split(&value, separator) {
             given.push(Given { flag, from: from.clone(), value: part });
@@ -569,6 +600,13 @@ impl Arguments {
             }
             arguments.base_path = base;
         }
+        if arguments.on_event_tickets
+            && (arguments.public_url.is_none() || arguments.on_event.is_empty())
+        {
+            return Err("--on-event-tickets needs --public-url, where its links lead, and an \
+                --on-event that is given them"
+                .into());
+        }
         agree(&mut arguments.limits, given)?;
         Ok(arguments)
     }
@@ -625,6 +663,8 @@ impl Arguments {
             "agent-env" => self.agent_env.push(variable_name(given)?),
             "allow-bypass" => self.allow_bypass = given.switch()?,
             "raw-events" => self.raw_events = given.switch()?,
+            "on-event" => self.on_event.push(hooks::hook(given)?),
+            "on-event-tickets" => self.on_event_tickets = given.switch()?,
             "trust" => self.trust.push(given.path()?),
             "trust-uid" => {
                 let uid = digits(given.text()?).and_then(|uid| u32::try_from(uid).ok());
@@ -678,6 +718,8 @@ impl Default for Arguments {
             read_cookie: false,
             allow_agent_access: false,
             raw_events: false,
+            on_event: Vec::new(),
+            on_event_tickets: false,
             log_level: LogLevel::Info,
             durability: Durability::Write,
             limits: Limits::default(),

@@ -11,7 +11,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sidestream::arguments::{AgentArgument, Arguments, DialectArgument, Listen, LogLevel};
+use sidestream::arguments::{
+    AgentArgument, Arguments, DialectArgument, HookArgument, Listen, LogLevel,
+};
 use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::access::{Access, PublicUrl};
 use sidestream::core::effect::{Level, Program};
@@ -20,9 +22,10 @@ use sidestream::limits::{Limits, MIB};
 use sidestream::shell::clock::Clock;
 use sidestream::shell::log::Log;
 use sidestream::shell::net;
+use sidestream::shell::notify::{self, Notifier};
 use sidestream::shell::peer::Peers;
 use sidestream::shell::reactor::{Parts, Reactor, Surroundings};
-use sidestream::shell::{disk, journal, process, sys, token_file, trust};
+use sidestream::shell::{disk, hooks, journal, process, sys, token_file, trust};
 use sidestream::wire::sse::Epoch;
 
 /// This program's version.
@@ -40,6 +43,8 @@ struct Plan {
     roots: Arc<[PathBuf]>,
     agents: Vec<AgentConfig>,
     commands: Vec<String>,
+    /// What is run for events: programs, resolved, and their arguments.
+    hooks: Vec<(PathBuf, Vec<String>)>,
     /// The descriptors' limits that we were started with: agents get them back.
     nofile: (u64, u64),
 }
@@ -57,9 +62,15 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     let opened = plan.open(&state)?;
     let shared = !plan.arguments.trust_uids.is_empty();
     let arguments = &plan.arguments;
-    let listeners = net::bind(&arguments.listen, arguments.listen_is_default, shared)?;
+    let variables = |name: &str| env::var_os(name);
+    let notifier = Notifier::new(variables)?;
+    let mut listeners = inherited(&plan)?;
+    // The default is for whoever said nothing; sockets that were handed over say it.
+    if listeners.is_empty() || !arguments.listen_is_default {
+        listeners.extend(net::bind(&arguments.listen, arguments.listen_is_default, shared)?);
+    }
     // With tokens nobody is let in on the kernel's word.
-    let tcp = arguments.listen.iter().any(|listen| matches!(listen, Listen::Tcp(..)));
+    let tcp = listeners.iter().any(|listener| listener.local().is_some());
     if tcp && plan.tokens.is_empty() {
         Peers::new().probe().map_err(|error| {
             format!(
@@ -73,11 +84,31 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     sys::forbid_dumps().map_err(system)?;
     sweep(&state.id);
     let banner = plan.banner(&state);
-    let reactor = Reactor::new(plan.parts(&state, listeners, opened)?).map_err(system)?;
+    let mut parts = plan.parts(&state, listeners, opened)?;
+    parts.notifier = notifier;
+    let reactor = Reactor::new(parts).map_err(system)?;
     announce(banner, &reactor);
     let end = reactor.run();
     drop(state); // The lock is held to here.
     Ok(end)
+}
+
+/// The sockets that a service manager opened for us. The rule for those of our own holds for them.
+fn inherited(plan: &Plan) -> Result<Vec<net::Listener>, String> {
+    let mut listeners = Vec::new();
+    for (fd, name) in notify::inherited(|name| env::var_os(name))? {
+        let listener = net::adopt(fd, &name)?;
+        let strange = listener.local().filter(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = strange.filter(|_| plan.tokens.is_empty()) {
+            return Err(format!(
+                "the socket `{name}` that was handed over is open at {address}, not on loopback, \
+                 and serving others needs tokens: make one with `sidestream token add NAME SCOPE` \
+                 and start with --token-file"
+            ));
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 fn plan(mut arguments: Arguments) -> Result<Plan, String> {
@@ -93,7 +124,8 @@ fn plan(mut arguments: Arguments) -> Result<Plan, String> {
     };
     let roots = roots(&arguments)?.into();
     let (agents, commands) = agents(&arguments.agents);
-    Ok(Plan { arguments, limits, tokens, roots, agents, commands, nofile })
+    let hooks = arguments.on_event.iter().map(hook).collect::<Result<_, String>>()?;
+    Ok(Plan { arguments, limits, tokens, roots, agents, commands, hooks, nofile })
 }
 
 impl Plan {
@@ -121,7 +153,17 @@ impl Plan {
             wall_ms: clock.wall_ms(),
         };
         let environment = environment(&self.arguments.agent_env, self.limits.delta_hold_ms);
+        let hooks = hooks::Surroundings {
+            commands: self.hooks,
+            own_program: own_program()?,
+            environment: hook_environment(),
+            marker_prefix: state.id.clone(),
+            nofile: self.nofile,
+        };
         let arguments = self.arguments;
+        let public_place =
+            arguments.public_url.as_ref().map(|url| format!("{}{}", url.origin, url.base));
+        let ticket_key = arguments.on_event_tickets.then(random).transpose()?;
         let trusted_dirs = disk::canonical_roots(&arguments.trust)
             .map_err(|(path, error)| format!("--trust {}: {error}", path.display()))?;
         let trusted = trust::load(&state.path)
@@ -149,6 +191,9 @@ impl Plan {
             trusted_dirs,
             trusted,
             roots: self.roots.to_vec(),
+            hooks: arguments.on_event.iter().map(|hook| hook.chosen).collect(),
+            public_place,
+            ticket_key,
             version: VERSION,
         };
         let mut server = Server::new(self.limits, config, birth);
@@ -157,6 +202,8 @@ impl Plan {
             server,
             store: opened.store,
             clock,
+            notifier: None,
+            hooks,
             log: Log::new(level(arguments.log_level)),
             listeners,
             agents: Surroundings {
@@ -340,6 +387,23 @@ fn environment(extra: &[String], delta_hold_ms: u64) -> Vec<(OsString, OsString)
         environment.push((HOLD_VARIABLE.into(), delta_hold_ms.to_string().into()));
     }
     environment
+}
+
+/// A command of the operator's as it will be run.
+fn hook(asked: &HookArgument) -> Result<(PathBuf, Vec<String>), String> {
+    let [name, arguments @ ..] = &*asked.command else {
+        return Err("--on-event: no command".into());
+    };
+    let home = path_variable("HOME");
+    let found = process::find_program(name, env::var_os("PATH").as_deref(), home.as_deref());
+    let program = found.ok_or_else(|| format!("--on-event: {name} is not an executable file"))?;
+    Ok((program, arguments.to_vec()))
+}
+
+/// What such a command knows of ours: where programs are, and whose home it is.
+fn hook_environment() -> Vec<(OsString, OsString)> {
+    let kept = ["PATH", "HOME", "LANG"];
+    kept.iter().filter_map(|name| Some(((*name).into(), env::var_os(name)?))).collect()
 }
 
 /// Ourselves, to be started as the shim. By `/proc` it stays right when the file is replaced.

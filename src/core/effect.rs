@@ -30,6 +30,13 @@ pub enum Effect {
     /// Say whose process is at the other end of a connection: one of an agent's, or not.
     /// Answered by `Server::asker_known`.
     WhoIs(Key),
+    /// Run one of the operator's commands, by its number, with this JSON on its standard input.
+    Hook {
+        /// Which.
+        hook: usize,
+        /// An object.
+        json: Vec<u8>,
+    },
     /// A line for the operator.
     Log(LogLine),
 }

@@ -42,6 +42,12 @@ pub struct Counters {
     pub orphans_killed: u64,
     /// Answers that a limit made: 429 and 503.
     pub limited: u64,
+    /// Runs of the operator's commands.
+    pub hooks_started: u64,
+    /// Those that did not end well, or in time.
+    pub hooks_failed: u64,
+    /// Those that were not run, for want of room.
+    pub hooks_dropped: u64,
 }
 
 /// One log's streams, as the seed's metrics tell them.
@@ -110,5 +116,8 @@ pub fn write(
         server.number("agentsStarted", counters.agents_started);
         server.number("orphansKilled", counters.orphans_killed);
         server.number("limited", counters.limited);
+        server.number("hooksStarted", counters.hooks_started);
+        server.number("hooksFailed", counters.hooks_failed);
+        server.number("hooksDropped", counters.hooks_dropped);
     });
 }

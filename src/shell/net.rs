@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -45,13 +46,14 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode: whose file it is now is asked again before it is removed.
-    identity: (u64, u64),
+    /// Device and inode: whose file it is now is asked again before it is removed. None: it was
+    /// there before us, and stays.
+    identity: Option<(u64, u64)>,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+        if self.identity.is_some() && identity(&self.path).ok() == self.identity {
             let _ = fs::remove_file(&self.path); // Gone already, or not ours to remove any more.
         }
     }
@@ -153,10 +155,31 @@ fn bind_unix(path: &Path, shared: bool) -> Result<Listener, String> {
     let bound = UnixListener::bind(path);
     sys::umask(old);
     let bound = bound.and_then(|listener| {
-        let file = SocketFile { path: path.to_path_buf(), identity: identity(path)? };
+        let file = SocketFile { path: path.to_path_buf(), identity: Some(identity(path)?) };
         Ok(Listener::Unix(file, listener))
     });
     bound.map_err(|error| refused(&name, &error))
+}
+
+/// Takes over a listening socket that somebody else opened for us. Its options are ours now; its
+/// file, if it has one, is not.
+///
+/// # Errors
+/// A sentence that names the socket.
+pub fn adopt(fd: OwnedFd, name: &str) -> Result<Listener, String> {
+    let refused = |error: io::Error| format!("the socket `{name}` cannot be used: {error}");
+    let tcp = std::net::TcpListener::from(fd);
+    if tcp.local_addr().is_ok() {
+        tcp.set_nonblocking(true).map_err(refused)?;
+        let listener = TcpListener::from_std(tcp);
+        set_options(&listener).map_err(refused)?;
+        return Ok(Listener::Tcp(listener));
+    }
+    let unix = std::os::unix::net::UnixListener::from(OwnedFd::from(tcp));
+    unix.set_nonblocking(true).map_err(refused)?;
+    let address = unix.local_addr().map_err(refused)?;
+    let path = address.as_pathname().map_or_else(|| PathBuf::from("@"), Path::to_path_buf);
+    Ok(Listener::Unix(SocketFile { path, identity: None }, UnixListener::from_std(unix)))
 }
 
 /// What became of an accept.

@@ -10,6 +10,7 @@ mod login;
 mod prompts;
 mod server;
 mod sessions;
+mod tickets;
 
 use crate::base::arena::Key;
 use crate::core::access::tokens::Scope;
@@ -36,6 +37,7 @@ use crate::wire::head::{self, BadRequest, Head, Method, Span};
 use crate::wire::json::{self, Object};
 use crate::wire::reply::{self, ReplyHead, Status};
 use crate::wire::target::{self, Target};
+use crate::wire::visible;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -126,6 +128,7 @@ enum Route<'a> {
     Health,
     Ready,
     Login,
+    Ticket,
     OldWebSocket,
     Page(&'static Document),
 }
@@ -164,6 +167,7 @@ impl<'a> Route<'a> {
             ["api", "capabilities"] => Route::Capabilities,
             ["api", "agents"] => Route::Agents,
             ["api", "directories"] => Route::Directories,
+            ["ticket"] => Route::Ticket,
             ["health"] => Route::Health,
             ["ready"] => Route::Ready,
             _ => Route::Page(pages::find(path)?),
@@ -181,6 +185,7 @@ impl<'a> Route<'a> {
             | Route::Interrupt(_)
             | Route::Approval(..)
             | Route::Login => POST,
+            Route::Ticket => &[Method::Get, Method::Head, Method::Post],
             Route::Queued(..) => &[Method::Delete],
             Route::OldWebSocket => &[
                 Method::Get,
@@ -198,6 +203,7 @@ impl<'a> Route<'a> {
     fn scope(&self, method: Method) -> Option<Scope> {
         match (self, method) {
             (Route::Health | Route::Ready | Route::Login | Route::Page(_), _) => None,
+            (Route::Ticket, _) => None, // It is its own authority.
             (_, Method::Get | Method::Head | Method::Options) => Some(Scope::Read),
             (Route::Approval(..), _) => Some(Scope::Answer),
             _ => Some(Scope::Full),
@@ -340,6 +346,8 @@ enum Reply {
     Bytes(Vec<u8>, &'static str),
     /// A page.
     Page(&'static Document),
+    /// A page of the moment, once event `after` is durable.
+    Html { status: Status, after: Option<u64>, body: String },
     /// No content: the fields say it all.
     Empty(Vec<(&'static str, String)>),
     /// The answer comes later.
@@ -496,6 +504,11 @@ impl Server {
             Ok(Reply::Page(page)) => {
                 self.write_page(&mut exchange, page, etag.as_deref());
                 None
+            }
+            Ok(Reply::Html { status, after, body }) => {
+                let (html, body) = ("text/html; charset=utf-8", body.as_bytes());
+                self.write_reply(&mut exchange, status, Some(html), &tickets::FIELDS, body);
+                after
             }
             Ok(Reply::Empty(fields)) => {
                 let fields: Vec<(&str, &str)> =
@@ -814,6 +827,7 @@ impl Server {
             (Route::Health, _) => self.health(),
             (Route::Ready, _) => self.ready(),
             (Route::Login, _) => self.log_in(request),
+            (Route::Ticket, _) => self.answer_by_ticket(request),
             (Route::OldWebSocket, _) => Err(self.old_websocket()),
             (Route::Page(page), _) => Ok(Reply::Page(page)),
         }

@@ -1,5 +1,6 @@
 //! The command: what it was asked to be, then start, run, exit by code.
 
+mod doctor;
 mod start;
 
 use std::io::{self, Write};
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
         Ok(Command::Help) => Ok(print(&[arguments::HELP, arguments::client::HELP].concat())),
         Ok(Command::ClientHelp) => Ok(print(arguments::client::HELP)),
         Ok(Command::Client(client)) => Ok(ExitCode::from(client::commands::run(*client))),
-        Ok(Command::Doctor(..)) => Ok(ExitCode::SUCCESS),
+        Ok(Command::Doctor(arguments, outside)) => Ok(doctor::run(&arguments, outside)),
         Ok(Command::Version) => Ok(print(&format!("sidestream {}\n", start::VERSION))),
         Ok(Command::CheckConfig(arguments)) => start::check(*arguments).map(|()| print("ok\n")),
         Ok(Command::AddToken(arguments, name, scope)) => {

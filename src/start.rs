@@ -20,6 +20,7 @@ use sidestream::core::effect::{Level, Program};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, End, Server};
 use sidestream::limits::{Limits, MIB};
 use sidestream::shell::clock::Clock;
+use sidestream::shell::holders::Program as Running;
 use sidestream::shell::log::Log;
 use sidestream::shell::net;
 use sidestream::shell::notify::{self, Notifier};
@@ -317,10 +318,32 @@ const DEMO_NOTICE: &str = "
 ";
 
 fn announce(mut banner: String, reactor: &Reactor) {
-    for name in reactor.listening() {
+    let names: Vec<String> = reactor.listening().collect();
+    if let Some(line) = env::var("SSH_CONNECTION").ok().and_then(|ssh| tunnel(&ssh, &names)) {
+        banner += &line;
+    }
+    for name in names {
         banner += &format!("listening on {name}\n");
     }
     super::print(&banner);
+}
+
+/// How whoever sits at the other end of an SSH connection gets here: its variable has the client's
+/// address and port, then ours.
+fn tunnel(ssh: &str, names: &[String]) -> Option<String> {
+    let [_, _, host, ssh_port] = ssh.split(' ').collect::<Vec<_>>()[..] else { return None };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:%_-".contains(&byte);
+    if !host.bytes().chain(ssh_port.bytes()).all(plain) {
+        return None;
+    }
+    let local = names.iter().find_map(|name| name.strip_prefix("http://127.0.0.1:"))?;
+    let user = env::var("USER").ok().filter(|user| !user.is_empty() && user.bytes().all(plain));
+    let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+    let port = if ssh_port == "22" { String::new() } else { format!("-p {ssh_port} ") };
+    Some(format!(
+        "from your own machine: ssh -N -L {local}:localhost:{local} {port}{user}{host}\n\
+         and then open: http://localhost:{local}\n"
+    ))
 }
 
 fn level(level: LogLevel) -> Level {
@@ -339,7 +362,7 @@ fn path_variable(name: &str) -> Option<PathBuf> {
 
 // Agents
 
-fn agents(asked: &[AgentArgument]) -> (Vec<AgentConfig>, Vec<String>) {
+pub fn agents(asked: &[AgentArgument]) -> (Vec<AgentConfig>, Vec<String>) {
     if asked.is_empty() {
         return (vec![default_agent()], vec![String::new()]);
     }
@@ -432,7 +455,7 @@ fn sweep(id: &str) {
 
 // Directories
 
-fn roots(arguments: &Arguments) -> Result<Vec<PathBuf>, String> {
+pub fn roots(arguments: &Arguments) -> Result<Vec<PathBuf>, String> {
     let mut asked = arguments.roots.clone();
     if asked.is_empty() {
         asked.push(path_variable("HOME").ok_or(
@@ -444,15 +467,21 @@ fn roots(arguments: &Arguments) -> Result<Vec<PathBuf>, String> {
     })
 }
 
-/// Makes the data directory if it is not there, and makes sure that it is ours alone.
-fn data_dir(arguments: &Arguments) -> Result<PathBuf, String> {
+/// Where state is kept, whether or not it is there.
+pub fn data_dir_path(arguments: &Arguments) -> Result<PathBuf, String> {
     let state_home = || {
         let home = || path_variable("HOME").map(|home| home.join(".local/state"));
         path_variable("XDG_STATE_HOME").or_else(home).map(|home| home.join("sidestream"))
     };
-    let path = arguments.data_dir.clone().or_else(state_home).ok_or(
-        "neither XDG_STATE_HOME nor HOME is set; name the data directory with --data-dir DIR",
-    )?;
+    let path = arguments.data_dir.clone().or_else(state_home);
+    path.ok_or_else(|| {
+        "neither XDG_STATE_HOME nor HOME is set; name the data directory with --data-dir DIR".into()
+    })
+}
+
+/// Makes the data directory if it is not there, and makes sure that it is ours alone.
+pub fn data_dir(arguments: &Arguments) -> Result<PathBuf, String> {
+    let path = data_dir_path(arguments)?;
     let refuse = |why: &dyn std::fmt::Display| {
         format!("the data directory {} cannot be used: {why}", path.display())
     };
@@ -484,11 +513,12 @@ impl State {
         };
         let lock = lock(&path).map_err(refuse)?.ok_or_else(|| {
             let holder = fs::read_to_string(path.join("lock")).unwrap_or_default();
+            let holder = holder.trim();
+            let command = holder.parse().map(|pid| Running::of(pid).command).unwrap_or_default();
             format!(
-                "the data directory {} is in use by another sidestream, process {}; \
-                 end it, or choose another with --data-dir DIR",
+                "the data directory {} is in use by another sidestream, process {holder}; \
+                 end it (`{command}`), or choose another with --data-dir DIR",
                 path.display(),
-                holder.trim(),
             )
         })?;
         let id = id(&path).map_err(refuse)?;
@@ -546,6 +576,18 @@ fn id(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_came_by_ssh_is_told_the_way_back() {
+        let names = ["unix:/s".to_owned(), "http://127.0.0.1:3010".to_owned()];
+        let line = tunnel("198.51.100.7 50000 203.0.113.5 22", &names).unwrap();
+        assert!(line.contains("ssh -N -L 3010:localhost:3010 "), "{line}");
+        assert!(line.contains("203.0.113.5\n") && !line.contains("-p "), "{line}");
+        assert!(tunnel("a 1 203.0.113.5 2222", &names).unwrap().contains(" -p 2222 "));
+        assert_eq!(tunnel("a 1 203.0.113.5 22", &names[..1]), None);
+        assert_eq!(tunnel("a 1 $(x) 22", &names), None);
+        assert_eq!(tunnel("", &names), None);
+    }
 
     fn scratch(name: &str) -> PathBuf {
         let name = format!("sidestream-start-{name}-{}", std::process::id());

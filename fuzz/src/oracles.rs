@@ -579,6 +579,7 @@ impl Play {
                 | Effect::Signal(..)
                 | Effect::EndOutput(_)
                 | Effect::CloseListeners
+                | Effect::Hook { .. }
                 | Effect::Log(_) => {}
             }
         }

@@ -4,6 +4,8 @@ pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod disk;
+pub mod doctor;
+pub mod holders;
 pub mod hooks;
 pub mod journal;
 pub mod log;

@@ -478,6 +478,20 @@ pub fn inherited_listener(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// What may still be written to the file system of this path, in bytes, by whoever is not root.
+///
+/// # Errors
+/// Those of statvfs(3).
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: statvfs is plain integers, for which zero is a value.
+    let mut told: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` is NUL-terminated, and both outlive the call.
+    check(unsafe { libc::statvfs(path.as_ptr(), &mut told) })?;
+    #[allow(clippy::unnecessary_cast, reason = "its types differ between the two C libraries")]
+    Ok((told.f_bavail as u64).saturating_mul(told.f_frsize as u64))
+}
+
 /// The kernel's monotonic clock in microseconds: the same for every process until a reboot.
 pub fn monotonic_us() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

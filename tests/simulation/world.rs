@@ -292,7 +292,7 @@ impl World {
                 }
                 // The people of this world are no agents.
                 Effect::WhoIs(key) => self.server.asker_known(key, effect::Asker::Outside),
-                Effect::Log(_) => {}
+                Effect::Hook { .. } | Effect::Log(_) => {}
             }
         }
     }

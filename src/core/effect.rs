@@ -38,6 +38,13 @@ pub enum Effect {
     /// Ask the kernel what our processes use, for this connection. Answered by
     /// [`DiskReply::Sampled`].
     Sample(Key),
+    /// Run one of the operator's commands, by its number, with this JSON on its standard input.
+    Hook {
+        /// Which.
+        hook: usize,
+        /// An object.
+        json: Vec<u8>,
+    },
     /// A line for the operator.
     Log(LogLine),
 }

@@ -91,6 +91,12 @@ pub struct Counters {
     pub lag: Histogram,
     /// From when a batch went to the disk thread until its answer.
     pub commits: Histogram,
+    /// Runs of the operator's commands.
+    pub hooks_started: u64,
+    /// Those that did not end well, or in time.
+    pub hooks_failed: u64,
+    /// Those that were not run, for want of room.
+    pub hooks_dropped: u64,
 }
 
 impl Default for Counters {
@@ -129,6 +135,9 @@ impl Default for Counters {
             turns: Histogram::default(),
             lag: Histogram::default(),
             commits: Histogram::default(),
+            hooks_started: 0,
+            hooks_failed: 0,
+            hooks_dropped: 0,
         }
     }
 }
@@ -244,5 +253,8 @@ pub fn write(
         server.number("agentsStarted", counters.agents_started);
         server.number("orphansKilled", counters.orphans_killed);
         server.number("limited", counters.limited);
+        server.number("hooksStarted", counters.hooks_started);
+        server.number("hooksFailed", counters.hooks_failed);
+        server.number("hooksDropped", counters.hooks_dropped);
     });
 }

@@ -11,6 +11,7 @@ mod prompts;
 mod scrape;
 mod server;
 mod sessions;
+mod tickets;
 
 use crate::base::arena::Key;
 use crate::core::access::tokens::Scope;
@@ -38,6 +39,7 @@ use crate::wire::head::{self, BadRequest, Head, Method, Span};
 use crate::wire::json::{self, Object};
 use crate::wire::reply::{self, ReplyHead, Status};
 use crate::wire::target::{self, Target};
+use crate::wire::visible;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -131,6 +133,7 @@ enum Route<'a> {
     Health,
     Ready,
     Login,
+    Ticket,
     OldWebSocket,
     Page(&'static Document),
 }
@@ -170,6 +173,7 @@ impl<'a> Route<'a> {
             ["api", "agents"] => Route::Agents,
             ["api", "directories"] => Route::Directories,
             ["metrics"] => Route::Scrape,
+            ["ticket"] => Route::Ticket,
             ["health"] => Route::Health,
             ["ready"] => Route::Ready,
             _ => Route::Page(pages::find(path)?),
@@ -187,6 +191,7 @@ impl<'a> Route<'a> {
             | Route::Interrupt(_)
             | Route::Approval(..) => POST,
             Route::Login => &[Method::Post, Method::Delete],
+            Route::Ticket => &[Method::Get, Method::Head, Method::Post],
             Route::Queued(..) => &[Method::Delete],
             _ => GET,
         }
@@ -196,6 +201,7 @@ impl<'a> Route<'a> {
     fn scope(&self, method: Method) -> Option<Scope> {
         match (self, method) {
             (Route::Health | Route::Ready | Route::Login | Route::Page(_), _) => None,
+            (Route::Ticket, _) => None, // It is its own authority.
             (_, Method::Get | Method::Head | Method::Options) => Some(Scope::Read),
             (Route::Approval(..), _) => Some(Scope::Answer),
             _ => Some(Scope::Full),
@@ -359,6 +365,8 @@ enum Reply {
     Bytes(Vec<u8>, &'static str),
     /// A page.
     Page(&'static Document),
+    /// A page of the moment, once event `after` is durable.
+    Html { status: Status, after: Option<u64>, body: String },
     /// No content: the fields say it all.
     Empty(Vec<(&'static str, String)>),
     /// The answer comes later.
@@ -571,6 +579,11 @@ impl Server {
             Ok(Reply::Page(page)) => {
                 self.write_page(&mut exchange, page, etag.as_deref());
                 None
+            }
+            Ok(Reply::Html { status, after, body }) => {
+                let (html, body) = ("text/html; charset=utf-8", body.as_bytes());
+                self.write_reply(&mut exchange, status, Some(html), &tickets::FIELDS, body);
+                after
             }
             Ok(Reply::Empty(fields)) => {
                 let fields: Vec<(&str, &str)> =
@@ -1017,6 +1030,7 @@ impl Server {
             (Route::Ready, _) => self.ready(),
             (Route::Login, Method::Delete) => self.log_out(request),
             (Route::Login, _) => self.log_in(request),
+            (Route::Ticket, _) => self.answer_by_ticket(request),
             (Route::OldWebSocket, _) => Err(self.old_websocket()),
             (Route::Page(page), _) => Ok(Reply::Page(page)),
         }

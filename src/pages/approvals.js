@@ -19,10 +19,11 @@ const NO = { tool: 'Deny', question: 'Decline', plan: 'Keep planning', trust: 'S
 
 /** The open approvals of one session. */
 export class Dock {
-  /** `leave()` is told when the last card goes with the focus in it. */
-  constructor(root, { sessionId, mayAnswer = true, leave = () => {} }) {
+  /** `leave()` is told when the last card goes with the focus in it; `planOf(toolUseId)` gives the
+   *  plan that a call brought, since the CLI asks about it with an empty input. */
+  constructor(root, { sessionId, mayAnswer = true, leave = () => {}, planOf = () => undefined }) {
     this.root = root;
-    this.options = { sessionId, mayAnswer };
+    this.options = { sessionId, mayAnswer, planOf };
     this.leave = leave;
     this.open = new Map(); // Approval id → its event.
     this.card = null;
@@ -49,6 +50,14 @@ export class Dock {
     if (!whole || !this.open.has(approvalId)) return;
     this.open.set(approvalId, whole);
     if (this.card?.approval.approvalId === approvalId) this.drop();
+  }
+
+  /** What the token allows may be known later than what is open. */
+  setMayAnswer(mayAnswer) {
+    if (this.options.mayAnswer === mayAnswer) return;
+    this.options.mayAnswer = mayAnswer;
+    this.drop();
+    this.show();
   }
 
   /** It was answered, here or elsewhere, or nobody asks any more. */
@@ -87,8 +96,9 @@ export class Dock {
 }
 
 class Card {
-  constructor(approval, { sessionId, mayAnswer }) {
+  constructor(approval, { sessionId, mayAnswer, planOf }) {
     this.approval = approval;
+    this.planOf = planOf;
     this.sessionId = sessionId;
     this.mayAnswer = mayAnswer;
     this.seen = []; // Parts of the box that were on the screen, as [from, to] of its height.
@@ -221,7 +231,7 @@ class Card {
   }
 
   plan(input) {
-    const { plan, ...rest } = input ?? {};
+    const { plan = this.planOf(this.approval.toolUseId), ...rest } = input ?? {};
     if (typeof plan !== 'string') return [h('p', { class: 'hint' }, 'The agent sent no text with its plan: what it wrote stands in the conversation.'), exactInput('', input ?? {})];
     return [markdown(plan), ...(Object.keys(rest).length > 0 ? [exactInput('', rest)] : [])];
   }

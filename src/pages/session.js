@@ -30,9 +30,14 @@ export class SessionView {
     this.replaying = true;
     this.asked = new Map(); // Approvals told in a replay: shown once it is clear that they are open.
     this.pinned = true;
+    this.top = 0;
     this.build(main);
     this.timeline = new Timeline(this.items, () => this.grown());
-    this.dock = new Dock(this.dockNode, { sessionId: id, leave: () => this.composer.focus() });
+    this.dock = new Dock(this.dockNode, {
+      sessionId: id,
+      leave: () => this.composer.focus(),
+      planOf: (toolUseId) => this.timeline.tools.get(toolUseId)?.started.input?.plan,
+    });
     this.follow();
     this.describe();
     this.clock = setInterval(() => this.tick(), 1000);
@@ -91,12 +96,18 @@ export class SessionView {
       this.composer.setChoices({ modes: session.dialect === 'lines' ? [] : abilities.modes ?? [], models: agent?.models ?? [] });
       this.composer.mode.hidden = session.dialect === 'lines';
       this.setSession(session);
-      this.dock.options.mayAnswer = await may('answer');
+      this.dock.setMayAnswer(await may('answer'));
       if (!await may('full')) this.composer.close('Your token lets you read, not send.');
     } catch (error) {
       this.showBanner(error.message, 'error');
       if (error.status === 404) this.composer.close('There is no such session.');
     }
+  }
+
+  /** Mode, model and cost as they are now. */
+  async refresh() {
+    const { session } = await api('GET', sessionPath(this.id)).catch(() => ({}));
+    if (session && !this.left) this.setSession(session);
   }
 
   setSession(session) {
@@ -224,9 +235,9 @@ export class SessionView {
   setSettings(detail) {
     const { status, mode, model, name, reason } = detail;
     this.setStatus(status);
-    // What was not chosen is null here, and known from the session's description.
-    const chosen = Object.fromEntries(Object.entries({ name, mode, model }).filter(([, value]) => value));
-    this.setSession(chosen);
+    // What was not chosen is null here, and what the agent changed itself is not told: a turn's end asks.
+    const chosen = Object.entries(reason === 'changed' ? { name, mode, model } : { name }).filter(([, value]) => value);
+    this.setSession(Object.fromEntries(chosen));
     if (this.replaying) return; // Whether it is archived now is not told by the past.
     if (reason === 'archived') this.setSession({ archived: true });
     if (reason === 'unarchived' && this.session.archived) this.shell.reopen();
@@ -258,6 +269,7 @@ export class SessionView {
     if (this.replaying) return;
     const words = isError ? `The turn failed. ${error ?? ''}` : interrupted ? 'The turn was interrupted.' : `The agent has answered. ${String(result ?? '').slice(0, 300)}`;
     announce(words);
+    this.refresh();
     notify(this.title.textContent, words, `turn-${this.id}`, sessionUrl(this.id));
     this.shell.changed();
   }
@@ -321,12 +333,17 @@ export class SessionView {
         this.earlier.hidden = false;
       }
       if (this.pinned) this.log.scrollTop = this.log.scrollHeight;
+      this.top = this.log.scrollTop;
       this.toEnd.hidden = this.pinned;
     });
   }
 
+  /** Only who scrolls up leaves the end: more may have come since the event was made. */
   scrolled() {
-    this.pinned = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < PINNED_PX;
+    const { scrollTop, scrollHeight, clientHeight } = this.log;
+    if (scrollHeight - scrollTop - clientHeight < PINNED_PX) this.pinned = true;
+    else if (scrollTop < this.top - 1) this.pinned = false;
+    this.top = scrollTop;
     this.toEnd.hidden = this.pinned;
   }
 

@@ -132,10 +132,8 @@ export function inputNode(kind, input, { folded = true, title = '' } = {}) {
     const content = take('content') ?? take('new_source');
     if (content !== undefined) parts.push(diff('', content, { folded }));
   }
-  if (kind === 'agent') {
-    const prompt = take('prompt');
-    if (prompt) parts.push(markdown(prompt));
-  }
+  const prose = kind === 'agent' ? take('prompt') : kind === 'other' ? take('plan') : undefined;
+  if (prose) parts.push(markdown(prose));
   for (const [name, value] of Object.entries(rest)) parts.push(member(name, value));
   return h('div', { class: 'input' }, ...parts);
 }

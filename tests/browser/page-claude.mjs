@@ -39,10 +39,13 @@ export function checks(site) {
       await ends(page, 5);
       await page.waitForSelector('.tool[data-kind=write] .diff .added');
 
-      await send(page, 'plan: # My plan\n\n- do it ;; say: Planned.');
-      await page.waitForSelector('.approval[data-kind=plan]');
+      await page.selectOption('#mode', 'plan');
+      await send(page, 'plan: # My plan ;; say: Planned.');
+      // The CLI asks about an empty input: the plan is the tool call's.
+      await page.waitForSelector('.approval[data-kind=plan] .md h2:has-text("My plan")');
       await press(page, '.allow');
       await ends(page, 6);
+      await page.waitForFunction(() => document.querySelector('#mode').value !== 'plan');
 
       await send(page, 'slow 400 100');
       await page.waitForSelector('.said:has-text("word2")');

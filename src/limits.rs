@@ -63,6 +63,8 @@ pub struct Limits {
     pub body_rate_min: usize,
     /// Requests on one connection whose replies its client has not taken: the next one waits.
     pub pipeline_max: u32,
+    /// Requests that may wait for something to happen: long polls, prompts with `?wait=`.
+    pub waits_max: usize,
     /// Logins that may fail in any one minute; then all must wait.
     pub login_failures_max: u32,
     /// Between two requests on one connection.
@@ -136,6 +138,7 @@ impl Default for Limits {
             body_timeout_ms: 30_000,
             body_rate_min: KIB,
             pipeline_max: 64,
+            waits_max: 1_024,
             login_failures_max: 10,
             keep_alive_ms: 60_000,
             connections_max: 100_000,

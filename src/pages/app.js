@@ -86,8 +86,10 @@ showBell();
 
 const logOut = find('#log-out');
 logOut.hidden = !token();
-logOut.addEventListener('click', () => {
+logOut.addEventListener('click', async () => {
   remember('token', '');
+  // The server takes its cookie back; a page cannot.
+  await fetch(`${BASE}/api/login`, { method: 'DELETE', headers: { Accept: 'application/json' } }).catch(() => {});
   location.assign(`${BASE}/login`);
 });
 

@@ -137,7 +137,7 @@ export class SessionView {
   // -- the stream
 
   follow() {
-    const stream = new SessionEventStream(this.id, { view: 'compact' });
+    const stream = new SessionEventStream(this.id, { view: 'compact', share: 'tabs', background: true });
     this.stream = stream;
     const on = (name, act) => stream.on(name, (event) => !this.left && this.stream === stream && act(event.detail, event));
     on('*', (detail, event) => this.event(event.type, detail, event.lastEventId));
@@ -145,6 +145,11 @@ export class SessionView {
     on('replay-complete', () => this.replayed());
     on('gap', (detail) => this.startOver(detail));
     on('state', ({ state }) => this.showLink(state));
+    on('transport', ({ transport }) => {
+      this.polling = transport === 'poll';
+      this.showLink(stream.state);
+    });
+    on('paused', ({ reason }) => this.showBanner(reason === 'offline' ? 'This device is offline. What happens meanwhile comes when it is back.' : '', 'warn'));
     on('reconnect-scheduled', ({ delayMs, attempt }) => this.scheduled(delayMs, attempt));
     on('closed', (detail) => this.closed(detail));
     this.showLink(stream.state);
@@ -199,7 +204,8 @@ export class SessionView {
   }
 
   showLink(state) {
-    setBadge(this.link, state, LINKS[state] ?? state);
+    if (state === 'open' && this.polling) setBadge(this.link, 'polling', 'live, by polling');
+    else setBadge(this.link, state, LINKS[state] ?? state);
     if (state === 'open' && this.lost) {
       announce('Connected again');
       this.showBanner('');

@@ -1,9 +1,15 @@
 // The list of sessions beside the conversation: states, search, the archive; and the form for a new one.
 import { ago, announce, find, h, icon, setBadge } from './dom.js';
 import { api, capabilities, recall, remember, sessionUrl } from './server.js';
+import { notify } from './notify.js';
 import { baseName } from './session.js';
 
+/** How often it is asked for anew: as it stands alone, and beside a stream that tells of changes. */
 const REFRESH_MS = 4000;
+const REFRESH_STREAMED_MS = 20_000;
+const SETTLE_MS = 150;
+/** What changes a row. */
+const EVENTS = ['session-created', 'session-status', 'session-closed', 'prompt-queued', 'approval-required', 'approval-resolved', 'approval-withdrawn'];
 const SEARCH_MS = 250;
 const ROWS_MAX = 200;
 
@@ -24,8 +30,26 @@ export class SessionList {
     });
     this.archived.addEventListener('change', () => this.refresh(true));
     document.addEventListener('visibilitychange', () => this.refresh());
-    setInterval(() => this.refresh(), REFRESH_MS);
+    setInterval(() => this.refresh(), this.follow() ? REFRESH_STREAMED_MS : REFRESH_MS);
     this.refresh();
+  }
+
+  /** All sessions' events, where all tabs can share one stream: a browser opens six in all. */
+  follow() {
+    if (!globalThis.BroadcastChannel || !navigator.locks) return false;
+    const stream = new SessionEventStream('*', { share: 'tabs', types: EVENTS, background: true });
+    for (const name of EVENTS) stream.on(name, ({ detail }) => this.heard(name, detail));
+    stream.on('connected', () => this.heard());
+    return true;
+  }
+
+  heard(name = '', detail = {}) {
+    if (name === 'approval-required' && detail.sessionId !== this.current()) {
+      const known = this.rows.get(detail.sessionId)?.parts.name.textContent;
+      notify(known ?? 'Another session', `Approval needed: ${detail.title}`, `approval-${detail.approvalId}`, sessionUrl(detail.sessionId));
+    }
+    clearTimeout(this.settling);
+    this.settling = setTimeout(() => this.refresh(), SETTLE_MS);
   }
 
   async refresh(told = false) {

@@ -3,12 +3,14 @@
 pub mod clock;
 pub mod demo;
 pub mod disk;
+pub mod files;
 pub mod journal;
 pub mod log;
 pub mod net;
 pub mod peer;
 pub mod process;
 pub mod reactor;
+pub mod sample;
 pub mod shim;
 pub mod signals;
 pub mod sys;

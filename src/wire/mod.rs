@@ -8,6 +8,7 @@ pub mod demo;
 pub mod head;
 pub mod json;
 pub mod operations;
+pub mod prometheus;
 pub mod reply;
 pub mod sse;
 pub mod target;

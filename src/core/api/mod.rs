@@ -135,6 +135,8 @@ enum Route<'a> {
     Login,
     Ticket,
     OldWebSocket,
+    /// The base path without its slash, where relative links would lead beside it.
+    Base,
     Page(&'static Document),
 }
 
@@ -200,7 +202,7 @@ impl<'a> Route<'a> {
     /// How far a token must reach; none where nobody is asked for one.
     fn scope(&self, method: Method) -> Option<Scope> {
         match (self, method) {
-            (Route::Health | Route::Ready | Route::Login | Route::Page(_), _) => None,
+            (Route::Health | Route::Ready | Route::Login | Route::Base | Route::Page(_), _) => None,
             (Route::Ticket, _) => None, // It is its own authority.
             (_, Method::Get | Method::Head | Method::Options) => Some(Scope::Read),
             (Route::Approval(..), _) => Some(Scope::Answer),
@@ -974,11 +976,19 @@ impl Server {
             return None;
         }
         // By segments: a base path that came escaped is longer than it is.
-        let rest = match raw.match_indices('/').nth(base.len()) {
-            Some((at, _)) => &raw[at..],
-            None => "/",
-        };
-        Route::find(&path[base.len()..], rest)
+        match raw.match_indices('/').nth(base.len()) {
+            Some((at, _)) => Route::find(&path[base.len()..], &raw[at..]),
+            None => Some(Route::Base),
+        }
+    }
+
+    /// The home page is one step below the base path.
+    fn below_base(&self) -> Problem {
+        let location = format!("{}/", self.config.base_path);
+        let sentence = format!("the home page is at {location}");
+        let mut problem = Problem::new(Status::PERMANENT_REDIRECT, "moved", sentence);
+        problem.fields.push(("Location", location));
+        problem
     }
 
     /// The answer to a client whose address has too many connections, if it has.
@@ -1032,6 +1042,7 @@ impl Server {
             (Route::Login, _) => self.log_in(request),
             (Route::Ticket, _) => self.answer_by_ticket(request),
             (Route::OldWebSocket, _) => Err(self.old_websocket()),
+            (Route::Base, _) => Err(self.below_base()),
             (Route::Page(page), _) => Ok(Reply::Page(page)),
         }
     }

@@ -43,6 +43,8 @@ pub struct Counters {
     pub requests_refused: u64,
     /// Requests that did not arrive in time, or too slowly.
     pub requests_late: u64,
+    /// Times that a client's bytes were left in the kernel, as there was no room for them.
+    pub requests_deferred: u64,
     /// Logins with a token that is none.
     pub logins_failed: u64,
     /// Changes that an agent tried to make.
@@ -103,6 +105,7 @@ impl Default for Counters {
             requests_bad: 0,
             requests_refused: 0,
             requests_late: 0,
+            requests_deferred: 0,
             logins_failed: 0,
             self_accesses: 0,
             addresses_limited: 0,
@@ -231,6 +234,7 @@ pub fn write(
         server.number("requestsBad", counters.requests_bad);
         server.number("requestsRefused", counters.requests_refused);
         server.number("requestsLate", counters.requests_late);
+        server.number("requestsDeferred", counters.requests_deferred);
         server.number("loginsFailed", counters.logins_failed);
         server.number("selfAccesses", counters.self_accesses);
         server.number("addressesLimited", counters.addresses_limited);

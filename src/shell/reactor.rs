@@ -292,6 +292,7 @@ impl Reactor {
                         self.look_again(key);
                     }
                 }
+                Effect::Read(key) => self.look_again(key),
                 Effect::CloseListeners => {
                     for mut listening in self.listeners.drain(..) {
                         listening.listener.deregister(self.poll.registry());

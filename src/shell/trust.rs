@@ -187,10 +187,11 @@ pub fn load(data_dir: &Path) -> io::Result<BTreeSet<(PathBuf, String)>> {
     }
 }
 
-/// Keeps that a directory is trusted as it is now.
+/// Keeps that a directory is trusted as it is now, also if the power fails.
 ///
 /// # Errors
-/// When the file cannot be written; the permission then lasts as long as the server.
+/// When the file cannot be written, or the name fits no line; the permission then lasts as long as
+/// the server.
 pub fn remember(data_dir: &Path, directory: &Path, hash: &str) -> io::Result<()> {
     // An agent chooses names: one with a line end in it would be a second permission.
     let name = directory.to_str().filter(|name| !name.contains(char::is_control));
@@ -199,7 +200,8 @@ pub fn remember(data_dir: &Path, directory: &Path, hash: &str) -> io::Result<()>
     let mut options = OpenOptions::new();
     let options = options.append(true).create(true).mode(0o600).custom_flags(sys::O_NOFOLLOW);
     let mut file = options.open(path)?;
-    writeln!(file, "{hash} {name}")
+    writeln!(file, "{hash} {name}")?;
+    file.sync_data()
 }
 
 #[cfg(test)]

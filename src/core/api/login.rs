@@ -96,7 +96,7 @@ impl Server {
             let waits = match &connection.phase {
                 Phase::Stream(_) => true,
                 Phase::Http(exchange) => exchange.stage == Stage::Waiting,
-                Phase::Taken => false,
+                Phase::Idle { .. } | Phase::Taken => false,
             };
             if waits {
                 self.close(key);

@@ -411,6 +411,51 @@ impl<'a> CorsFields<'a> {
     }
 }
 
+/// The most fields that one answer has, beside those that all have.
+const FIELDS_MAX: usize = 8;
+/// The most segments of a path that is one of ours, those of the base path among them.
+const SEGMENTS_MAX: usize = 32;
+
+/// The decoded segments of a path.
+struct Segments<'a> {
+    texts: [Cow<'a, str>; SEGMENTS_MAX],
+    count: usize,
+}
+
+impl<'a> Segments<'a> {
+    fn of(target: &Target<'a>) -> Result<Segments<'a>, BadRequest> {
+        let mut texts = [const { Cow::Borrowed("") }; SEGMENTS_MAX];
+        let mut count = 0;
+        for segment in target.segments() {
+            let segment = segment?;
+            if let Some(place) = texts.get_mut(count) {
+                *place = segment;
+            }
+            count += 1;
+        }
+        Ok(Segments { texts, count })
+    }
+
+    /// All of them. What is deeper than there is room for is nothing of ours.
+    fn path<'b>(&'b self, room: &'b mut [&'b str; SEGMENTS_MAX]) -> &'b [&'b str] {
+        *room = self.texts.each_ref().map(|text| &**text);
+        room.get(..self.count).unwrap_or(&[""])
+    }
+}
+
+/// Puts some fields behind each other.
+fn gather<'a, 'b>(
+    all: &'b mut [(&'a str, &'a str)],
+    parts: &[&[(&'a str, &'a str)]],
+) -> &'b [(&'a str, &'a str)] {
+    let mut count = 0;
+    for part in parts {
+        all[count..count + part.len()].copy_from_slice(part);
+        count += part.len();
+    }
+    &all[..count]
+}
+
 /// Whether a browser asks on behalf of a page before it sends the page's own request.
 fn is_preflight(head: &Head) -> bool {
     head.method == Method::Options && head.preflight_method.is_some()
@@ -534,7 +579,7 @@ impl Server {
                 None
             }
             Err(problem) => {
-                self.log_problem(key, &exchange, &problem);
+                self.log_problem(&exchange, &problem);
                 self.write_problem(&mut exchange, &problem);
                 None
             }
@@ -555,14 +600,13 @@ impl Server {
         let result = match target::parse(head.method, head.target.of(&input)) {
             Ok(target) => {
                 exchange.origin = self.config.access.allowed_origin(&head, &input);
-                let connection = self.connections.get(key);
                 let mut request = Request {
                     connection: key,
                     head,
                     input: &input,
                     body: &body,
                     target,
-                    peer: connection.map_or(Peer::Unknown, |connection| connection.peer),
+                    peer: exchange.peer,
                     by: Cow::Borrowed(access::LOCAL),
                     scope: Scope::Full,
                     asker: exchange.asker,
@@ -579,15 +623,14 @@ impl Server {
     /// what his head says is refused now: strangers hold no room that others need.
     pub(super) fn refuse_early(&mut self, key: Key, exchange: &mut Exchange) -> bool {
         let judged = self.with_request(key, exchange, |server, request| {
-            let segments = request.target.segments().collect::<Result<Vec<_>, _>>()?;
-            let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-            server.judge(request, &path).map(drop)
+            let segments = Segments::of(&request.target)?;
+            server.judge(request, segments.path(&mut [""; SEGMENTS_MAX])).map(drop)
         });
         let Err(problem) = judged else { return false };
         self.name_unfinished(exchange);
         exchange.close = true;
         exchange.stage = Stage::Ending;
-        self.log_problem(key, exchange, &problem);
+        self.log_problem(exchange, &problem);
         self.write_problem(exchange, &problem);
         true
     }
@@ -646,12 +689,14 @@ impl Server {
             Some(head) => (head.version, head.method == Method::Head),
             None => (head::Version::Http11, false),
         };
-        let mut all = Vec::with_capacity(fields.len() + 3 + CORS_FIELDS_MAX);
-        all.extend_from_slice(fields);
-        all.extend_from_slice(self.cors_fields(exchange.origin).as_slice());
-        all.push(("X-Content-Type-Options", "nosniff"));
-        all.push(("Cross-Origin-Resource-Policy", "same-origin"));
-        all.push(("X-Request-Id", &exchange.request_id));
+        let cors = self.cors_fields(exchange.origin);
+        let usual = [
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("X-Request-Id", &*exchange.request_id),
+        ];
+        let mut all = [("", ""); FIELDS_MAX + CORS_FIELDS_MAX + 3];
+        let all = gather(&mut all, &[fields, cors.as_slice(), &usual]);
         let head = ReplyHead {
             status,
             date: self.date.1.as_str(),
@@ -659,7 +704,7 @@ impl Server {
             content_length: (status != Status::NOT_MODIFIED).then_some(body.len() as u64),
             keep_alive: !exchange.close,
             version,
-            fields: &all,
+            fields: all,
         };
         reply::write_head(&mut exchange.out, &head);
         self.count_answer(status);
@@ -704,10 +749,12 @@ impl Server {
         fields: &[(&'static str, String)],
     ) {
         let json = std::mem::take(&mut self.json);
-        let mut all: Vec<(&str, &str)> =
-            fields.iter().map(|(name, value)| (*name, &**value)).collect();
-        all.push(("Cache-Control", "no-store"));
-        self.write_reply(exchange, status, Some("application/json"), &all, &json);
+        let mut all = [("Cache-Control", "no-store"); FIELDS_MAX];
+        for (place, (name, value)) in all[1..].iter_mut().zip(fields) {
+            *place = (*name, &**value);
+        }
+        let all = &all[..=fields.len()];
+        self.write_reply(exchange, status, Some("application/json"), all, &json);
         self.json = json;
         self.json.clear();
         self.json.shrink_to(64 * 1024);
@@ -741,8 +788,8 @@ impl Server {
 
     /// Tells the operator of a request that was refused or met a limit. What it asks for is told
     /// by its path alone: a query may hold what is nobody's business, and so may a body.
-    fn log_problem(&mut self, key: Key, exchange: &Exchange, problem: &Problem) {
-        let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
+    fn log_problem(&mut self, exchange: &Exchange, problem: &Problem) {
+        let peer = exchange.peer;
         let (level, message) = match problem.status {
             Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
                 (Level::Warn, "a request was not let in")
@@ -829,9 +876,9 @@ impl Server {
     // Routing.
 
     fn handle(&mut self, request: &mut Request<'_>) -> Outcome {
-        let segments: Vec<Cow<'_, str>> = request.target.segments().collect::<Result<_, _>>()?;
-        let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        let route = match self.judge(request, &path)? {
+        let segments = Segments::of(&request.target)?;
+        let mut room = [""; SEGMENTS_MAX];
+        let route = match self.judge(request, segments.path(&mut room))? {
             Judged::Answered(reply) => return Ok(reply),
             Judged::Routed(route) => route,
         };

@@ -40,6 +40,7 @@ General
   --durability MODE     what events survive: memory, nothing; write, our being killed; sync,
                         power loss [write]
   --log-level LEVEL     error, warn, info or debug [info]
+  --log-format FORMAT   logfmt or json, a line each to stderr [logfmt]
   --check-config        check the options, say what is wrong, start nothing
   -h, --help            print this
   -V, --version         print the version
@@ -77,6 +78,7 @@ Bounds of the server [default, range]
   --connections-per-address-max COUNT   from one address behind a proxy [256, 1 to 1000000]
   --sessions-max COUNT                  sessions that are not closed [1000, 1 to 100000]
   --pipeline-max COUNT                  replies a client has not taken [64, 1 to 10000]
+  --waits-max COUNT                     long polls and other waits [1024, 1 to 100000]
   --login-failures-max COUNT            failed logins in a minute [10, 1 to 10000]
   --closed-sessions-max COUNT           closed ones still served to the end [16, 1 to 10000]
   --session-creations-per-s COUNT       new sessions in one second [10, 1 to 10000]
@@ -188,6 +190,8 @@ pub struct Arguments {
     pub raw_events: bool,
     /// The least urgent lines that are logged.
     pub log_level: LogLevel,
+    /// How they are written.
+    pub log_format: LogFormat,
     /// What survives what.
     pub durability: Durability,
     /// What is run for which events.
@@ -254,6 +258,15 @@ pub enum LogLevel {
     Debug,
 }
 
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `key=value`, values quoted where they must be.
+    Logfmt,
+    /// A JSON object.
+    Json,
+}
+
 /// How an option takes its values.
 #[derive(Clone, Copy)]
 enum Arity {
@@ -274,6 +287,7 @@ const OPTIONS: &[(&str, Arity)] = &[
     ("data-dir", Arity::One),
     ("durability", Arity::One),
     ("log-level", Arity::One),
+    ("log-format", Arity::One),
     ("agent", Arity::Many(b'\n')),
     ("root", Arity::Many(b':')),
     ("agent-env", Arity::Many(b',')),
@@ -341,6 +355,7 @@ const BOUNDS: &[Bound] = &[
     bound!("connections-per-address-max", Count, 1, 1_000_000, connections_per_address_max),
     bound!("sessions-max", Count, 1, 100_000, sessions_max),
     bound!("pipeline-max", Count, 1, 10_000, pipeline_max),
+    bound!("waits-max", Count, 1, 100_000, waits_max),
     bound!("login-failures-max", Count, 1, 10_000, login_failures_max),
     bound!("closed-sessions-max", Count, 1, 10_000, closed_sessions_max),
     bound!("session-creations-per-s", Count, 1, 10_000, session_creations_per_s),
@@ -647,6 +662,7 @@ impl Arguments {
             "data-dir" => self.data_dir = Some(given.path()?),
             "durability" => self.durability = durability(given)?,
             "log-level" => self.log_level = log_level(given)?,
+            "log-format" => self.log_format = log_format(given)?,
             "agent" => {
                 let agent = agent(given)?;
                 if self.agents.iter().any(|other| other.name == agent.name) {
@@ -721,6 +737,7 @@ impl Default for Arguments {
             on_event: Vec::new(),
             on_event_tickets: false,
             log_level: LogLevel::Info,
+            log_format: LogFormat::Logfmt,
             durability: Durability::Write,
             limits: Limits::default(),
         }
@@ -979,6 +996,14 @@ fn variable_name(given: &Given) -> Result<String, String> {
     }
 }
 
+fn log_format(given: &Given) -> Result<LogFormat, String> {
+    match given.text()? {
+        "logfmt" => Ok(LogFormat::Logfmt),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(given.refuse("logfmt or json")),
+    }
+}
+
 fn log_level(given: &Given) -> Result<LogLevel, String> {
     match given.text()? {
         "error" => Ok(LogLevel::Error),
@@ -1149,6 +1174,7 @@ mod tests {
             (&["--queue-max", "1", "--queue-max", "1"], "--queue-max was given twice"),
             (&["--raw-events", "--raw-events"], "--raw-events was given twice"),
             (&["--check-config=1"], "check-config"),
+            (&["--log-format", "xml"], "--log-format: `xml` is not logfmt or json"),
             (&["--log-level", "loud"], "--log-level: `loud` is not error, warn, info or debug"),
             (&["--raw-events=maybe"], "--raw-events: `maybe` is not 1 or 0"),
         ] {

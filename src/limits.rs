@@ -33,6 +33,11 @@ const SESSION_SIZE: usize = 64 * KIB;
 const POOL_SIZE: usize = 64 * 3 * 32 * KIB;
 /// The loop's read buffer and its events; the disk thread's stack; the log's line; the program.
 const FIXED_SIZE: usize = 8 * MIB;
+/// Events on their way to the operator's commands: those that are not visible yet, and again those
+/// whose command waits for its turn.
+pub const HOOKS_SIZE_MAX: usize = MIB;
+/// What is known of the tickets that were given out.
+const TICKETS_SIZE: usize = 2 * MIB;
 
 /// Descriptors of one agent: three pipes and a pidfd, and as many again while it is spawned.
 const FILES_PER_AGENT: u32 = 8;
@@ -63,6 +68,8 @@ pub struct Limits {
     pub body_rate_min: usize,
     /// Requests on one connection whose replies its client has not taken: the next one waits.
     pub pipeline_max: u32,
+    /// Requests that may wait for something to happen: long polls, prompts with `?wait=`.
+    pub waits_max: usize,
     /// Logins that may fail in any one minute; then all must wait.
     pub login_failures_max: u32,
     /// Between two requests on one connection.
@@ -136,6 +143,7 @@ impl Default for Limits {
             body_timeout_ms: 30_000,
             body_rate_min: KIB,
             pipeline_max: 64,
+            waits_max: 1_024,
             login_failures_max: 10,
             keep_alive_ms: 60_000,
             connections_max: 100_000,
@@ -229,6 +237,7 @@ impl Limits {
             sum += self.body_size_max as u64; // and the copy of the one that is being understood.
             sum += self.queue_size_max as u64; // Prompts that wait, all together.
             sum += self.large_size_max as u64; // Large fields, kept beside their events.
+            sum += (2 * HOOKS_SIZE_MAX + TICKETS_SIZE) as u64; // What commands are told,
             sum += POOL_SIZE as u64; // Buffers that nobody uses at the moment.
             sum + FIXED_SIZE as u64 // What there is one of.
         }

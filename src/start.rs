@@ -5,9 +5,9 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -161,7 +161,10 @@ impl Plan {
             marker_prefix: state.id.clone(),
             nofile: self.nofile,
         };
-        let arguments = self.arguments;
+        let (arguments, mut tokens) = (self.arguments, self.tokens);
+        if arguments.read_cookie && !tokens.is_empty() {
+            token_file::read_cookies(&state.path, &mut tokens)?;
+        }
         let public_place =
             arguments.public_url.as_ref().map(|url| format!("{}{}", url.origin, url.base));
         let ticket_key = arguments.on_event_tickets.then(random).transpose()?;
@@ -175,13 +178,12 @@ impl Plan {
             access: Access {
                 own_uid: sys::effective_uid(),
                 trusted_uids: arguments.trust_uids,
-                tokens: self.tokens,
+                tokens,
                 public: arguments
                     .public_url
                     .map(|url| PublicUrl { origin: url.origin, host: url.host }),
                 allowed_origins: arguments.allow_origins,
                 read_cookie: arguments.read_cookie,
-                cookie_key: random()?,
                 allow_agent_access: arguments.allow_agent_access,
                 trusted_proxies: arguments.trusted_proxies,
             },
@@ -195,6 +197,7 @@ impl Plan {
             hooks: arguments.on_event.iter().map(|hook| hook.chosen).collect(),
             public_place,
             ticket_key,
+            log_level: level(arguments.log_level),
             version: VERSION,
         };
         let mut server = Server::new(self.limits, config, birth);
@@ -205,7 +208,7 @@ impl Plan {
             clock,
             notifier: None,
             hooks,
-            log: Log::new(level(arguments.log_level)),
+            log: Log::new(level(arguments.log_level), arguments.log_format),
             listeners,
             agents: Surroundings {
                 own_program: own_program()?,
@@ -218,6 +221,7 @@ impl Plan {
                 roots: self.roots,
                 data_dir: state.path.clone(),
                 marker_prefix: state.id.clone(),
+                token_file: arguments.token_file,
             },
         })
     }
@@ -291,7 +295,7 @@ pub fn add_token(arguments: &Arguments, name: &str, scope: Scope) -> Result<Stri
     Ok(format!(
         "{token}\n\nThis is the token of {name}, scope {}. It is not shown again and not kept.\n\
          Log in at {base}/login#{token}\n\
-         Servers started with --token-file {} know it from their next start on.\n",
+         Servers started with --token-file {} know it from their next start or SIGHUP on.\n",
         scope.as_str(),
         file.display(),
     ))
@@ -494,6 +498,10 @@ pub fn data_dir(arguments: &Arguments) -> Result<PathBuf, String> {
     if directory.mode() & 0o022 != 0 {
         return Err(refuse(&"others may write to it; chmod 700 it"));
     }
+    if directory.mode() & 0o077 != 0 {
+        // Whoever made it did not know what it is for, systemd with its 0755 for one.
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(|it| refuse(&it))?;
+    }
     Ok(path)
 }
 
@@ -526,9 +534,10 @@ impl State {
     }
 }
 
+/// For files of ours alone. A link of such a name leads nowhere that we want to write.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.mode(0o600).read(true).write(true);
+    options.mode(0o600).read(true).write(true).custom_flags(sys::O_NOFOLLOW);
     options
 }
 
@@ -550,7 +559,8 @@ fn id(path: &Path) -> io::Result<String> {
     const LENGTH: usize = 32;
     let name = path.join("id");
     let mut text = String::new();
-    match File::open(&name).and_then(|file| file.take(64).read_to_string(&mut text)) {
+    let opened = OpenOptions::new().read(true).custom_flags(sys::O_NOFOLLOW).open(&name);
+    match opened.and_then(|file| file.take(64).read_to_string(&mut text)) {
         Ok(_) => {
             let id = text.trim_end();
             if id.len() == LENGTH && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -634,6 +644,16 @@ mod tests {
         fs::set_permissions(&path, mode).unwrap();
         let arguments = Arguments { data_dir: Some(path.clone()), ..Arguments::default() };
         assert!(data_dir(&arguments).unwrap_err().contains("chmod 700"));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_data_directory_that_others_may_read_is_closed_to_them() {
+        let path = scratch("closed");
+        DirBuilder::new().mode(0o755).create(&path).unwrap();
+        let arguments = Arguments { data_dir: Some(path.clone()), ..Arguments::default() };
+        data_dir(&arguments).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -945,7 +945,7 @@ fn the_old_websocket_is_gone_and_says_where_to_go() {
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    for (method, headers) in [("GET", &upgrade[..]), ("GET", &[]), ("POST", &[])] {
+    for (method, headers) in [("GET", &upgrade[..]), ("GET", &[])] {
         let mut connection = Connection::open(server.address);
         let path = "/claude/api/claude/chat";
         connection.send(http::encode(server.address, method, path, headers, b""));
@@ -1164,8 +1164,8 @@ fn directories_are_listed_inside_the_roots_only() {
         ("/", 403, "working_dir_outside_roots"),
         (&*format!("{root}/.."), 403, "working_dir_outside_roots"),
         (&format!("{root}/out"), 403, "working_dir_outside_roots"),
-        (&format!("{root}x"), 400, "working_dir_not_found"),
-        (&format!("{root}/absent"), 400, "working_dir_not_found"),
+        (&format!("{root}x"), 404, "working_dir_not_found"),
+        (&format!("{root}/absent"), 404, "working_dir_not_found"),
         (&format!("{root}/file"), 400, "working_dir_not_a_directory"),
         ("relative", 400, "working_dir_not_absolute"),
     ] {

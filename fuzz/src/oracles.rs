@@ -547,7 +547,13 @@ impl Play {
                     };
                     DiskReply::Trust { session, commands, hash: "h".to_owned() }
                 }
-                DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
+                DiskRequest::RememberTrust { .. } | DiskRequest::RememberCookie { .. } => {
+                    DiskReply::Remembered(None)
+                }
+                DiskRequest::ReadTokens => DiskReply::Tokens(Err("there is no file".to_owned())),
+                DiskRequest::Sample { connection, .. } => {
+                    DiskReply::Sampled(connection, Box::default())
+                }
                 other @ (DiskRequest::Append(_)
                 | DiskRequest::Read(_)
                 | DiskRequest::Page(_)
@@ -574,6 +580,9 @@ impl Play {
                     let agent = self.agents.last().copied();
                     let askers = [Asker::Outside, Asker::Agent(agent), Asker::Gone];
                     self.server.asker_known(key, askers[usize::from(self.asker) % 3]);
+                }
+                Effect::Sample(connection) => {
+                    self.disk.push(DiskRequest::Sample { connection, agents: Vec::new() });
                 }
                 Effect::CloseStdin(_)
                 | Effect::Signal(..)

@@ -33,6 +33,8 @@ pub struct Connection {
     pub progress_at: u64,
     /// The client's address, where connections are counted by it.
     pub address: Option<IpAddr>,
+    /// The number of the token that its request, or its stream, came with; 0: of none.
+    pub token: u32,
 }
 
 /// Who is at the other end.
@@ -214,6 +216,8 @@ pub struct Exchange {
     pub received_before: u64,
     /// Replies since the client last had taken all of them.
     replies: u32,
+    /// It was counted that the next request waits until they are taken.
+    held_back: bool,
     /// The allowed origin of the request under way: its page may read the answer.
     pub origin: Option<usize>,
     /// The request under way waits for the word on who asks, or has it.
@@ -251,6 +255,7 @@ impl Default for Exchange {
             received: 0,
             received_before: 0,
             replies: 0,
+            held_back: false,
             origin: None,
             asker: Asking::Unknown,
         }
@@ -312,6 +317,7 @@ impl Exchange {
         self.page = &self.page[count - own..];
         if !self.has_output() {
             self.replies = 0;
+            self.held_back = false;
         }
         if self.sent == self.out.len() {
             self.out.clear();
@@ -350,6 +356,14 @@ impl Exchange {
                 Step::More
             }
         }
+    }
+
+    /// Whether, for the first time since the client last had taken everything, a request waits
+    /// because it has not taken the replies to so many before it.
+    pub fn is_newly_held_back(&mut self, limits: &Limits) -> bool {
+        let waits = self.stage == Stage::Head && !self.input.is_empty();
+        let held_back = waits && self.replies >= limits.pipeline_max;
+        held_back && !std::mem::replace(&mut self.held_back, true)
     }
 
     fn step_head(&mut self, limits: &Limits) -> Step {

@@ -14,6 +14,7 @@ pub mod dialect;
 pub mod effect;
 pub mod epochs;
 pub mod event;
+pub mod holes;
 pub mod hooks;
 pub mod journal;
 pub mod large;

@@ -22,6 +22,7 @@ use crate::core::hooks::Chosen;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::core::metrics::Counters;
+use crate::core::metrics::limit::Limit;
 use crate::core::past::Pieces;
 use crate::core::publisher::Publisher;
 use crate::core::random::Random;
@@ -114,6 +115,8 @@ pub struct Config {
     pub public_place: Option<String>,
     /// Random, if commands are told links that answer.
     pub ticket_key: Option<Digest>,
+    /// The least urgent lines that are worth making.
+    pub log_level: Level,
     /// The program's version.
     pub version: &'static str,
 }
@@ -192,6 +195,8 @@ pub struct Server {
     pub now_ms: u64,
     /// The time of this turn, since 1970.
     pub wall_ms: u64,
+    /// The same at the start.
+    pub(super) started_wall_ms: u64,
     pub(super) random: Random,
     pub(super) publisher: Publisher,
     pub(super) keeper: Keeper,
@@ -306,6 +311,7 @@ impl Server {
             json: Vec::new(),
             now_ms: 0,
             wall_ms: 0,
+            started_wall_ms: birth.wall_ms,
             limits,
             config,
         };
@@ -366,9 +372,11 @@ impl Server {
             peer,
             progress_at: self.now_ms,
             address: None,
+            token: 0,
         };
         let Ok(key) = self.connections.insert(connection) else {
             self.counters.connections_refused += 1;
+            self.counters.limits.hit(Limit::Connections);
             return None;
         };
         self.counters.connections_accepted += 1;
@@ -377,11 +385,18 @@ impl Server {
             && !self.count_address(key, Some(address))
         {
             self.counters.connections_refused += 1;
+            self.counters.limits.hit(Limit::ConnectionsPerAddress);
             self.forget(key);
             return None;
         }
         self.arm_connection(key);
         Some(key)
+    }
+
+    /// A client had to be hung up on: the system has no descriptor for it.
+    pub fn turned_away(&mut self) {
+        self.counters.connections_refused += 1;
+        self.counters.limits.hit(Limit::OpenFiles);
     }
 
     /// Counts a connection under this address from now on. Returns whether there is room.
@@ -471,6 +486,9 @@ impl Server {
             self.bodies_size += exchange.body.len().saturating_sub(before);
             match step {
                 Step::More => {
+                    if exchange.is_newly_held_back(&self.limits) {
+                        self.counters.limits.hit(Limit::Pipeline);
+                    }
                     self.update_exchange_due(&mut exchange);
                     let over = self.bodies_size > self.limits.bodies_size_max
                         && exchange.stage == Stage::Body;
@@ -487,7 +505,6 @@ impl Server {
                     return;
                 }
                 Step::Bad(bad) => {
-                    self.counters.requests_bad += 1;
                     self.answer_bad(&mut exchange, bad);
                     exchange.close = true;
                     exchange.stage = Stage::Ending;
@@ -872,6 +889,7 @@ impl Server {
         let stalled =
             connection.blocked && now_ms >= connection.progress_at + self.limits.write_stall_ms;
         if stalled {
+            self.counters.limits.hit(Limit::WriteStall);
             if matches!(connection.phase, Phase::Stream(_)) {
                 self.counters.readers_cut += 1;
             }
@@ -892,7 +910,10 @@ impl Server {
                 Stage::Lingering => return self.close(key),
                 // A slow client still takes its reply: the stall deadline judges that.
                 _ if exchange.has_output() => exchange.due = now_ms + self.limits.keep_alive_ms,
-                Stage::Head if exchange.input.is_empty() => return self.close(key),
+                Stage::Head if exchange.input.is_empty() => {
+                    self.counters.limits.hit(Limit::KeepAlive);
+                    return self.close(key);
+                }
                 Stage::Head | Stage::Body => return self.answer_timeout(key),
             },
             Phase::Http(_) | Phase::Taken => {}
@@ -916,7 +937,6 @@ impl Server {
     /// A request did not arrive in time.
     fn answer_timeout(&mut self, key: Key) {
         let Some(mut exchange) = self.take_exchange(key) else { return };
-        self.counters.requests_bad += 1;
         self.counters.requests_late += 1;
         self.answer_late(&mut exchange);
         exchange.close = true;
@@ -998,8 +1018,10 @@ impl Server {
             DiskReply::Remembered(None) => {}
             DiskReply::Remembered(Some(error)) => {
                 let fields = vec![("error", error)];
-                self.log(Level::Warn, "trust", "a permission could not be kept", fields);
+                self.log(Level::Warn, "disk", "the next start will not know of this", fields);
             }
+            DiskReply::Tokens(result) => self.tokens_read(result),
+            DiskReply::Sampled(connection, sample) => self.sampled(connection, &sample),
             DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
             DiskReply::Appended(batch, result) => self.appended(batch, result),
             DiskReply::Read(read, result) => self.piece_read(*read, result),

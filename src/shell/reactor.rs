@@ -84,8 +84,11 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     clock: Clock,
-    /// The time of this turn.
+    /// The time of this turn, and its beginning more exactly.
     now_ms: u64,
+    began_us: u64,
+    /// When the batch that is under way went to the disk thread.
+    append_began_us: Option<u64>,
     server: Server,
     log: Log,
     listeners: Vec<Listening>,
@@ -140,6 +143,8 @@ impl Reactor {
         Ok(Reactor {
             events: Events::with_capacity(EVENTS_PER_TURN),
             now_ms: parts.server.now_ms,
+            began_us: parts.clock.now_us(),
+            append_began_us: None,
             sockets: Sockets::new(limits.connections_max),
             agents: Agents::new(limits.agents_max, parts.agents),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -208,11 +213,18 @@ impl Reactor {
     /// Sleeps until something happens or is due, and notes what.
     fn wait(&mut self) -> io::Result<()> {
         let timeout = self.timeout();
+        let due = self.server.next_due();
+        let turn_us = self.clock.now_us() - self.began_us;
+        self.server.counters.turns.record(turn_us);
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             result => result?,
         }
-        self.now_ms = self.clock.now_ms(); // The one clock read of the turn.
+        self.began_us = self.clock.now_us(); // The turn's clock read; one more only measures it.
+        self.now_ms = Clock::ms_of(self.began_us);
+        if let Some(late_ms) = due.and_then(|due| self.now_ms.checked_sub(due)) {
+            self.server.counters.lag.record(late_ms * 1000);
+        }
         self.server.set_time(self.now_ms, self.clock.wall_ms());
         self.note_readiness();
         Ok(())
@@ -281,9 +293,19 @@ impl Reactor {
                 Effect::ReleaseAgent(key) => self.agents.release(key, self.poll.registry()),
                 Effect::Disk(request) => {
                     match request.is_urgent() {
-                        true => self.disk_waiting.push_front(request),
+                        true => {
+                            self.append_began_us = Some(self.clock.now_us());
+                            self.disk_waiting.push_front(request);
+                        }
                         false => self.disk_waiting.push_back(request),
                     }
+                    self.ask_disk();
+                }
+                Effect::Sample(connection) => {
+                    (self.server.counters.log_dropped, self.server.counters.log_suppressed) =
+                        (self.log.dropped(), self.log.suppressed());
+                    let agents = self.agents.pids();
+                    self.disk_waiting.push_back(DiskRequest::Sample { connection, agents });
                     self.ask_disk();
                 }
                 Effect::Close(key) => {
@@ -352,11 +374,13 @@ impl Reactor {
                 }
                 Signal::Hangup => {
                     if let Some(notifier) = &self.notifier {
-                        notifier.reloading();
+                        notifier.reloading(); // `tell_ready` follows the disk thread's answer.
                     }
-                    let cure = "restart to read the options again".to_owned();
-                    self.tell(Level::Info, "server", "SIGHUP ignored", vec![("cure", cure)]);
-                    self.tell_ready();
+                    self.server.reload();
+                    self.apply_effects();
+                    if self.server.config.access.tokens.is_empty() {
+                        self.tell_ready(); // Nothing is read.
+                    }
                 }
             }
         }
@@ -367,6 +391,15 @@ impl Reactor {
             return;
         }
         while let Some(reply) = self.disk.try_recv() {
+            if matches!(reply, DiskReply::Appended(..))
+                && let Some(began_us) = self.append_began_us.take()
+            {
+                let took_us = self.clock.now_us() - began_us;
+                self.server.counters.commits.record(took_us);
+            }
+            if matches!(reply, DiskReply::Tokens(_)) {
+                self.tell_ready(); // The reload is over, whatever came of it.
+            }
             if matches!(reply, DiskReply::Swept { .. }) {
                 self.agents.reap(); // What was killed in other groups became our children.
             }
@@ -376,11 +409,20 @@ impl Reactor {
         self.ask_disk(); // There is room behind each reply, and each reply comes with a wake.
     }
 
-    /// Hands over what waits, as far as there is room.
+    /// Hands over what waits, as far as there is room. What waits for one thread keeps its order,
+    /// and holds up nothing that is for the other.
     fn ask_disk(&mut self) {
-        while let Some(request) = self.disk_waiting.pop_front() {
-            if let Err(request) = self.disk.try_send(request) {
-                return self.disk_waiting.push_front(request);
+        let mut is_full = [false; 2];
+        for _ in 0..self.disk_waiting.len() {
+            let Some(request) = self.disk_waiting.pop_front() else { return };
+            let lane = usize::from(request.is_chore());
+            let refused = match is_full[lane] {
+                true => Err(request),
+                false => self.disk.try_send(request),
+            };
+            if let Err(request) = refused {
+                is_full[lane] = true;
+                self.disk_waiting.push_back(request);
             }
         }
     }
@@ -422,6 +464,7 @@ impl Reactor {
                     // Readiness kept: whoever waits now makes no second event.
                     Accepted::Failed(error) => {
                         self.reserve.hang_up(&listening.listener);
+                        self.server.turned_away();
                         return self.accept_failed(&error);
                     }
                 }

@@ -238,6 +238,20 @@ pub fn nofile() -> io::Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
+/// Ticks a second, in which `/proc` tells CPU time.
+pub fn clock_ticks() -> u64 {
+    // SAFETY: No memory is passed.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).unwrap_or(0).max(1)
+}
+
+/// Bytes of a page of memory.
+pub fn page_size() -> u64 {
+    // SAFETY: No memory is passed.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(0)
+}
+
 /// Sets the limit on open descriptors: soft, hard.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use super::sys;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -169,8 +170,11 @@ fn shown(value: &Value) -> String {
 /// # Errors
 /// When the file is there and cannot be read.
 pub fn load(data_dir: &Path) -> io::Result<BTreeSet<(PathBuf, String)>> {
-    match fs::read_to_string(data_dir.join("trust")) {
-        Ok(text) => Ok(text
+    let mut text = String::new();
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).custom_flags(sys::O_NOFOLLOW).open(data_dir.join("trust"));
+    match opened.and_then(|mut file| file.read_to_string(&mut text)) {
+        Ok(_) => Ok(text
             .lines()
             .filter_map(|line| line.split_once(' '))
             .map(|(hash, directory)| (PathBuf::from(directory), hash.to_owned()))
@@ -185,10 +189,14 @@ pub fn load(data_dir: &Path) -> io::Result<BTreeSet<(PathBuf, String)>> {
 /// # Errors
 /// When the file cannot be written; the permission then lasts as long as the server.
 pub fn remember(data_dir: &Path, directory: &Path, hash: &str) -> io::Result<()> {
+    // An agent chooses names: one with a line end in it would be a second permission.
+    let name = directory.to_str().filter(|name| !name.contains(char::is_control));
+    let name = name.ok_or_else(|| io::Error::other("the directory's name fits no line"))?;
     let path = data_dir.join("trust");
     let mut options = OpenOptions::new();
-    let mut file = options.append(true).create(true).mode(0o600).open(path)?;
-    writeln!(file, "{hash} {}", directory.display())
+    let options = options.append(true).create(true).mode(0o600).custom_flags(sys::O_NOFOLLOW);
+    let mut file = options.open(path)?;
+    writeln!(file, "{hash} {name}")
 }
 
 #[cfg(test)]
@@ -238,6 +246,8 @@ mod tests {
         assert!(look(&directory).0.join(" ").contains("cannot be read as JSON"));
         remember(&directory, Path::new("/a b"), &hash).unwrap();
         assert!(load(&directory).unwrap().contains(&(PathBuf::from("/a b"), hash)));
+        assert!(remember(&directory, Path::new("/a\n0 /b"), "1").is_err());
+        assert_eq!(load(&directory).unwrap().len(), 1, "no name is two permissions");
         fs::remove_dir_all(&directory).unwrap();
     }
 }

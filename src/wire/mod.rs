@@ -9,6 +9,7 @@ pub mod event_stream;
 pub mod head;
 pub mod json;
 pub mod operations;
+pub mod prometheus;
 pub mod reply;
 pub mod sse;
 pub mod target;

@@ -18,6 +18,7 @@ pub const HEADS: &[(&str, &[u8], &str)] = &[
     ("9110 §9.3.7", b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS * 1.1 none keep"),
     ("9110 §9.3.6", b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "405 method_not_allowed"),
     ("9110 §9.3.8", b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", "405 method_not_allowed"),
+    ("9110 §9.1", b"QUERY / HTTP/1.1\r\nHost: a\r\n\r\n", "405 method_not_allowed"),
     ("9110 §9.1", b"get / HTTP/1.1\r\nHost: a\r\n\r\n", "501 unknown_method"),
     ("9110 §9.1", b"Get / HTTP/1.1\r\nHost: a\r\n\r\n", "501 unknown_method"),
     ("9110 §9.1", b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", "501 unknown_method"),

@@ -85,6 +85,10 @@ impl Server {
                 false => object.string("message", message),
             }
             object.string_or_null("toolUseId", decided.tool_use_id.as_deref());
+            // What was allowed from here on outlives us: the next agent is told of it, too.
+            if let Some(rules) = rules.as_deref().filter(|_| answer.allow) {
+                object.raw("permissions", rules);
+            }
         });
         let now_ms = self.now_ms;
         if is_trust {

@@ -8,6 +8,7 @@ mod approvals;
 mod events;
 mod login;
 mod prompts;
+mod scrape;
 mod server;
 mod sessions;
 mod tickets;
@@ -22,13 +23,14 @@ use crate::core::effect::{
 };
 use crate::core::event::{EventKind, Filter};
 use crate::core::journal::{self, Frame, Journal};
+use crate::core::metrics::limit::Limit;
 use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page as Document};
 use crate::core::prompts::{Known, Prompt, Prompts};
-use crate::core::publisher::Feed;
+use crate::core::publisher::{Beside, Feed, Kind};
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
-use crate::core::session::{Conversation, Process, Session, Status as SessionStatus, Trust};
-use crate::core::streams::{Replay, StreamRequest};
+use crate::core::session::{Conversation, Fork, Process, Session, Status as SessionStatus, Trust};
+use crate::core::streams::{Busy, Replay, StreamRequest};
 use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
 use crate::wire::base64;
@@ -50,8 +52,10 @@ const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
 /// The states that a list of sessions can be limited to.
 const STATUSES: [&str; 8] =
     ["idle", "starting", "running", "waiting", "stopping", "suspended", "failed", "archived"];
-/// The longest name, model or client id.
-const NAME_SIZE_MAX: usize = 200;
+/// The longest name, model or client id, in characters.
+const NAME_LENGTH_MAX: usize = 200;
+/// How much of a session's last prompt is shown in lists, in bytes.
+const LAST_PROMPT_SIZE_MAX: usize = 200;
 /// The longest prompt id.
 const PROMPT_ID_SIZE_MAX: usize = 128;
 /// The shortest and the longest heartbeat a client may ask for.
@@ -64,10 +68,10 @@ const IMAGES_MAX: usize = 20;
 const WAIT_S_MAX: u64 = 60;
 /// How long a long poll waits where it does not say.
 const POLL_WAIT_S: u64 = 25;
-/// Requests that may wait at one time.
-const WAITS_MAX: usize = 1024;
 /// The longest opening comment a client may ask for.
 const PAD_MAX: usize = 64 * 1024;
+/// Characters of a path that the log shows.
+const PATH_SHOWN_MAX: usize = 200;
 /// Seconds after which a client that met a limit may try again.
 const RETRY_AFTER_S: &str = "1";
 /// How many fields [`Server::cors_fields`] may tell.
@@ -93,8 +97,8 @@ pub struct NewSession {
     pub name: Option<String>,
     /// The conversation that it goes on with.
     pub conversation: Option<String>,
-    /// The session that it is a copy of, and that one's conversation.
-    pub fork: Option<(String, String)>,
+    /// The session that it is a copy of, and what of its conversation.
+    pub fork: Option<(String, Fork)>,
 }
 
 /// What a request names.
@@ -122,6 +126,7 @@ enum Route<'a> {
     Approval(&'a str, &'a str),
     AllEvents,
     Metrics,
+    Scrape,
     Stats,
     Capabilities,
     Agents,
@@ -168,6 +173,7 @@ impl<'a> Route<'a> {
             ["api", "agents"] => Route::Agents,
             ["api", "directories"] => Route::Directories,
             ["ticket"] => Route::Ticket,
+            ["metrics"] => Route::Scrape,
             ["health"] => Route::Health,
             ["ready"] => Route::Ready,
             _ => Route::Page(pages::find(path)?),
@@ -183,18 +189,10 @@ impl<'a> Route<'a> {
             | Route::Archive(..)
             | Route::Prompt(_)
             | Route::Interrupt(_)
-            | Route::Approval(..)
-            | Route::Login => POST,
+            | Route::Approval(..) => POST,
+            Route::Login => &[Method::Post, Method::Delete],
             Route::Ticket => &[Method::Get, Method::Head, Method::Post],
             Route::Queued(..) => &[Method::Delete],
-            Route::OldWebSocket => &[
-                Method::Get,
-                Method::Head,
-                Method::Post,
-                Method::Put,
-                Method::Patch,
-                Method::Delete,
-            ],
             _ => GET,
         }
     }
@@ -285,6 +283,8 @@ struct Problem {
     fields: Vec<(&'static str, String)>,
     /// A member that says more, and its JSON.
     detail: Option<(&'static str, String)>,
+    /// The limit that was met, if one was.
+    limit: Option<Limit>,
 }
 
 impl Problem {
@@ -294,7 +294,7 @@ impl Problem {
         sentence: impl Into<String>,
     ) -> Problem {
         let (code, sentence) = (code.into(), sentence.into());
-        Problem { status, code, sentence, fields: Vec::new(), detail: None }
+        Problem { status, code, sentence, fields: Vec::new(), detail: None, limit: None }
     }
 
     fn bad(code: &'static str, sentence: impl Into<String>) -> Problem {
@@ -305,10 +305,23 @@ impl Problem {
         Problem::new(Status::CONFLICT, code, sentence)
     }
 
-    fn limited(status: Status, code: &'static str, sentence: impl Into<String>) -> Problem {
-        let mut problem = Problem::new(status, code, sentence);
+    /// For a limit that was met.
+    fn limited(limit: Limit, sentence: impl Into<String>) -> Problem {
+        let mut problem = Problem::new(limit.status(), limit.code(), sentence);
+        problem.fields.push(("Retry-After", RETRY_AFTER_S.to_owned()));
+        problem.limit = Some(limit);
+        problem
+    }
+
+    /// For what cannot be done now, by anybody.
+    fn unavailable(code: &'static str, sentence: impl Into<String>) -> Problem {
+        let mut problem = Problem::new(Status::SERVICE_UNAVAILABLE, code, sentence);
         problem.fields.push(("Retry-After", RETRY_AFTER_S.to_owned()));
         problem
+    }
+
+    fn draining() -> Problem {
+        Problem::unavailable("draining", "the server is shutting down")
     }
 
     fn session_not_found(id: &str) -> Problem {
@@ -321,6 +334,12 @@ impl Problem {
 impl From<BadRequest> for Problem {
     fn from(bad: BadRequest) -> Problem {
         let mut problem = Problem::new(bad.status(), bad.code(), bad.sentence());
+        problem.limit = match bad {
+            BadRequest::RequestLineTooLong | BadRequest::HeadTooLarge => Some(Limit::HeadSize),
+            BadRequest::TooManyFields => Some(Limit::HeadFields),
+            BadRequest::BodyTooLarge => Some(Limit::BodySize),
+            _ => None,
+        };
         if bad.status() == Status::METHOD_NOT_ALLOWED {
             problem.fields.push(("Allow", head::ALLOW.to_owned()));
         }
@@ -357,10 +376,24 @@ enum Reply {
     /// The connection becomes a stream.
     Stream(StreamRequest),
     /// A stream that is refused for now.
-    Busy(&'static str),
+    Busy(Busy),
 }
 
 type Outcome = Result<Reply, Problem>;
+
+/// What the log says of a request: nothing that could be a secret.
+fn request_fields(exchange: &Exchange) -> Vec<(&'static str, String)> {
+    let mut fields = vec![("request", exchange.request_id.clone())];
+    if let Some(head) = exchange.has_head() {
+        fields.push(("method", head.method.as_str().to_owned()));
+        if let Some(target) = exchange.input.get(..head.length).and_then(|it| head.target.text(it))
+        {
+            let path = target.split(['?', '#']).next().unwrap_or_default();
+            fields.push(("path", path.chars().take(PATH_SHOWN_MAX).collect()));
+        }
+    }
+    fields
+}
 
 /// Fields for a page of another origin.
 pub(super) struct CorsFields<'a> {
@@ -422,11 +455,13 @@ fn flag(body: &Value, name: &str) -> Result<bool, Problem> {
 fn name<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Problem> {
     let value = text(body, name)?;
     let unfit = |text: &str| {
-        text.is_empty() || text.len() > NAME_SIZE_MAX || text.chars().any(char::is_control)
+        let length = text.chars().count();
+        length == 0 || length > NAME_LENGTH_MAX || text.chars().any(char::is_control)
     };
     if value.is_some_and(unfit) {
         let sentence = format!(
-            "\"{name}\" must be 1 to {NAME_SIZE_MAX} bytes long, without control characters"
+            "\"{name}\" must be 1 to {NAME_LENGTH_MAX} characters long, none of them a control \
+             character"
         );
         return Err(Problem::bad("invalid_value", sentence));
     }
@@ -484,7 +519,10 @@ impl Server {
             }
             Ok(Reply::Busy(reason)) if head.method != Method::Head => {
                 self.counters.limited += 1;
-                self.busy_stream(&mut exchange, reason);
+                if let Busy::Limit(limit) = reason {
+                    self.counters.limits.hit(limit);
+                }
+                self.busy_stream(&mut exchange, reason.as_str());
                 None
             }
             Ok(Reply::Stream(_) | Reply::Busy(_)) => {
@@ -517,6 +555,7 @@ impl Server {
                 None
             }
             Err(problem) => {
+                self.log_problem(&exchange, peer, &problem);
                 self.write_problem(&mut exchange, &problem);
                 None
             }
@@ -574,7 +613,6 @@ impl Server {
         fields: &[(&str, &str)],
         body: &[u8],
     ) {
-        let request_id = std::mem::take(&mut exchange.request_id);
         let (version, is_head) = match exchange.has_head() {
             Some(head) => (head.version, head.method == Method::Head),
             None => (head::Version::Http11, false),
@@ -584,7 +622,7 @@ impl Server {
         all.extend_from_slice(self.cors_fields(exchange.origin).as_slice());
         all.push(("X-Content-Type-Options", "nosniff"));
         all.push(("Cross-Origin-Resource-Policy", "same-origin"));
-        all.push(("X-Request-Id", &request_id));
+        all.push(("X-Request-Id", &exchange.request_id));
         let head = ReplyHead {
             status,
             date: self.date.1.as_str(),
@@ -595,10 +633,23 @@ impl Server {
             fields: &all,
         };
         reply::write_head(&mut exchange.out, &head);
+        self.count_answer(status);
+        if self.config.log_level >= Level::Debug {
+            let mut told = request_fields(exchange);
+            told.push(("status", status.0.to_string()));
+            self.log(Level::Debug, "http", "answered", told);
+        }
         if !is_head {
             exchange.out.extend_from_slice(body);
         }
-        exchange.request_id = request_id;
+    }
+
+    /// Counts an answer by the class of its status.
+    pub(super) fn count_answer(&mut self, status: Status) {
+        let class = usize::from(status.0 / 100).saturating_sub(1);
+        if let Some(count) = self.counters.answers.get_mut(class) {
+            *count += 1;
+        }
     }
 
     /// What lets a page of an allowed origin read an answer, and caches tell it from the others'.
@@ -634,10 +685,14 @@ impl Server {
     }
 
     fn write_problem(&mut self, exchange: &mut Exchange, problem: &Problem) {
+        if let Some(limit) = problem.limit {
+            self.counters.limits.hit(limit);
+        }
         match problem.status {
             Status::TOO_MANY_REQUESTS | Status::SERVICE_UNAVAILABLE => self.counters.limited += 1,
             Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
                 self.counters.requests_refused += 1;
+                self.counters.refusals.count(&problem.code);
             }
             _ => {}
         }
@@ -653,6 +708,31 @@ impl Server {
             object.string("requestId", request_id);
         });
         self.write_json(exchange, problem.status, &problem.fields);
+    }
+
+    /// Tells the operator of a request that was refused or met a limit. What it asks for is told
+    /// by its path alone: a query may hold what is nobody's business, and so may a body.
+    fn log_problem(&mut self, exchange: &Exchange, peer: Peer, problem: &Problem) {
+        let (level, message) = match problem.status {
+            Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
+                (Level::Warn, "a request was not let in")
+            }
+            _ if problem.limit.is_some() => (Level::Warn, "a request met a limit"),
+            Status::SERVICE_UNAVAILABLE => (Level::Info, "a request came at a bad time"),
+            _ => return,
+        };
+        if self.config.log_level >= level {
+            let mut fields = request_fields(exchange);
+            fields.push(match peer {
+                Peer::Local { uid } => ("uid", uid.to_string()),
+                Peer::Remote { address } => ("address", address.to_string()),
+                Peer::Unknown => ("uid", "unknown".to_owned()),
+            });
+            fields.push(("status", problem.status.0.to_string()));
+            fields.push(("code", problem.code.to_string()));
+            fields.extend(problem.limit.map(|limit| ("limit", limit.flag().to_owned())));
+            self.log(level, "http", message, fields);
+        }
     }
 
     fn write_page(&mut self, exchange: &mut Exchange, page: &'static Document, etag: Option<&str>) {
@@ -676,6 +756,7 @@ impl Server {
         self.name_unfinished(exchange);
         exchange.close = true;
         let mut problem = Problem::from(bad);
+        self.count_bad(problem.status);
         if bad == BadRequest::BodyTooLarge {
             let size_max = self.limits.body_size_max;
             problem.sentence =
@@ -689,7 +770,13 @@ impl Server {
         self.name_unfinished(exchange);
         exchange.close = true;
         let sentence = "the request did not arrive in time";
-        let problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
+        let mut problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
+        problem.limit = Some(match (exchange.stage, exchange.body_due) {
+            (Stage::Body, Some(due)) if self.now_ms >= due => Limit::BodyTime,
+            (Stage::Body, _) => Limit::BodyRate,
+            _ => Limit::HeadTime,
+        });
+        self.count_bad(problem.status);
         self.write_problem(exchange, &problem);
     }
 
@@ -699,8 +786,14 @@ impl Server {
         exchange.close = true;
         exchange.stage = Stage::Ending;
         let sentence = "too many request bodies are on their way; try again soon";
-        let problem = Problem::limited(Status::SERVICE_UNAVAILABLE, "bodies_max", sentence);
+        let problem = Problem::limited(Limit::Bodies, sentence);
         self.write_problem(exchange, &problem);
+    }
+
+    /// Counts what was no request.
+    fn count_bad(&mut self, status: Status) {
+        self.counters.requests_bad += 1;
+        self.counters.bad.count(&status.0.to_string());
     }
 
     // Routing.
@@ -730,6 +823,9 @@ impl Server {
             let caller = access.caller(head, input, &request.target)?;
             Access::reach(caller, scope)?;
             request.scope = caller.scope;
+            if let Some(connection) = self.connections.get_mut(request.connection) {
+                connection.token = caller.token;
+            }
             if caller.by != access::LOCAL {
                 request.by = Cow::Owned(caller.by.to_owned());
             }
@@ -788,11 +884,10 @@ impl Server {
         }
         self.count_address(request.connection, None);
         if route.is_stream() {
-            return Some(Ok(Reply::Busy("connections_per_address_max")));
+            return Some(Ok(Reply::Busy(Busy::Limit(Limit::ConnectionsPerAddress))));
         }
         let sentence = "this address has too many connections, --connections-per-address-max";
-        let code = "connections_per_address_max";
-        Some(Err(Problem::limited(Status::TOO_MANY_REQUESTS, code, sentence)))
+        Some(Err(Problem::limited(Limit::ConnectionsPerAddress, sentence)))
     }
 
     fn dispatch_route(&mut self, request: &Request<'_>, route: Route<'_>) -> Outcome {
@@ -821,11 +916,13 @@ impl Server {
             (Route::Approval(id, approval), _) => self.answer_approval(request, id, approval),
             (Route::AllEvents, _) => self.all_events(request),
             (Route::Metrics, _) => self.metrics(),
+            (Route::Scrape, _) => self.scrape(request.connection),
             (Route::Stats, _) => self.stats(),
             (Route::Capabilities, _) => self.capabilities(request),
             (Route::Agents, _) => self.agents_list(),
             (Route::Health, _) => self.health(),
             (Route::Ready, _) => self.ready(),
+            (Route::Login, Method::Delete) => self.log_out(request),
             (Route::Login, _) => self.log_in(request),
             (Route::Ticket, _) => self.answer_by_ticket(request),
             (Route::OldWebSocket, _) => Err(self.old_websocket()),

@@ -161,12 +161,11 @@ impl Server {
 
     pub(super) fn ready(&mut self) -> Outcome {
         if self.drain != Drain::Serving {
-            let sentence = "the server is shutting down";
-            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
+            return Err(Problem::draining());
         }
         if let Some(sentence) = self.keeper.failure() {
             let sentence = format!("the journal cannot be written: {sentence}");
-            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "journal_failed", sentence));
+            return Err(Problem::unavailable("journal_failed", sentence));
         }
         self.say(|_, object| object.string("status", "ready"));
         ok()

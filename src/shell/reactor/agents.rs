@@ -100,6 +100,11 @@ impl Agents {
         parent.or_else(marked).map(|process| process.key)
     }
 
+    /// The agents and their processes.
+    pub(super) fn pids(&self) -> Vec<(Key, u32)> {
+        self.slots.iter().flatten().map(|process| (process.key, process.child.pid)).collect()
+    }
+
     fn keys(&self) -> Vec<Key> {
         self.slots.iter().flatten().map(|process| process.key).collect()
     }

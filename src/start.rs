@@ -154,10 +154,6 @@ impl Plan {
             wall_ms: clock.wall_ms(),
         };
         let environment = environment(&self.arguments.agent_env, self.limits.delta_hold_ms);
-        let (arguments, mut tokens) = (self.arguments, self.tokens);
-        if arguments.read_cookie && !tokens.is_empty() {
-            token_file::read_cookies(&state.path, &mut tokens)?;
-        }
         let hooks = hooks::Surroundings {
             commands: self.hooks,
             own_program: own_program()?,
@@ -165,6 +161,10 @@ impl Plan {
             marker_prefix: state.id.clone(),
             nofile: self.nofile,
         };
+        let (arguments, mut tokens) = (self.arguments, self.tokens);
+        if arguments.read_cookie && !tokens.is_empty() {
+            token_file::read_cookies(&state.path, &mut tokens)?;
+        }
         let public_place =
             arguments.public_url.as_ref().map(|url| format!("{}{}", url.origin, url.base));
         let ticket_key = arguments.on_event_tickets.then(random).transpose()?;
@@ -194,10 +194,10 @@ impl Plan {
             trusted_dirs,
             trusted,
             roots: self.roots.to_vec(),
-            log_level: level(arguments.log_level),
             hooks: arguments.on_event.iter().map(|hook| hook.chosen).collect(),
             public_place,
             ticket_key,
+            log_level: level(arguments.log_level),
             version: VERSION,
         };
         let mut server = Server::new(self.limits, config, birth);

@@ -154,14 +154,48 @@ fn a_banner_over_ssh_says_how_to_get_here() {
 struct Nginx {
     child: Child,
     url: String,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Nginx {
     #[track_caller]
     fn before(server: &Server, lines: &str) -> Nginx {
-        need("nginx");
+        Nginx::with(server, Scratch::new(), "", "", lines)
+    }
+
+    /// With TLS and HTTP/2; the certificate, which vouches for itself, is the file `cert`.
+    #[track_caller]
+    fn with_tls(server: &Server, lines: &str) -> Nginx {
+        need("openssl");
         let scratch = Scratch::new();
+        let (cert, key) = (scratch.join("cert"), scratch.join("key"));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+            .args([
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+                "-keyout",
+                &key,
+                "-out",
+                &cert,
+            ])
+            .args(["-addext", "subjectAltName=DNS:localhost"])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let files = format!("ssl_certificate {cert}; ssl_certificate_key {key};");
+        let mut nginx = Nginx::with(server, scratch, "ssl http2", &files, lines);
+        nginx.url = nginx.url.replace("http://127.0.0.1", "https://localhost");
+        nginx
+    }
+
+    #[track_caller]
+    fn with(server: &Server, scratch: Scratch, kind: &str, more: &str, lines: &str) -> Nginx {
+        need("nginx");
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (directory, upstream) = (scratch.path().display(), server.address);
         // Its workers run as we do: what is looked at is not who they are.
@@ -171,7 +205,7 @@ impl Nginx {
              http {{ access_log off; client_body_temp_path {directory}/a;
                proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c;
                uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;
-               server {{ listen 127.0.0.1:{port};
+               server {{ listen 127.0.0.1:{port} {kind}; {more}
                  location / {{ proxy_pass http://{upstream}; {lines} }} }} }}",
             if is_root() { "user root;" } else { "" },
         );
@@ -183,7 +217,7 @@ impl Nginx {
             .spawn()
             .unwrap();
         let url = format!("http://127.0.0.1:{port}");
-        let nginx = Nginx { child, url, _scratch: scratch };
+        let nginx = Nginx { child, url, scratch };
         let address = ("127.0.0.1", port);
         eventually("nginx listens", || std::net::TcpStream::connect(address).is_ok());
         nginx
@@ -244,6 +278,49 @@ fn a_good_way_is_told_as_one_directly_and_through_a_proxy() {
     let (status, report) = doctor(&scratch, &["--url", &proxy.url], &[]);
     assert_eq!(status, 1, "{report}");
     assert!(report.contains("SIDESTREAM_TOKEN"), "{report}");
+}
+
+#[test]
+fn tls_is_spoken_by_curl_and_the_token_stands_in_no_command_line() {
+    let scratch = Scratch::new();
+    let (server, token) = guarded();
+    let proxy = Nginx::with_tls(&server, FIT);
+    let cert = proxy.scratch.join("cert");
+    let with = [("SIDESTREAM_TOKEN", &*token), ("CURL_CA_BUNDLE", &cert)];
+    let (status, report) = doctor(&scratch, &["--url", &proxy.url], &with);
+    assert_eq!(status, 0, "{report}");
+    line(&report, "ok    HTTP: browsers speak HTTP/2");
+    line(&report, "ok    stream: arrives");
+    line(&report, "ok    access: tokens are asked for; this one is doc's");
+
+    // A tail over TLS, and what of it `ps` can see.
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_sidestream"))
+        .args(["tail", "--url", &proxy.url])
+        .env_clear()
+        .env("PATH", std::env::var("PATH").unwrap())
+        .envs(with)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bearer = format!("Bearer {token}");
+    let streams = || {
+        let headers = [("Authorization", &*bearer)];
+        let answer = support::request(server.address, "GET", "/api/debug/metrics", &headers, b"");
+        answer.expect(200).json()["sse"]["totalConnections"].as_u64().unwrap()
+    };
+    eventually("its stream is open", || streams() == 1);
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&line).contains(&token), "{:?}", entry.path());
+    }
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    eventually("its curl is gone", || streams() == 0);
+    // A certificate that nobody vouches for is a sentence.
+    let (status, report) = doctor(&scratch, &["--url", &proxy.url], &with[..1]);
+    assert_eq!(status, 1, "{report}");
+    assert!(line(&report, "BAD   reach").contains("certificate"), "{report}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use support::{Options, Response, Scratch, Server, eventually, need, request};
+use support::{Connection, Options, Response, Scratch, Server, eventually, need};
 
 /// Writes an executable script.
 fn script(scratch: &Scratch, name: &str, text: &str) -> String {
@@ -56,10 +56,11 @@ fn a_command_is_told_what_it_asked_for_without_a_shell_and_with_little_around_it
         .start();
     let session = server.create();
     let long = "word ".repeat(30_000);
+    let long = long.trim();
     let prompts = [
-        server.prompt(&session, &format!("say: {long}")),
+        server.prompt(&session, "say: hello"),
         server.prompt(&session, "error 400"),
-        server.prompt(&session, "run tool: echo hi"),
+        server.prompt(&session, &format!("run tool: echo {long}")),
     ];
     eventually("three events", || told(&server.scratch).len() == 3);
     let events = told(&server.scratch);
@@ -67,7 +68,8 @@ fn a_command_is_told_what_it_asked_for_without_a_shell_and_with_little_around_it
         events.iter().map(|event| event["_eventType"].as_str().unwrap()).collect();
     assert_eq!(names, ["prompt-completed", "prompt-failed", "approval-required"]);
     assert_eq!(events[0]["promptId"], json!(prompts[0]));
-    assert_eq!(events[0]["result"].as_str().unwrap().trim(), long.trim(), "150 KB, whole");
+    assert_eq!(events[0]["result"], "hello");
+    assert_eq!(events[2]["input"]["command"], format!("echo {long}"), "150 KB, whole");
     assert!(events.iter().all(|event| event["sessionId"] == *session && event["url"].is_null()));
     assert!(events[2]["allowUrl"].is_null(), "{}", events[2]);
 
@@ -178,7 +180,13 @@ fn what_cannot_be_run_or_told_is_refused_at_the_start() {
     ] {
         // Not by `flags`, which takes a second value for the first.
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidestream"));
-        let output = command.arg("--check-config").args(flags).env_clear().output().unwrap();
+        let output = command
+            .arg("--check-config")
+            .args(flags)
+            .env_clear()
+            .env("HOME", "/")
+            .output()
+            .unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {text}");
         assert!(text.contains(part) && text.lines().count() == 1, "{flags:?}: {text}");
@@ -192,7 +200,28 @@ struct Published {
 }
 
 /// The host it is published under.
-const HOST: (&str, &str) = ("Host", "claude.example");
+const HOST: &str = "claude.example";
+
+/// A request that names this host.
+fn named(
+    server: &Server,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Response {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        text += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        text += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    }
+    let mut connection = Connection::open(server.address);
+    connection.send(format!("{text}\r\n{body}").into_bytes());
+    connection.response(method)
+}
 
 impl Published {
     #[track_caller]
@@ -218,8 +247,8 @@ impl Published {
 
     fn send(&self, method: &str, path: &str, body: &Value) -> Response {
         let bearer = format!("Bearer {}", self.token);
-        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        request(self.server.address, method, path, &[HOST, ("Authorization", &bearer)], &body)
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        named(&self.server, HOST, method, path, &[("Authorization", &bearer)], &body)
     }
 
     #[track_caller]
@@ -252,9 +281,9 @@ impl Published {
     /// As a telephone: through the proxy, without a token.
     fn tap(&self, method: &str, url: &str, more: &[(&str, &str)]) -> Response {
         let path = url.strip_prefix("https://claude.example").expect(url);
-        let mut headers = vec![HOST, ("X-Forwarded-For", "203.0.113.9")];
+        let mut headers = vec![("X-Forwarded-For", "203.0.113.9")];
         headers.extend_from_slice(more);
-        request(self.server.address, method, path, &headers, b"")
+        named(&self.server, HOST, method, path, &headers, "")
     }
 }
 
@@ -294,13 +323,8 @@ fn a_ticket_shows_its_approval_answers_it_once_and_is_nothing_afterwards() {
     assert_eq!(it.open(&session), 1);
 
     // What no ticket opens: another host, another site's page, anything else.
-    let strange = request(
-        it.server.address,
-        "POST",
-        allow.strip_prefix("https://claude.example").unwrap(),
-        &[("Host", "evil.example")],
-        b"",
-    );
+    let path = allow.strip_prefix("https://claude.example").unwrap();
+    let strange = named(&it.server, "evil.example", "POST", path, &[], "");
     assert_eq!(strange.status, 421);
     let page = [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")];
     assert_eq!(it.tap("POST", &allow, &page).status, 403);

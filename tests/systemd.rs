@@ -9,7 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use support::{Options, PATIENCE, Scratch, Server, http, need, signal};
+use support::{Options, PATIENCE, Scratch, http, need, signal};
 
 /// The manager's end.
 struct Manager(UnixDatagram);
@@ -243,19 +243,37 @@ fn the_units_are_what_systemd_understands_and_leave_little_open() {
 
 #[test]
 fn the_units_memory_is_what_the_server_and_its_agents_may_take() {
-    let server = Server::demo(&[]);
-    let banner = server.stdout();
-    let bound = banner.lines().find_map(|line| line.strip_prefix("memory bound: ")).unwrap();
-    let bound: u64 = bound.split(' ').next().unwrap().parse().unwrap();
+    need("prlimit");
     let unit = deployed("sidestream.service");
+    let options = Options::new().flags(&["--agent", "demo"]);
+    let command = options.command();
+    let files = setting(&unit, "LimitNOFILE");
+    let mut server = Command::new("prlimit")
+        .arg(format!("--nofile={files}:{files}"))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut bounds = lines.filter_map(|line| Some(line.strip_prefix("memory bound: ")?.to_owned()));
+    let bound = bounds.next().unwrap();
+    let bound: u64 = bound.split(' ').next().unwrap().parse().unwrap();
+    let rest = std::thread::spawn(move || bounds.count());
+    signal(server.id(), "TERM");
+    assert!(server.wait().unwrap().success());
+    rest.join().unwrap();
     let mib = |text: String| -> u64 {
         let (number, unit) = text.split_at(text.len() - 1);
-        number.parse::<u64>().unwrap() * if unit == "G" { 1024 } else { 1 }
+        assert_eq!(unit, "M");
+        number.parse::<u64>().unwrap()
     };
     let high = mib(setting(&unit, "MemoryHigh"));
     let agents = 8 * 400;
     assert!(high >= bound + agents, "{bound} MiB, {agents} MiB, MemoryHigh {high} MiB");
-    assert!(unit.contains(&format!(": {bound} MiB with the default limits")), "{bound}");
+    assert!(unit.contains(&format!(": {bound} MiB with the default limits\n")), "{bound}");
     assert!(mib(setting(&unit, "MemoryMax")) > high);
     // A stop that the manager cuts short would be no stop in order.
     assert!(setting(&unit, "TimeoutStopSec").parse::<u64>().unwrap() > 20 + 10);

@@ -9,6 +9,7 @@ use crate::core::effect::Effect;
 use crate::core::event::{EventKind, NAMES};
 use crate::core::server::Server;
 use crate::core::tickets::Ticket;
+use crate::limits::HOOKS_SIZE_MAX;
 use crate::wire::json;
 use serde_json::Value;
 
@@ -84,6 +85,8 @@ pub struct Aside {
     pub mask: u32,
     /// In the order of their numbers.
     told: std::collections::VecDeque<Told>,
+    /// Their bytes.
+    size: usize,
     /// Events for which there was no room.
     pub dropped: u64,
 }
@@ -91,15 +94,18 @@ pub struct Aside {
 impl Aside {
     /// Sets an event aside, if it is of a kind that anybody wants.
     pub fn keep(&mut self, seq: u64, kind: EventKind, data: &str) {
-        if self.told.len() == TOLD_MAX {
+        if self.told.len() == TOLD_MAX || self.size + data.len() > HOOKS_SIZE_MAX {
             self.dropped += 1;
             return;
         }
+        self.size += data.len();
         self.told.push_back(Told { seq, kind, json: data.to_owned() });
     }
 
     fn next(&mut self, visible: u64) -> Option<Told> {
-        self.told.pop_front_if(|told| told.seq <= visible)
+        let told = self.told.pop_front_if(|told| told.seq <= visible)?;
+        self.size -= told.json.len();
+        Some(told)
     }
 }
 
@@ -196,5 +202,15 @@ mod tests {
         assert!(aside.next(0).is_none());
         assert_eq!(aside.next(1).map(|told| told.seq), Some(1));
         assert!(aside.next(1).is_none());
+
+        let mut aside = Aside::default();
+        let large = "x".repeat(HOOKS_SIZE_MAX / 2);
+        for seq in 1..=3 {
+            aside.keep(seq, EventKind::PromptFailed, &large);
+        }
+        assert_eq!((aside.dropped, aside.size), (1, HOOKS_SIZE_MAX));
+        assert_eq!(aside.next(9).map(|told| told.seq), Some(1));
+        aside.keep(4, EventKind::PromptFailed, &large);
+        assert_eq!(aside.dropped, 1);
     }
 }

@@ -113,14 +113,14 @@ pub struct Config {
     pub trusted: BTreeSet<(PathBuf, String)>,
     /// Where sessions may work, canonical.
     pub roots: Vec<PathBuf>,
-    /// The least urgent lines that are worth making.
-    pub log_level: Level,
     /// What each of the operator's commands is told of.
     pub hooks: Vec<Chosen>,
     /// Where people find us, with the base path, for the links that commands are told.
     pub public_place: Option<String>,
     /// Random, if commands are told links that answer.
     pub ticket_key: Option<Digest>,
+    /// The least urgent lines that are worth making.
+    pub log_level: Level,
     /// The program's version.
     pub version: &'static str,
 }

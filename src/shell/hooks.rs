@@ -15,6 +15,7 @@ use mio::{Interest, Registry, Token};
 use super::process::{self, Child, Exit, GroupSignal, Spec};
 use super::sys;
 use crate::base::arena::Key;
+use crate::limits::HOOKS_SIZE_MAX;
 
 /// How long a command may run, in milliseconds.
 pub const RUN_MS: u64 = 10_000;
@@ -69,6 +70,8 @@ pub struct Hooks {
     kind: u8,
     running: [Option<Running>; RUNNING_MAX],
     waiting: VecDeque<(usize, Vec<u8>)>,
+    /// Their bytes.
+    waiting_size: usize,
     generation: u32,
     /// Any ever ran: what they left may be looked for.
     any: bool,
@@ -78,7 +81,8 @@ impl Hooks {
     /// None runs yet. The poller speaks of them by keys of this kind.
     pub fn new(surroundings: Surroundings, kind: u8) -> Hooks {
         let running = [const { None }; RUNNING_MAX];
-        Hooks { surroundings, kind, running, waiting: VecDeque::new(), generation: 0, any: false }
+        let waiting = VecDeque::new();
+        Hooks { surroundings, kind, running, waiting, waiting_size: 0, generation: 0, any: false }
     }
 
     /// Their processes.
@@ -99,8 +103,10 @@ impl Hooks {
 
     /// Puts a command in line. Returns false if the line is full.
     pub fn add(&mut self, hook: usize, json: Vec<u8>) -> bool {
-        let fits = self.waiting.len() < WAITING_MAX;
+        let fits =
+            self.waiting.len() < WAITING_MAX && self.waiting_size + json.len() <= HOOKS_SIZE_MAX;
         if fits {
+            self.waiting_size += json.len();
             self.waiting.push_back((hook, json));
         }
         fits
@@ -111,6 +117,7 @@ impl Hooks {
         let (mut started, mut failures) = (0, Vec::new());
         while let Some(slot) = self.running.iter().position(Option::is_none) {
             let Some((hook, json)) = self.waiting.pop_front() else { break };
+            self.waiting_size -= json.len();
             self.generation += 1;
             match self.spawn(hook, &json, slot, registry) {
                 Ok(child) => {
@@ -186,6 +193,12 @@ impl Hooks {
             None => Outcome::Failed("nobody knows how it ended".into(), said),
         };
         Some((running.hook, outcome))
+    }
+
+    /// Whether this one runs.
+    pub fn runs(&self, key: Key) -> bool {
+        let slot = self.running.get(key.index as usize).and_then(Option::as_ref);
+        slot.is_some_and(|running| running.generation == key.generation)
     }
 
     /// Kills those whose time is up.

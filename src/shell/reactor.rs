@@ -375,12 +375,12 @@ impl Reactor {
                 }
                 Signal::Hangup => {
                     if let Some(notifier) = &self.notifier {
-                        notifier.reloading();
+                        notifier.reloading(); // `tell_ready` follows the disk thread's answer.
                     }
-                    let goes_on = self.server.reload();
+                    self.server.reload();
                     self.apply_effects();
-                    if !goes_on {
-                        self.tell_ready();
+                    if self.server.config.access.tokens.is_empty() {
+                        self.tell_ready(); // Nothing is read.
                     }
                 }
             }
@@ -397,6 +397,9 @@ impl Reactor {
             {
                 let took_us = self.clock.now_us() - began_us;
                 self.server.counters.commits.record(took_us);
+            }
+            if matches!(reply, DiskReply::Tokens(_)) {
+                self.tell_ready(); // The reload is over, whatever came of it.
             }
             if matches!(reply, DiskReply::Swept { .. }) {
                 self.agents.reap(); // What was killed in other groups became our children.

@@ -14,11 +14,15 @@ impl Reactor {
 
     /// Sees who has ended, ends who took too long, starts who waits.
     pub(super) fn work_hooks(&mut self) {
-        for key in std::mem::take(&mut self.hooks_ended) {
-            if let Some((hook, outcome)) = self.hooks.ended(key, self.poll.registry()) {
+        let mut ended = std::mem::take(&mut self.hooks_ended);
+        ended.retain(|key| match self.hooks.ended(*key, self.poll.registry()) {
+            Some((hook, outcome)) => {
                 self.hook_told(hook, &outcome);
+                false
             }
-        }
+            None => self.hooks.runs(*key), // Asked again in the next turn.
+        });
+        self.hooks_ended = ended;
         self.hooks.expire(self.now_ms);
         let (started, failures) = self.hooks.start(self.now_ms, self.poll.registry());
         self.server.counters.hooks_started += started;

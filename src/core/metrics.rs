@@ -97,12 +97,6 @@ pub struct Counters {
     pub lag: Histogram,
     /// From when a batch went to the disk thread until its answer.
     pub commits: Histogram,
-    /// Runs of the operator's commands.
-    pub hooks_started: u64,
-    /// Those that did not end well, or in time.
-    pub hooks_failed: u64,
-    /// Those that were not run, for want of room.
-    pub hooks_dropped: u64,
 }
 
 impl Default for Counters {
@@ -144,9 +138,6 @@ impl Default for Counters {
             turns: Histogram::default(),
             lag: Histogram::default(),
             commits: Histogram::default(),
-            hooks_started: 0,
-            hooks_failed: 0,
-            hooks_dropped: 0,
         }
     }
 }

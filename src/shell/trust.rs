@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -80,8 +80,11 @@ fn places(directory: &Path) -> Vec<PathBuf> {
 
 /// A file's text; one that is there and cannot be taken in is told as a text that is no JSON.
 fn read(path: &Path) -> Option<String> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
+    // O_NONBLOCK: a pipe of that name would be waited for, and everybody with us.
+    let opened = OpenOptions::new().read(true).custom_flags(sys::O_NONBLOCK).open(path);
+    let file = match opened {
+        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => file,
+        Ok(_) => return Some("not a file".to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => return None,
         Err(error) => return Some(error.to_string()),
@@ -204,6 +207,22 @@ pub fn remember(data_dir: &Path, directory: &Path, hash: &str) -> io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_is_no_file_is_told_and_not_waited_for() {
+        let directory =
+            std::env::temp_dir().join(format!("sidestream-pipe-{}", std::process::id()));
+        fs::create_dir_all(directory.join(".claude/settings.json")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(directory.join(".mcp.json")).status();
+        assert!(made.unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", directory.join(".claude/settings.local.json"))
+            .unwrap();
+        let (commands, _) = look(&directory);
+        assert_eq!(commands.len(), 3, "{commands:?}");
+        assert!(commands.iter().all(|line| line.contains("cannot be read")), "{commands:?}");
+        fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn every_command_is_listed_and_any_change_changes_the_hash() {

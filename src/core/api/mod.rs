@@ -11,6 +11,7 @@ mod prompts;
 mod scrape;
 mod server;
 mod sessions;
+mod tickets;
 
 use crate::base::arena::Key;
 use crate::core::access::tokens::Scope;
@@ -38,6 +39,7 @@ use crate::wire::head::{self, BadRequest, Head, Method, Span};
 use crate::wire::json::{self, Object};
 use crate::wire::reply::{self, ReplyHead, Status};
 use crate::wire::target::{self, Target};
+use crate::wire::visible;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -131,7 +133,10 @@ enum Route<'a> {
     Health,
     Ready,
     Login,
+    Ticket,
     OldWebSocket,
+    /// The base path without its slash, where relative links would lead beside it.
+    Base,
     Page(&'static Document),
 }
 
@@ -169,6 +174,7 @@ impl<'a> Route<'a> {
             ["api", "capabilities"] => Route::Capabilities,
             ["api", "agents"] => Route::Agents,
             ["api", "directories"] => Route::Directories,
+            ["ticket"] => Route::Ticket,
             ["metrics"] => Route::Scrape,
             ["health"] => Route::Health,
             ["ready"] => Route::Ready,
@@ -187,6 +193,7 @@ impl<'a> Route<'a> {
             | Route::Interrupt(_)
             | Route::Approval(..) => POST,
             Route::Login => &[Method::Post, Method::Delete],
+            Route::Ticket => &[Method::Get, Method::Head, Method::Post],
             Route::Queued(..) => &[Method::Delete],
             _ => GET,
         }
@@ -195,7 +202,8 @@ impl<'a> Route<'a> {
     /// How far a token must reach; none where nobody is asked for one.
     fn scope(&self, method: Method) -> Option<Scope> {
         match (self, method) {
-            (Route::Health | Route::Ready | Route::Login | Route::Page(_), _) => None,
+            (Route::Health | Route::Ready | Route::Login | Route::Base | Route::Page(_), _) => None,
+            (Route::Ticket, _) => None, // It is its own authority.
             (_, Method::Get | Method::Head | Method::Options) => Some(Scope::Read),
             (Route::Approval(..), _) => Some(Scope::Answer),
             _ => Some(Scope::Full),
@@ -359,6 +367,8 @@ enum Reply {
     Bytes(Vec<u8>, &'static str),
     /// A page.
     Page(&'static Document),
+    /// A page of the moment, once event `after` is durable.
+    Html { status: Status, after: Option<u64>, body: String },
     /// No content: the fields say it all.
     Empty(Vec<(&'static str, String)>),
     /// The answer comes later.
@@ -372,6 +382,14 @@ enum Reply {
 }
 
 type Outcome = Result<Reply, Problem>;
+
+/// What a request's head alone comes to.
+enum Judged<'a> {
+    /// It needs no handler.
+    Answered(Reply),
+    /// What it asks for, by whom may.
+    Routed(Route<'a>),
+}
 
 /// What the log says of a request: nothing that could be a secret.
 fn request_fields(exchange: &Exchange) -> Vec<(&'static str, String)> {
@@ -401,6 +419,51 @@ impl<'a> CorsFields<'a> {
     pub(super) fn len(&self) -> usize {
         self.count
     }
+}
+
+/// The most fields that one answer has, beside those that all have.
+const FIELDS_MAX: usize = 8;
+/// The most segments of a path that is one of ours, those of the base path among them.
+const SEGMENTS_MAX: usize = 32;
+
+/// The decoded segments of a path.
+struct Segments<'a> {
+    texts: [Cow<'a, str>; SEGMENTS_MAX],
+    count: usize,
+}
+
+impl<'a> Segments<'a> {
+    fn of(target: &Target<'a>) -> Result<Segments<'a>, BadRequest> {
+        let mut texts = [const { Cow::Borrowed("") }; SEGMENTS_MAX];
+        let mut count = 0;
+        for segment in target.segments() {
+            let segment = segment?;
+            if let Some(place) = texts.get_mut(count) {
+                *place = segment;
+            }
+            count += 1;
+        }
+        Ok(Segments { texts, count })
+    }
+
+    /// All of them. What is deeper than there is room for is nothing of ours.
+    fn path<'b>(&'b self, room: &'b mut [&'b str; SEGMENTS_MAX]) -> &'b [&'b str] {
+        *room = self.texts.each_ref().map(|text| &**text);
+        room.get(..self.count).unwrap_or(&[""])
+    }
+}
+
+/// Puts some fields behind each other.
+fn gather<'a, 'b>(
+    all: &'b mut [(&'a str, &'a str)],
+    parts: &[&[(&'a str, &'a str)]],
+) -> &'b [(&'a str, &'a str)] {
+    let mut count = 0;
+    for part in parts {
+        all[count..count + part.len()].copy_from_slice(part);
+        count += part.len();
+    }
+    &all[..count]
 }
 
 /// Whether a browser asks on behalf of a page before it sends the page's own request.
@@ -464,33 +527,17 @@ impl Server {
     /// Answers a whole request. Returns whether the connection can go on to the next one.
     pub(super) fn answer(&mut self, key: Key, mut exchange: Box<Exchange>) -> bool {
         let head = *exchange.head();
-        let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
-        let input = std::mem::take(&mut exchange.input);
-        let body = std::mem::take(&mut exchange.body);
-        self.name_request(&mut exchange, Some(&head), &input);
+        self.name_unfinished(&mut exchange);
         exchange.close |= !head.keep_alive || self.is_draining();
-        let outcome = match target::parse(head.method, head.target.of(&input)) {
-            Ok(target) => {
-                exchange.origin = self.config.access.allowed_origin(&head, &input);
-                let mut request = Request {
-                    connection: key,
-                    head,
-                    input: &input,
-                    body: &body,
-                    target,
-                    peer,
-                    by: Cow::Borrowed(access::LOCAL),
-                    scope: Scope::Full,
-                    asker: exchange.asker,
-                };
-                self.handle(&mut request)
-            }
-            Err(bad) => Err(bad.into()),
-        };
-        let etag = head.if_none_match.and_then(|span| span.text(&input)).map(str::to_owned);
-        (exchange.input, exchange.body) = (input, body);
+        let outcome = self.with_request(key, &mut exchange, Server::handle);
+        let etag = head.if_none_match.and_then(|span| span.text(&exchange.input));
+        let etag = etag.map(str::to_owned);
         let seq = match outcome {
             Ok(reply @ (Reply::Later | Reply::Asks)) => {
+                // It was out of its slot when its handler said for how long it may wait.
+                if let Some(wait) = self.waits.last().filter(|wait| wait.connection == key) {
+                    exchange.due = wait.due;
+                }
                 if matches!(reply, Reply::Asks) {
                     exchange.asker = Asking::Asked;
                     self.effects.push_back(Effect::WhoIs(key));
@@ -535,6 +582,11 @@ impl Server {
                 self.write_page(&mut exchange, page, etag.as_deref());
                 None
             }
+            Ok(Reply::Html { status, after, body }) => {
+                let (html, body) = ("text/html; charset=utf-8", body.as_bytes());
+                self.write_reply(&mut exchange, status, Some(html), &tickets::FIELDS, body);
+                after
+            }
             Ok(Reply::Empty(fields)) => {
                 let fields: Vec<(&str, &str)> =
                     fields.iter().map(|(name, value)| (*name, &**value)).collect();
@@ -542,12 +594,60 @@ impl Server {
                 None
             }
             Err(problem) => {
-                self.log_problem(&exchange, peer, &problem);
+                self.log_problem(&exchange, &problem);
                 self.write_problem(&mut exchange, &problem);
                 None
             }
         };
         self.finish_answer(key, exchange, seq)
+    }
+
+    /// Takes a request apart for `work`.
+    fn with_request<T>(
+        &mut self,
+        key: Key,
+        exchange: &mut Exchange,
+        work: impl FnOnce(&mut Server, &mut Request<'_>) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let head = *exchange.head();
+        let input = std::mem::take(&mut exchange.input);
+        let body = std::mem::take(&mut exchange.body);
+        let result = match target::parse(head.method, head.target.of(&input)) {
+            Ok(target) => {
+                exchange.origin = self.config.access.allowed_origin(&head, &input);
+                let mut request = Request {
+                    connection: key,
+                    head,
+                    input: &input,
+                    body: &body,
+                    target,
+                    peer: exchange.peer,
+                    by: Cow::Borrowed(access::LOCAL),
+                    scope: Scope::Full,
+                    asker: exchange.asker,
+                };
+                work(self, &mut request)
+            }
+            Err(bad) => Err(bad.into()),
+        };
+        (exchange.input, exchange.body) = (input, body);
+        result
+    }
+
+    /// Whether the rest of a request's body is worth waiting for. Whoever will be refused for
+    /// what his head says is refused now: strangers hold no room that others need.
+    pub(super) fn refuse_early(&mut self, key: Key, exchange: &mut Exchange) -> bool {
+        let judged = self.with_request(key, exchange, |server, request| {
+            let segments = Segments::of(&request.target)?;
+            server.judge(request, segments.path(&mut [""; SEGMENTS_MAX])).map(drop)
+        });
+        let Err(problem) = judged else { return false };
+        self.name_unfinished(exchange);
+        exchange.close = true;
+        exchange.stage = Stage::Ending;
+        self.log_problem(exchange, &problem);
+        self.write_problem(exchange, &problem);
+        true
     }
 
     /// Sends an answer, or holds it back until its event is durable.
@@ -604,12 +704,14 @@ impl Server {
             Some(head) => (head.version, head.method == Method::Head),
             None => (head::Version::Http11, false),
         };
-        let mut all = Vec::with_capacity(fields.len() + 3 + CORS_FIELDS_MAX);
-        all.extend_from_slice(fields);
-        all.extend_from_slice(self.cors_fields(exchange.origin).as_slice());
-        all.push(("X-Content-Type-Options", "nosniff"));
-        all.push(("Cross-Origin-Resource-Policy", "same-origin"));
-        all.push(("X-Request-Id", &exchange.request_id));
+        let cors = self.cors_fields(exchange.origin);
+        let usual = [
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("X-Request-Id", &*exchange.request_id),
+        ];
+        let mut all = [("", ""); FIELDS_MAX + CORS_FIELDS_MAX + 3];
+        let all = gather(&mut all, &[fields, cors.as_slice(), &usual]);
         let head = ReplyHead {
             status,
             date: self.date.1.as_str(),
@@ -617,7 +719,7 @@ impl Server {
             content_length: (status != Status::NOT_MODIFIED).then_some(body.len() as u64),
             keep_alive: !exchange.close,
             version,
-            fields: &all,
+            fields: all,
         };
         reply::write_head(&mut exchange.out, &head);
         self.count_answer(status);
@@ -662,10 +764,12 @@ impl Server {
         fields: &[(&'static str, String)],
     ) {
         let json = std::mem::take(&mut self.json);
-        let mut all: Vec<(&str, &str)> =
-            fields.iter().map(|(name, value)| (*name, &**value)).collect();
-        all.push(("Cache-Control", "no-store"));
-        self.write_reply(exchange, status, Some("application/json"), &all, &json);
+        let mut all = [("Cache-Control", "no-store"); FIELDS_MAX];
+        for (place, (name, value)) in all[1..].iter_mut().zip(fields) {
+            *place = (*name, &**value);
+        }
+        let all = &all[..=fields.len()];
+        self.write_reply(exchange, status, Some("application/json"), all, &json);
         self.json = json;
         self.json.clear();
         self.json.shrink_to(64 * 1024);
@@ -699,7 +803,8 @@ impl Server {
 
     /// Tells the operator of a request that was refused or met a limit. What it asks for is told
     /// by its path alone: a query may hold what is nobody's business, and so may a body.
-    fn log_problem(&mut self, exchange: &Exchange, peer: Peer, problem: &Problem) {
+    fn log_problem(&mut self, exchange: &Exchange, problem: &Problem) {
+        let peer = exchange.peer;
         let (level, message) = match problem.status {
             Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
                 (Level::Warn, "a request was not let in")
@@ -786,19 +891,38 @@ impl Server {
     // Routing.
 
     fn handle(&mut self, request: &mut Request<'_>) -> Outcome {
+        let segments = Segments::of(&request.target)?;
+        let mut room = [""; SEGMENTS_MAX];
+        let route = match self.judge(request, segments.path(&mut room))? {
+            Judged::Answered(reply) => return Ok(reply),
+            Judged::Routed(route) => route,
+        };
+        let changes = !matches!(request.head.method, Method::Get | Method::Head);
+        if changes && !self.asker_may(request)? {
+            return Ok(Reply::Asks);
+        }
+        self.dispatch_route(request, route)
+    }
+
+    /// Holds a request's head to everything that stands before its handler: the walls, the token,
+    /// the path, the method.
+    fn judge<'a>(
+        &mut self,
+        request: &mut Request<'_>,
+        path: &[&'a str],
+    ) -> Result<Judged<'a>, Problem> {
         let access = &self.config.access;
         let (head, input) = (&request.head, request.input);
         let admitted = access.admit(head, input, &request.target, request.peer);
         if request.target.asterisk {
             admitted?;
-            return Ok(Reply::Empty(vec![("Allow", head::ALLOW.to_owned())]));
+            let allow = vec![("Allow", head::ALLOW.to_owned())];
+            return Ok(Judged::Answered(Reply::Empty(allow)));
         }
-        let segments: Vec<Cow<'_, str>> = request.target.segments().collect::<Result<_, _>>()?;
-        let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        let route = self.route(&path, request.target.path);
+        let route = self.route(path, request.target.path);
         admitted?;
         if is_preflight(head) && access.allowed_origin(head, input).is_some() {
-            return Ok(preflight());
+            return Ok(Judged::Answered(preflight()));
         }
         let method = request.head.method;
         let scope = match &route {
@@ -822,7 +946,7 @@ impl Server {
             return Err(Problem::new(Status::NOT_FOUND, "not_found", sentence));
         };
         if let Some(limited) = self.address_limited(request, &route) {
-            return limited;
+            return limited.map(Judged::Answered);
         }
         let methods = route.methods();
         let allow = || {
@@ -830,7 +954,7 @@ impl Server {
             format!("{}, OPTIONS", names.join(", "))
         };
         if method == Method::Options {
-            return Ok(Reply::Empty(vec![("Allow", allow())]));
+            return Ok(Judged::Answered(Reply::Empty(vec![("Allow", allow())])));
         }
         if !methods.contains(&method) {
             let sentence = format!("this path takes {}", allow());
@@ -839,10 +963,7 @@ impl Server {
             problem.fields.push(("Allow", allow()));
             return Err(problem);
         }
-        if !matches!(method, Method::Get | Method::Head) && !self.asker_may(request)? {
-            return Ok(Reply::Asks);
-        }
-        self.dispatch_route(request, route)
+        Ok(Judged::Routed(route))
     }
 
     /// What a path names. It is matched whole first, then without the base path.
@@ -855,11 +976,19 @@ impl Server {
             return None;
         }
         // By segments: a base path that came escaped is longer than it is.
-        let rest = match raw.match_indices('/').nth(base.len()) {
-            Some((at, _)) => &raw[at..],
-            None => "/",
-        };
-        Route::find(&path[base.len()..], rest)
+        match raw.match_indices('/').nth(base.len()) {
+            Some((at, _)) => Route::find(&path[base.len()..], &raw[at..]),
+            None => Some(Route::Base),
+        }
+    }
+
+    /// The home page is one step below the base path.
+    fn below_base(&self) -> Problem {
+        let location = format!("{}/", self.config.base_path);
+        let sentence = format!("the home page is at {location}");
+        let mut problem = Problem::new(Status::PERMANENT_REDIRECT, "moved", sentence);
+        problem.fields.push(("Location", location));
+        problem
     }
 
     /// The answer to a client whose address has too many connections, if it has.
@@ -911,7 +1040,9 @@ impl Server {
             (Route::Ready, _) => self.ready(),
             (Route::Login, Method::Delete) => self.log_out(request),
             (Route::Login, _) => self.log_in(request),
+            (Route::Ticket, _) => self.answer_by_ticket(request),
             (Route::OldWebSocket, _) => Err(self.old_websocket()),
+            (Route::Base, _) => Err(self.below_base()),
             (Route::Page(page), _) => Ok(Reply::Page(page)),
         }
     }

@@ -38,7 +38,7 @@ export function realChecks(binary) {
   const restart = (signal) => check(binary, `the real server ends by ${signal} and starts again: nothing twice, nothing missing`, async ({ server, page }) => {
     const recorder = await record(page, server.url);
     const id = await server.session();
-    await recorder.open('s', id, { ...FAST, heartbeatTimeout: STALE_MS });
+    await recorder.open('s', id, { ...FAST, heartbeatTimeout: STALE_MS, pollAfter: Infinity });
     await recorder.see('s', 'open', isOpen);
     for (let round = 1; round <= 3; round++) {
       await server.prompt(id, 'slow 8 20'); // On its way when the end comes.

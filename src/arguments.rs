@@ -97,6 +97,7 @@ Bounds of memory [default, range]
   --head-size-max SIZE      head of a request [16KiB, 1KiB to 63KiB]
   --body-size-max SIZE      body of a request [8MiB, 1KiB to 256MiB]
   --bodies-size-max SIZE    all bodies held at once [32MiB, 1KiB to 4GiB]
+  --requests-size-max SIZE  heads and replies under way [32MiB, 256KiB to 4GiB]
   --body-rate-min SIZE      what a body brings in a second [1KiB, 0 to 1MiB]
   --queue-size-max SIZE     all prompts waiting [32MiB, 1KiB to 4GiB]
   --large-size-max SIZE     fields too large for a log [32MiB, 1KiB to 4GiB]
@@ -372,6 +373,7 @@ const BOUNDS: &[Bound] = &[
     bound!("head-size-max", Bytes, KIB, 63 * KIB, head_size_max),
     bound!("body-size-max", Bytes, KIB, 256 * MIB, body_size_max),
     bound!("bodies-size-max", Bytes, KIB, 4 * GIB, bodies_size_max),
+    bound!("requests-size-max", Bytes, 256 * KIB, 4 * GIB, requests_size_max),
     bound!("body-rate-min", Bytes, 0, MIB, body_rate_min),
     bound!("queue-size-max", Bytes, KIB, 4 * GIB, queue_size_max),
     bound!("journal-max", Bytes, 8 * MIB, 1024 * GIB, journal_max),

@@ -587,6 +587,7 @@ impl Play {
                 Effect::CloseStdin(_)
                 | Effect::Signal(..)
                 | Effect::EndOutput(_)
+                | Effect::Read(_)
                 | Effect::CloseListeners
                 | Effect::Hook { .. }
                 | Effect::Log(_) => {}

@@ -4,6 +4,7 @@
 //! is a function of what they were told, which is what the simulation relies on.
 
 pub mod access;
+pub mod addresses;
 pub mod agent;
 pub mod agents;
 pub mod api;

@@ -320,6 +320,7 @@ impl Reactor {
                         self.look_again(key);
                     }
                 }
+                Effect::Read(key) => self.look_again(key),
                 Effect::CloseListeners => {
                     for mut listening in self.listeners.drain(..) {
                         listening.listener.deregister(self.poll.registry());
@@ -376,10 +377,10 @@ impl Reactor {
                     if let Some(notifier) = &self.notifier {
                         notifier.reloading(); // `tell_ready` follows the disk thread's answer.
                     }
-                    self.server.reload();
+                    let goes_on = self.server.reload();
                     self.apply_effects();
-                    if self.server.config.access.tokens.is_empty() {
-                        self.tell_ready(); // Nothing is read.
+                    if !goes_on {
+                        self.tell_ready();
                     }
                 }
             }
@@ -397,14 +398,15 @@ impl Reactor {
                 let took_us = self.clock.now_us() - began_us;
                 self.server.counters.commits.record(took_us);
             }
-            if matches!(reply, DiskReply::Tokens(_)) {
-                self.tell_ready(); // The reload is over, whatever came of it.
-            }
             if matches!(reply, DiskReply::Swept { .. }) {
                 self.agents.reap(); // What was killed in other groups became our children.
             }
+            let reloaded = matches!(reply, DiskReply::Tokens(_));
             self.server.disk_replied(reply);
             self.apply_effects();
+            if reloaded {
+                self.tell_ready(); // The reload is over, whatever came of it.
+            }
         }
         self.ask_disk(); // There is room behind each reply, and each reply comes with a wake.
     }

@@ -291,6 +291,7 @@ impl World {
                     self.listening = false;
                 }
                 // The people of this world are no agents.
+                Effect::Read(key) => self.look_again(key),
                 Effect::WhoIs(key) => self.server.asker_known(key, effect::Asker::Outside),
                 Effect::Sample(connection) => {
                     let sample = DiskRequest::Sample { connection, agents: Vec::new() };

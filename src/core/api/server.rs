@@ -41,6 +41,11 @@ impl Server {
             let counts = server.stream_counts();
             let published = &server.publisher.published;
             metrics::write(object, published, &counts, &server.counters, server.wall_ms);
+            object.object("memory", |memory| {
+                memory.number("requestBytes", server.requests_size as u64);
+                memory.number("bodyBytes", server.bodies_size as u64);
+                memory.number("promptBytes", server.queue_size as u64);
+            });
         });
         ok()
     }

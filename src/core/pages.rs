@@ -25,7 +25,7 @@ macro_rules! pages {
 }
 
 /// All of them.
-pub static PAGES: [Page; 25] = pages! {
+pub static PAGES: [Page; 26] = pages! {
     "/" HTML "index.html"
     "/sessions" HTML "index.html"
     "/session" HTML "session.html"
@@ -39,6 +39,7 @@ pub static PAGES: [Page; 25] = pages! {
     "/js/login.js" SCRIPT "login.js"
     "/js/markdown.js" SCRIPT "markdown.js"
     "/js/notify.js" SCRIPT "notify.js"
+    "/js/pump.js" SCRIPT "pump.js"
     "/js/server.js" SCRIPT "server.js"
     "/js/session.js" SCRIPT "session.js"
     "/js/sessions.js" SCRIPT "sessions.js"

@@ -190,7 +190,6 @@ export class SessionView {
   /** The server no longer knows our place: the newest part is loaded anew. */
   startOver({ missed }) {
     this.stream.disconnect();
-    this.timeline.firstId = '';
     this.timeline.clear();
     this.dock.clear();
     this.beginning = false;

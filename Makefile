@@ -5,7 +5,7 @@ T ?= 60
 
 FUZZERS = head body target lines event_id claude server
 
-.PHONY: help run build test lint sim setup fuzz bench bench-quick bench-setup bench-micro screenshots
+.PHONY: help run build test lint sim soak setup fuzz bench bench-quick bench-setup bench-micro screenshots
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -25,6 +25,9 @@ lint: ## formatting and clippy
 
 test: setup lint ## everything: lint, unit tests, simulation, sockets, the real CLI, a real browser
 	cargo test --no-fail-fast
+
+soak: ## the release binary under churn for T seconds, figures in target/soak: make soak T=600
+	SOAK_SECONDS=$(T) SOAK_OUT=$(CURDIR)/target/soak cargo test --release --test soak -- --nocapture
 
 sim: ## the simulation over many seeds: make sim SEEDS=10000
 	SIM_SEEDS=$(SEEDS) cargo test --release --test simulation -- --nocapture

@@ -1012,6 +1012,23 @@ fn a_working_directory_is_judged_by_where_it_leads_and_the_data_directory_is_non
 }
 
 #[test]
+fn a_pipe_where_settings_are_looked_for_holds_up_nobody() {
+    let server = Server::fake(&[]);
+    let (trap, other) = (server.scratch.directory("root/trap"), server.create());
+    assert!(Command::new("mkfifo").arg(format!("{trap}/.mcp.json")).status().unwrap().success());
+    let session = server.create_in(&trap);
+    let mut stream = server.stream(&session);
+    let prompt = server.prompt(&session, "say: hello");
+    let required = stream.until_name("approval-required");
+    assert_eq!(required.text("kind"), "trust", "{}", required.data);
+    // Whatever has to be durable still becomes so.
+    let theirs = server.prompt(&other, "say: hello");
+    server.stream(&other).turn_end(&theirs);
+    server.decide(&session, &required, "deny", json!({})).expect(200);
+    stream.turn_end(&prompt);
+}
+
+#[test]
 fn a_get_changes_nothing() {
     let guarded = Guarded::start(&[]);
     let session = guarded.create();

@@ -689,3 +689,24 @@ fn a_server_that_died_while_its_disk_was_full_says_what_that_cost() {
     let span = number(told.text("from"))..=number(told.text("to"));
     assert!(span.contains(&number(&lost)), "{}", told.data);
 }
+
+#[test]
+fn trust_is_kept_before_its_answer() {
+    support::need("python3");
+    let agent = format!("claude:{}", fixture("fake_agent.py"));
+    let mut rig = Rig::start(&["--agent", &agent, "--ladder-eof", "300ms"]);
+    let servers = "{\"mcpServers\": {\"x\": {\"command\": \"true\"}}}";
+    std::fs::write(rig.options.scratch().join("root/.mcp.json"), servers).unwrap();
+    let session = rig.create();
+    let mut reader = rig.stream(&session, "", None);
+    rig.prompt(&session, "say: one");
+    let asked = reader.until_name("approval-required");
+    assert_eq!(asked.data["kind"], "trust", "{}", asked.data);
+    let path = format!("/api/session/{session}/approvals/{}", asked.text("approvalId"));
+    rig.post(&path, json!({"decision": "allow", "inputHash": asked.data["inputHash"]})).expect(200);
+    rig.kill();
+    rig.again();
+    let mut reader = rig.stream(&session, "", None);
+    let prompt = rig.prompt(&session, "say: two")["promptId"].as_str().unwrap().to_owned();
+    assert!(reader.answer(&prompt).contains("two"), "it is not asked for again");
+}

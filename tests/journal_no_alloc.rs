@@ -180,11 +180,11 @@ fn writing_an_event_takes_no_memory() {
         world.turn();
         // The rings have wrapped. An open block keeps its text, whose buffer doubles: it has just
         // done so, and has room for what is to come.
-        world.deltas(4_200);
+        world.deltas(1_100);
         let (before, batches) = (ALLOCATIONS.with(Cell::get), world.batches);
-        world.deltas(500);
+        world.deltas(300);
         let taken = ALLOCATIONS.with(Cell::get) - before;
-        assert_eq!(world.batches - batches, 500, "each event is a batch of its own");
-        assert_eq!(taken, 0, "in 500 batches, {durability:?}");
+        assert_eq!(world.batches - batches, 300, "each event is a batch of its own");
+        assert_eq!(taken, 0, "in 300 batches, {durability:?}");
     }
 }

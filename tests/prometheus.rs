@@ -72,6 +72,22 @@ fn promtool_finds_nothing_to_say_before_and_after_everything_has_happened() {
 }
 
 #[test]
+fn the_documentation_lists_every_family_with_its_type_and_no_other() {
+    let server = Server::demo(&[]);
+    let page = server.get("/metrics").expect(200).text();
+    let families: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let listed: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(name, rest)| format!("{name} {}", rest.split(' ').next().unwrap()))
+        .collect();
+    assert_eq!(listed, families);
+}
+
+#[test]
 fn what_happens_is_counted_under_its_name() {
     let server = Server::demo(&["--queue-max", "1"]);
     let session = server.create();
@@ -161,18 +177,15 @@ fn every_limit_that_a_client_can_meet_is_answered_and_counted() {
         let answer = server.get(&poll.replace("wait=60", "wait=1"));
         answer.status == 503 && answer.expect_error(503).1 == "waits_max"
     });
-    // Without room to wait, the metrics say so too.
-    let refused = server.get("/metrics");
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused}");
-    drop(waiting);
-    eventually("there is room again", || server.get("/metrics").status == 200);
+    // The metrics are to be had all the same.
+    assert_eq!(scrape(&server)["sidestream_requests_waiting"], 1.0);
 
     let talk = |bytes: &[u8]| {
         let mut connection = Connection::open(server.address);
         connection.send(bytes);
         connection
     };
-    let post = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length:";
+    let post = "POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length:";
     assert_eq!(talk(format!("{post} 9999\r\n\r\n").as_bytes()).response("POST").status, 413);
     let fields = "X: y\r\n".repeat(20);
     let many = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
@@ -239,6 +252,33 @@ fn the_process_and_its_loop_and_its_journal_are_measured() {
     server.close(&session);
     eventually("the agent is gone", || scrape(&server)["sidestream_agents"] == 0.0);
     assert!(scrape(&server)["sidestream_agents_cpu_seconds_total"] >= 0.0);
+}
+
+#[test]
+fn limits_on_agents_and_logins_and_bodies_are_counted() {
+    let server = Server::demo(&[
+        "--agents-max",
+        "1",
+        "--queue-size-max",
+        "64KiB",
+        "--body-size-max",
+        "64KiB",
+    ]);
+    let hits =
+        |flag: &str| scrape(&server)[&format!("sidestream_limit_hits_total{{limit=\"{flag}\"}}")];
+    let (one, two) = (server.create(), server.create());
+    let first = server.prompt(&one, "slow 100000 1000");
+    server.stream(&one).until_name("prompt-started");
+    let second = server.prompt(&two, "say: hello");
+    assert_eq!((hits("agents-max"), scrape(&server)["sidestream_agents_awaited"]), (1.0, 1.0));
+    let big = json!({"command": "x".repeat(40_000)});
+    let path = format!("/api/session/{two}/prompt");
+    server.post(&path, big.clone()).expect(202);
+    assert_eq!(server.post(&path, big).expect_error(429).1, "queue_size_max");
+    assert_eq!(hits("queue-size-max"), 1.0);
+    server.interrupt(&one);
+    server.stream(&one).turn_end(&first);
+    let _ = second;
 }
 
 #[test]

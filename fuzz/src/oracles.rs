@@ -587,7 +587,9 @@ impl Play {
                 Effect::CloseStdin(_)
                 | Effect::Signal(..)
                 | Effect::EndOutput(_)
+                | Effect::Read(_)
                 | Effect::CloseListeners
+                | Effect::Hook { .. }
                 | Effect::Log(_) => {}
             }
         }

@@ -76,7 +76,7 @@ pub struct Caller<'a> {
     /// How far it may go.
     pub scope: Scope,
     /// The number of its token; 0 where there are none.
-    pub token: u32,
+    pub token: u16,
 }
 
 impl Access {

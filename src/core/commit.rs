@@ -101,9 +101,11 @@ impl Server {
         if self.keeper.keeps() && self.keeper.failure.is_none() {
             self.hand_over();
         }
+        self.tell_hooks();
         self.release_held();
         self.answer_polls();
         self.release_agents();
+        self.feed_starved();
     }
 
     /// Shows what the rings hold: there is nothing to wait for.
@@ -128,12 +130,12 @@ impl Server {
                 let log = &mut session.feed.log;
                 log.show(seq);
                 let (links, pending) = (&mut self.links, &mut self.pending);
-                Self::wake(log, &mut self.connections, links, pending, self.now_ms);
+                Self::wake(log, &mut self.connections, links, pending);
             }
         }
         let (links, pending) = (&mut self.links, &mut self.pending);
         let all = &mut self.publisher.all;
-        Self::wake(all, &mut self.connections, links, pending, self.now_ms);
+        Self::wake(all, &mut self.connections, links, pending);
     }
 
     /// Hands everything that is not written to the disk thread, unless it has something already.
@@ -148,8 +150,7 @@ impl Server {
     }
 
     fn fill(&mut self, mut batch: Box<Batch>, dirty: &[Key]) {
-        batch.bytes.clear();
-        batch.parts.clear();
+        batch.begin();
         if let Some(beside) = &mut self.publisher.beside {
             batch.beside.append(beside);
         }

@@ -28,11 +28,20 @@ pub enum Effect {
     Close(Key),
     /// Everything is sent: half-close the connection, and read on until its client does too.
     EndOutput(Key),
+    /// There is room again for what this client sent: read on, if it has.
+    Read(Key),
     /// Close the listening sockets: the server drains.
     CloseListeners,
     /// Say whose process is at the other end of a connection: one of an agent's, or not.
     /// Answered by `Server::asker_known`.
     WhoIs(Key),
+    /// Run one of the operator's commands, by its number, with this JSON on its standard input.
+    Hook {
+        /// Which.
+        hook: usize,
+        /// An object.
+        json: Vec<u8>,
+    },
     /// Ask the kernel what our processes use, for this connection. Answered by
     /// [`DiskReply::Sampled`].
     Sample(Key),
@@ -226,6 +235,14 @@ pub struct Batch {
     pub sync: bool,
     /// Once it is written, the journals hold everything again that was shown.
     pub heals: bool,
+}
+
+impl Batch {
+    /// Forgets what it held, and keeps the memory.
+    pub fn begin(&mut self) {
+        self.bytes.clear();
+        self.parts.clear();
+    }
 }
 
 /// One session's part of a [`Batch`].

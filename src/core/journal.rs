@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 pub const SEGMENT_SIZE: u64 = 4 << 20;
 /// Bytes from one entry of an index to the next.
 pub const INDEX_STEP: u64 = 16 << 10;
+/// Entries of the index of one segment: taken with the segment, so that an event takes nothing.
+const SEGMENT_INDEX_MAX: usize = (SEGMENT_SIZE / INDEX_STEP) as usize + 1;
 
 /// Names one segment of a session: where it starts, and the number of its first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -243,12 +245,12 @@ impl Journal {
             if self.segments.back().is_some_and(|last| last.id.start == id.start) {
                 self.segments.pop_back(); // Abandoned before it held anything.
             }
-            let index = Vec::with_capacity((SEGMENT_SIZE / INDEX_STEP) as usize + 2);
+            let index = Vec::with_capacity(SEGMENT_INDEX_MAX);
             let segment = Segment { id, end: 0, last_seq: 0, large_size: 0, index };
             self.segments.push_back(segment);
         }
         if let Some(segment) = self.segments.back_mut() {
-            segment.index.append(&mut handed.index);
+            segment.index.extend_from_slice(&handed.index);
             segment.large_size += handed.large_size;
             (segment.last_seq, segment.end) = (handed.last_seq, handed.end);
         }
@@ -256,6 +258,7 @@ impl Journal {
         if let Some(lost) = handed.lost {
             self.evict_to(lost.to);
         }
+        handed.index.clear();
         self.spare = handed.index;
         handed.lost
     }

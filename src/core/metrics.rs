@@ -43,6 +43,8 @@ pub struct Counters {
     pub requests_refused: u64,
     /// Requests that did not arrive in time, or too slowly.
     pub requests_late: u64,
+    /// Times that a client's bytes were left in the kernel, as there was no room for them.
+    pub requests_deferred: u64,
     /// Logins with a token that is none.
     pub logins_failed: u64,
     /// Changes that an agent tried to make.
@@ -61,6 +63,12 @@ pub struct Counters {
     pub orphans_killed: u64,
     /// Answers that a limit made: 429 and 503.
     pub limited: u64,
+    /// Runs of the operator's commands.
+    pub hooks_started: u64,
+    /// Those that did not end well, or in time.
+    pub hooks_failed: u64,
+    /// Those that were not run, for want of room.
+    pub hooks_dropped: u64,
     /// The same by what was met, and what was held back or cut for a limit without an answer.
     pub limits: LimitHits,
     /// Requests that were not let in, by the code of their answer.
@@ -77,6 +85,8 @@ pub struct Counters {
     pub tokens: [u64; TOKEN_KINDS.len()],
     /// What turns cost, in US dollars.
     pub cost_usd: f64,
+    /// CPU time of all agents there ever were, in seconds, as of the last look.
+    pub agents_cpu_s: f64,
     /// Log lines that stderr did not take, and those that were too many of their kind.
     pub log_dropped: u64,
     /// See `log_dropped`.
@@ -101,6 +111,7 @@ impl Default for Counters {
             requests_bad: 0,
             requests_refused: 0,
             requests_late: 0,
+            requests_deferred: 0,
             logins_failed: 0,
             self_accesses: 0,
             addresses_limited: 0,
@@ -110,6 +121,9 @@ impl Default for Counters {
             agents_ended: 0,
             orphans_killed: 0,
             limited: 0,
+            hooks_started: 0,
+            hooks_failed: 0,
+            hooks_dropped: 0,
             limits: LimitHits::default(),
             refusals: Tally::new(&REFUSALS),
             bad: Tally::new(&BAD),
@@ -118,6 +132,7 @@ impl Default for Counters {
             replays_from_disk: 0,
             tokens: [0; TOKEN_KINDS.len()],
             cost_usd: 0.0,
+            agents_cpu_s: 0.0,
             log_dropped: 0,
             log_suppressed: 0,
             turns: Histogram::default(),
@@ -228,6 +243,7 @@ pub fn write(
         server.number("requestsBad", counters.requests_bad);
         server.number("requestsRefused", counters.requests_refused);
         server.number("requestsLate", counters.requests_late);
+        server.number("requestsDeferred", counters.requests_deferred);
         server.number("loginsFailed", counters.logins_failed);
         server.number("selfAccesses", counters.self_accesses);
         server.number("addressesLimited", counters.addresses_limited);
@@ -237,5 +253,8 @@ pub fn write(
         server.number("agentsStarted", counters.agents_started);
         server.number("orphansKilled", counters.orphans_killed);
         server.number("limited", counters.limited);
+        server.number("hooksStarted", counters.hooks_started);
+        server.number("hooksFailed", counters.hooks_failed);
+        server.number("hooksDropped", counters.hooks_dropped);
     });
 }

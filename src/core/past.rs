@@ -7,7 +7,7 @@
 //! it stands. Nothing is lost, repeated or reordered at either seam.
 
 use crate::base::arena::Key;
-use crate::core::connection::{Phase, Place, Reader};
+use crate::core::connection::{Phase, Place, Reader, Whose};
 use crate::core::effect::{DiskRequest, Effect, Level, Read, ReadFailure, Source};
 use crate::core::event::{EventKind, NAMES};
 use crate::core::journal::Journal;
@@ -201,16 +201,17 @@ fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
 ///
 /// `is_open`: whether the block whose text this frame brings has not ended.
 fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool> {
-    let past = reader.past.as_mut()?;
+    let rare = reader.rare.as_deref_mut()?;
+    let past = rare.past.as_mut()?;
     let piece = past.piece.as_mut()?;
-    let replays = reader.replay_end != u64::MAX;
-    let replay_seq = reader.across.as_ref().map_or(u64::MAX, |across| across.replay_seq);
+    let replays = rare.replay_end != u64::MAX;
+    let replay_seq = rare.across.as_ref().map_or(u64::MAX, |across| across.replay_seq);
     let mut at = piece.at;
     piece.run_end = at;
     if std::mem::take(&mut piece.within) {
         at += rest_of_frame(&piece.bytes[at..])?;
         (piece.run_start, piece.run_end, piece.run_after) = (piece.at, at, past.last);
-        if reader.shutting {
+        if rare.shutting {
             return Some(false);
         }
     }
@@ -239,12 +240,12 @@ fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool
             piece.at = at + std::mem::take(&mut past.beyond);
         }
         if replays && seq > past.counted {
-            (reader.replay_count, past.counted) = (reader.replay_count + 1, seq);
+            (rare.replay_count, past.counted) = (rare.replay_count + 1, seq);
         }
         past.last = seq;
         at += length;
         piece.run_end = at;
-        if reader.shutting {
+        if rare.shutting {
             break;
         }
     }
@@ -269,18 +270,18 @@ impl Server {
                     return PastState::Over;
                 };
                 let Phase::Stream(reader) = &connection.phase else { return PastState::Over };
-                if reader.own.is_some() || connection.place != Place::Nowhere {
+                if reader.has_own() || connection.place != Place::Nowhere {
                     return PastState::Stay;
                 }
-                let session = reader.session;
-                let closed = session.and_then(|session| self.sessions.get(session));
+                let session = reader.whose.session();
+                let closed = session.and_then(|session| self.sessions.at(session));
                 if closed.is_some_and(|session| session.closed_at.is_some()) {
                     return PastState::Over;
                 }
                 connection.place = Place::Waiting;
                 let log = match session {
                     None => Some(&mut self.publisher.all),
-                    Some(session) => self.sessions.get_mut(session).map(|s| &mut s.feed.log),
+                    Some(session) => self.sessions.at_mut(session).map(|s| &mut s.feed.log),
                 };
                 if let Some(log) = log {
                     log.waiting.push_back(&mut self.links, key.index);
@@ -293,12 +294,14 @@ impl Server {
     fn step_past(&mut self, key: Key) -> Step {
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
-        let Some(past) = &mut reader.past else { return Step::Again };
+        let Some(rare) = &mut reader.rare else { return Step::Again };
+        let shutting = rare.shutting;
+        let Some(past) = &mut rare.past else { return Step::Again };
         if let Some(piece) = &past.piece {
             if piece.at < piece.run_end {
                 return Step::Stay;
             }
-            if reader.shutting {
+            if shutting {
                 let bytes = past.take_piece();
                 self.pieces.recycle(bytes);
                 self.serve_readers();
@@ -322,13 +325,14 @@ impl Server {
                     return Step::Close;
                 }
             }
-            let Some(past) = &mut reader.past else { return Step::Again };
-            let Some(piece) = &past.piece else { return Step::Again };
+            let Some(piece) = reader.past().and_then(|past| past.piece.as_ref()) else {
+                return Step::Again;
+            };
             if piece.at < piece.run_end {
                 return Step::Stay;
             }
             reader.position = piece.start + piece.bytes.len() as u64;
-            let bytes = past.take_piece();
+            let bytes = reader.past_mut().and_then(Past::take_piece);
             self.pieces.recycle(bytes);
             self.serve_readers();
             return Step::Again;
@@ -336,36 +340,39 @@ impl Server {
         if past.waits {
             return Step::Stay;
         }
-        if reader.shutting && !past.is_within() {
+        if shutting && !past.is_within() {
             return Step::Seam;
         }
-        match reader.session {
+        match reader.whose.session() {
             Some(session) => self.step_session(key, session),
             None => self.step_merge(key),
         }
     }
 
     /// A reader of one session, without a piece.
-    fn step_session(&mut self, key: Key, session_key: Key) -> Step {
-        let Some(session) = self.sessions.get(session_key) else { return Step::Close };
+    fn step_session(&mut self, key: Key, session: u32) -> Step {
+        let Some(session) = self.sessions.at(session) else { return Step::Close };
         let log = &session.feed.log;
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
-        let Some(past) = &mut reader.past else { return Step::Again };
+        let replay_end = reader.replay_end();
+        let Some(past) = reader.rare.as_mut().and_then(|rare| rare.past.as_mut()) else {
+            return Step::Again;
+        };
         if reader.position >= log.ring.base() {
             self.join_ring(key);
             return Step::Again;
         }
-        let limit = log.visible().min(reader.replay_end);
+        let limit = log.visible().min(replay_end);
         if reader.position >= limit {
-            return if reader.replay_end == u64::MAX { Step::Wait } else { Step::Seam };
+            return if replay_end == u64::MAX { Step::Wait } else { Step::Seam };
         }
         let Some(journal) = &log.journal else { return Step::Close };
         let Some((segment, end)) = journal.segment_at(reader.position) else {
             let hole = reader.position >= journal.base();
             let next = journal.next_start(reader.position);
             // A hole that comes later is news: the reader comes back and is told.
-            let jumps = past.jumps && reader.replay_end != u64::MAX;
+            let jumps = past.jumps && reader.replay_end() != u64::MAX;
             match next.filter(|next| hole && jumps && *next <= limit) {
                 Some(next) => {
                     reader.position = next;
@@ -396,11 +403,13 @@ impl Server {
         let all = &self.publisher.all;
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
-        let Some(past) = &mut reader.past else { return Step::Again };
+        let Some(rare) = &mut reader.rare else { return Step::Again };
+        let replays = rare.replay_end != u64::MAX;
+        let Some(past) = &mut rare.past else { return Step::Again };
         if past.last >= all.ring.evicted() {
             reader.position = all.ring.after(past.last);
             let whole_seq = past.last;
-            if let Some(across) = &mut reader.across {
+            if let Some(across) = &mut rare.across {
                 (across.whole_seq, across.beyond) = (whole_seq, 0);
             }
             self.join_ring(key);
@@ -411,10 +420,10 @@ impl Server {
             return Step::Stay;
         }
         if past.last >= visible_seq {
-            return if reader.replay_end == u64::MAX { Step::Wait } else { Step::Seam };
+            return if replays { Step::Seam } else { Step::Wait };
         }
         let (after, built) = (past.last, visible_seq);
-        let jumps = past.jumps && reader.replay_end != u64::MAX;
+        let jumps = past.jumps && reader.replay_end() != u64::MAX;
         if !jumps && after < self.evicted_of(self.owners_of(key)) {
             self.counters.readers_cut += 1; // It comes back, and is told of the hole.
             return Step::Close;
@@ -422,7 +431,7 @@ impl Server {
         let sources = self.sources_of(self.owners_of(key), after);
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
-        let Some(past) = &mut reader.past else { return Step::Again };
+        let Some(past) = reader.past_mut() else { return Step::Again };
         past.built = built;
         if sources.is_empty() {
             past.last = built;
@@ -496,23 +505,25 @@ impl Server {
     fn join_ring(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let log = match reader.session {
+        let log = match reader.whose.session() {
             None => Some(&self.publisher.all),
-            Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
+            Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
         };
-        let (Some(log), Some(past)) = (log, reader.past.take()) else { return };
+        let past = reader.rare.as_mut().and_then(|rare| rare.past.take());
+        let (Some(log), Some(past)) = (log, past) else { return };
+        let replay_end = reader.replay_end();
         let wanted = |mark: &&crate::base::ring::Mark| super::streams::wants(reader, mark);
         let left = log.ring.marks_from(reader.position);
-        let left = left.take_while(|mark| mark.start < reader.replay_end);
+        let left = left.take_while(|mark| mark.start < replay_end);
         let left = left.filter(|mark| mark.seq > past.counted).filter(wanted).count();
         // The frame that its client has a part of is the first one that it wants.
         let begun = log.ring.marks_from(reader.position).find(wanted).copied();
-        if reader.replay_end != u64::MAX {
-            reader.replay_count += left as u32;
+        if let Some(rare) = reader.rare.as_mut().filter(|rare| rare.replay_end != u64::MAX) {
+            rare.replay_count += left as u32;
         }
         if let Some(begun) = begun.filter(|_| past.beyond > 0) {
             reader.position = begun.start + past.beyond as u64;
-            if let Some(across) = &mut reader.across {
+            if let Some(across) = reader.across_mut() {
                 across.beyond = past.beyond as u32;
             }
         }
@@ -522,7 +533,7 @@ impl Server {
     fn want_piece(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let Some(past) = &mut reader.past else { return };
+        let Some(past) = reader.past_mut() else { return };
         past.waits = true;
         self.pieces.queue.push_back(key);
         self.serve_readers();
@@ -535,14 +546,15 @@ impl Server {
         {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             let Phase::Stream(reader) = &mut connection.phase else { continue };
-            let Some(past) = &mut reader.past else { continue };
+            let (merges, start) = (reader.whose == Whose::ALL, reader.position);
+            let Some(past) = reader.past_mut() else { continue };
             let read = Read {
                 connection: Some(key),
-                merges: reader.session.is_none(),
+                merges,
                 sources: std::mem::take(&mut past.sources),
-                after: if reader.session.is_none() { past.last } else { past.skip_to },
+                after: if merges { past.last } else { past.skip_to },
                 bytes: self.pieces.free.pop().unwrap_or_default(),
-                start: reader.position,
+                start,
                 within: false,
             };
             self.pieces.used += 1;
@@ -564,7 +576,7 @@ impl Server {
         }
         let reader = key.and_then(|key| self.connections.get_mut(key)).and_then(|connection| {
             match &mut connection.phase {
-                Phase::Stream(reader) if reader.past.is_some() => Some(reader),
+                Phase::Stream(reader) if reader.past().is_some() => Some(reader),
                 _ => None,
             }
         });
@@ -572,7 +584,7 @@ impl Server {
             self.pieces.recycle(Some(bytes));
             return self.serve_readers();
         };
-        let Some(past) = &mut reader.past else { return };
+        let Some(past) = reader.rare.as_mut().and_then(|rare| rare.past.as_mut()) else { return };
         past.waits = false;
         if let Err(failure) = result {
             self.pieces.recycle(Some(bytes));
@@ -610,9 +622,9 @@ impl Server {
     pub(super) fn give_back_piece(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let Some(past) = &mut reader.past else { return };
+        let Some(past) = reader.rare.as_mut().and_then(|rare| rare.past.as_mut()) else { return };
         let Some(piece) = past.piece.take() else { return };
-        if reader.session.is_none() {
+        if reader.whose == Whose::ALL {
             // Where it stands is a number, and so many bytes of the frame behind it.
             let (mut start, mut whole) = (piece.run_start, piece.run_after);
             while start < piece.at

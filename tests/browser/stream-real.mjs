@@ -256,6 +256,14 @@ function tabChecks(binary) {
       for (const id of ids) await server.turn(id, 'say 5 words');
       for (const tab of tabs) await hasAll(tab, 's', server, tab.id);
       assert.equal(tabs.filter(({ leads }) => leads > 0).length, 1, 'one tab leads');
+      // In quiet, nobody but the new leader notices.
+      const first = tabs.findIndex(({ leads }) => leads > 0);
+      await tabs[first].page.close();
+      tabs.splice(first, 1);
+      await until(() => tabs.some(({ leads }) => leads > 0), 'another tab leads');
+      await oneStream(server);
+      for (const id of ids) await server.turn(id, 'say: under the second');
+      for (const tab of tabs) assert.equal((await hasAll(tab, 's', server, tab.id)).connected.length, 1);
       for (let round = 0; round < 2; round++) {
         const leading = tabs.findIndex(({ leads }) => leads > 0);
         const turns = ids.map((id) => server.turn(id, 'slow 20 20')); // On their way meanwhile.
@@ -301,6 +309,96 @@ function tabChecks(binary) {
         for (const id of ids) await server.turn(id, `say: after ${signal}`);
         for (const tab of tabs) await hasAll(tab, 's', server, tab.id);
       }
+      await oneStream(server);
+    }),
+
+    check(binary, 'a tab that joins a shared stream in the midst of a turn gets all of it once, however late the leader tells', async ({ server, browser, keep }) => {
+      const { ids: [id], tabs } = keep(await openTabs(server, browser, 1));
+      const [leader] = tabs;
+      await leader.see('s', 'open', isOpen);
+      const tell = async (delayMs) => leader.page.evaluate((ms) => {
+        globalThis.said ??= BroadcastChannel.prototype.postMessage;
+        BroadcastChannel.prototype.postMessage = ms === 0 ? globalThis.said : function later(message) {
+          setTimeout(() => globalThis.said.call(this, structuredClone(message)), ms);
+        };
+      }, delayMs);
+      for (const delayMs of [0, 400]) {
+        await tell(delayMs);
+        const page = await browser.newPage();
+        const late = await record(page, server.url, '/login');
+        keep({ close: () => page.close() });
+        const turn = server.turn(id, 'slow 100 20');
+        for (let i = 0; i < 6; i++) {
+          // Each for other sessions, so that each has a connection of its own.
+          await late.open(`s${i}`, [id, `nobody-${i}`], { ...SHARED, replay: 'all' });
+          await late.see(`s${i}`, 'open', isOpen);
+        }
+        await turn;
+        for (let i = 0; i < 6; i++) await hasAll(late, `s${i}`, server, id);
+        // Whoever has all from a snapshot is told nothing of it again.
+        const last = (await server.ids(id)).at(-1);
+        await server.turn(id, 'say: quick');
+        const now = (await server.ids(id)).at(-1);
+        assert.notEqual(now, last);
+        await late.open('snapshot', id, { ...SHARED, lastEventId: now });
+        await late.see('snapshot', 'open', ({ names }) => names.includes('replay-complete'));
+        await server.turn(id, 'say: the first it hears');
+        const all = await server.ids(id);
+        const wanted = all.slice(all.indexOf(now) + 1);
+        const { ids: had } = await late.see('snapshot', 'the turn', (told) => told.ids.length >= wanted.length);
+        assert.deepEqual(had, wanted);
+      }
+    }),
+
+    check(binary, 'what the leader tells while a tab is still catching up is not lost', async ({ server, page, browser, keep }) => {
+      const relay = keep(await Relay.to(server.port));
+      const id = await server.session();
+      const leader = await record(page, relay.url, '/login');
+      await leader.open('s', id, SHARED);
+      await leader.see('s', 'open', isOpen);
+      await oneStream(server);
+      // A tab's own short stream is late by half a second; the leader's is not.
+      relay.slow = { path: /^GET \/api\/session\//, delayMs: 500 };
+      const other = await browser.newPage();
+      keep({ close: () => other.close() });
+      const late = await record(other, relay.url, '/login');
+      const turn = server.turn(id, 'slow 100 20');
+      await late.open('s', id, { ...SHARED, replay: 'all' });
+      await turn;
+      await hasAll(late, 's', server, id);
+      assert.deepEqual((await late.told('s')).connected.map(({ resume }) => resume), ['fresh']);
+    }),
+
+    check(binary, 'a tab that missed what the leader told notices: by the next frame, or by the next leader', async ({ server, browser, keep }) => {
+      const id = await server.session();
+      const pages = [];
+      keep({ close: async () => { for (const one of pages) await one.close(); } });
+      const tabs = [];
+      for (let i = 0; i < 3; i++) { // They lead in this order.
+        pages.push(await browser.newPage());
+        tabs.push(await record(pages[i], server.url, '/login'));
+        await pages[i].evaluate(() => {
+          const { set, ...rest } = Object.getOwnPropertyDescriptor(BroadcastChannel.prototype, 'onmessage');
+          const deafened = (listener) => (event) => globalThis.deaf || listener(event);
+          Object.defineProperty(BroadcastChannel.prototype, 'onmessage', { ...rest, set(listener) { set.call(this, deafened(listener)); } });
+        });
+        await tabs[i].open('s', id, SHARED);
+        await tabs[i].see('s', 'open', isOpen);
+      }
+      const last = tabs[2];
+      const miss = async () => {
+        await pages[2].evaluate(() => { globalThis.deaf = true; });
+        await server.turn(id, 'say: not heard by the last');
+        await hasAll(tabs[1], 's', server, id);
+        await pages[2].evaluate(() => { globalThis.deaf = false; });
+      };
+      await miss();
+      await server.turn(id, 'say: heard by all');
+      await hasAll(last, 's', server, id);
+      await miss();
+      await pages[0].close();
+      await hasAll(last, 's', server, id);
+      await hasAll(tabs[1], 's', server, id);
       await oneStream(server);
     }),
 

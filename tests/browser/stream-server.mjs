@@ -11,15 +11,15 @@ import assert from 'node:assert/strict';
 import { until } from './until.mjs';
 
 export class RealServer {
-  /** Port 0 at first, then the port it got. The agent is the demo. */
-  static async start(binary, flags = []) {
+  /** Port 0 is one that is free, which it then keeps. The agent is the demo. */
+  static async start(binary, flags = [], port = 0) {
     const server = new RealServer();
     server.binary = binary;
     server.scratch = await realpath(await mkdtemp(join(tmpdir(), 'sst-stream-')));
     for (const name of ['home', 'root']) await mkdir(join(server.scratch, name));
     server.root = join(server.scratch, 'root');
     server.flags = flags;
-    server.port = 0;
+    server.port = port;
     await server.run();
     return server;
   }
@@ -105,6 +105,7 @@ export class Relay {
     relay.target = port;
     relay.sockets = new Set();
     relay.dead = false;
+    relay.slow = null; // {path, delayMs}: answers to requests that fit are late.
     relay.server = createServer((near) => relay.join(near));
     await new Promise((done) => relay.server.listen(0, '127.0.0.1', done));
     relay.url = `http://127.0.0.1:${relay.server.address().port}`;
@@ -112,14 +113,19 @@ export class Relay {
   }
   join(near) {
     const far = connect(this.target, '127.0.0.1');
+    let delayMs = 0; // Of the answers, once what asked for them was to be slow.
+    near.on('data', (bytes) => {
+      if (this.slow?.path.test(bytes.toString('latin1'))) delayMs = this.slow.delayMs;
+    });
     for (const [from, to] of [[near, far], [far, near]]) {
       this.sockets.add(from);
-      from.on('data', (bytes) => !this.dead && to.write(bytes));
-      from.on('end', () => !this.dead && to.end());
+      const later = (act) => (from === far && delayMs > 0 ? setTimeout(act, delayMs) : act());
+      from.on('data', (bytes) => later(() => !this.dead && !to.destroyed && to.write(bytes)));
+      from.on('end', () => later(() => !this.dead && to.end()));
       from.on('error', () => to.destroy());
       from.on('close', () => {
         this.sockets.delete(from);
-        if (!this.dead) to.destroy();
+        later(() => !this.dead && to.destroy());
       });
     }
   }

@@ -291,12 +291,13 @@ impl World {
                     self.listening = false;
                 }
                 // The people of this world are no agents.
+                Effect::Read(key) => self.look_again(key),
                 Effect::WhoIs(key) => self.server.asker_known(key, effect::Asker::Outside),
                 Effect::Sample(connection) => {
                     let sample = DiskRequest::Sample { connection, agents: Vec::new() };
                     self.disk.push_back((self.now_ms, sample));
                 }
-                Effect::Log(_) => {}
+                Effect::Hook { .. } | Effect::Log(_) => {}
             }
         }
     }

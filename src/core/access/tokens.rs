@@ -63,7 +63,7 @@ pub struct Token {
     /// The hash of its read cookie, once a login has shown what that is.
     pub cookie: Option<Digest>,
     /// Its number while the server runs, from 1 on: the same after the file is read again.
-    pub number: u32,
+    pub number: u16,
 }
 
 /// Everybody's tokens.
@@ -71,7 +71,7 @@ pub struct Token {
 pub struct Tokens {
     entries: Vec<Token>,
     /// Numbers given so far.
-    numbered: u32,
+    numbered: u16,
 }
 
 impl Tokens {
@@ -127,7 +127,7 @@ impl Tokens {
     }
 
     /// Whether the token of this number is still one.
-    pub fn has_number(&self, number: u32) -> bool {
+    pub fn has_number(&self, number: u16) -> bool {
         self.entries.iter().any(|token| token.number == number)
     }
 
@@ -138,7 +138,14 @@ impl Tokens {
             match older.entries.iter().find(|other| other.digest == token.digest) {
                 Some(other) => (token.number, token.cookie) = (other.number, other.cookie),
                 None => {
-                    self.numbered += 1;
+                    // After very many changes they begin again, at those that nobody has: what
+                    // was opened with a token that is gone was ended when it went.
+                    loop {
+                        self.numbered = self.numbered % u16::MAX + 1;
+                        if !older.has_number(self.numbered) {
+                            break;
+                        }
+                    }
                     token.number = self.numbered;
                 }
             }
@@ -430,7 +437,7 @@ mod tests {
     fn who_stands_in_the_file_again_keeps_number_and_cookie_and_no_number_comes_twice() {
         let mut old = file();
         old.show_cookie(1, b"sst_2");
-        let numbers = |tokens: &Tokens| -> Vec<u32> {
+        let numbers = |tokens: &Tokens| -> Vec<u16> {
             tokens.entries.iter().map(|token| token.number).collect()
         };
         assert_eq!(numbers(&old), [1, 2, 3]);

@@ -8,10 +8,14 @@ mod approvals;
 mod events;
 mod login;
 mod prompts;
+mod route;
 mod scrape;
 mod server;
 mod sessions;
+mod tickets;
 
+pub use self::route::paths;
+use self::route::{Found, Route};
 use crate::base::arena::Key;
 use crate::core::access::tokens::Scope;
 use crate::core::access::{self, Access, Refusal};
@@ -38,13 +42,11 @@ use crate::wire::head::{self, BadRequest, Head, Method, Span};
 use crate::wire::json::{self, Object};
 use crate::wire::reply::{self, ReplyHead, Status};
 use crate::wire::target::{self, Target};
+use crate::wire::visible;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-/// Methods of most endpoints.
-const GET: &[Method] = &[Method::Get, Method::Head];
-const POST: &[Method] = &[Method::Post];
 /// The permission modes that a session may be given.
 const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
 /// The states that a list of sessions can be limited to.
@@ -97,116 +99,6 @@ pub struct NewSession {
     pub conversation: Option<String>,
     /// The session that it is a copy of, and what of its conversation.
     pub fork: Option<(String, Fork)>,
-}
-
-/// What a request names.
-enum Route<'a> {
-    Sessions,
-    /// The seed's spelling, which only creates.
-    SeedSessions,
-    Session(&'a str),
-    Fork(&'a str),
-    Archive(&'a str, bool),
-    Directories,
-    Status(&'a str),
-    Context(&'a str),
-    Events(&'a str),
-    EventsStatus(&'a str),
-    Poll(&'a str),
-    AllPoll,
-    History(&'a str),
-    Event(&'a str, &'a str),
-    Prompt(&'a str),
-    Interrupt(&'a str),
-    Queue(&'a str),
-    Queued(&'a str, &'a str),
-    Approvals(&'a str),
-    Approval(&'a str, &'a str),
-    AllEvents,
-    Metrics,
-    Scrape,
-    Stats,
-    Capabilities,
-    Agents,
-    Health,
-    Ready,
-    Login,
-    OldWebSocket,
-    /// The base path without its slash, where relative links would lead beside it.
-    Base,
-    Page(&'static Document),
-}
-
-impl<'a> Route<'a> {
-    fn find(segments: &[&'a str], path: &str) -> Option<Route<'a>> {
-        Some(match *segments {
-            ["claude", "api", "claude", "sessions"] => Route::SeedSessions,
-            ["api", "sessions" | "session"] => Route::Sessions,
-            ["claude", "api", "claude", "chat"] => Route::OldWebSocket,
-            ["api", "sessions" | "session", id, ref rest @ ..] => match *rest {
-                [] => Route::Session(id),
-                ["fork"] => Route::Fork(id),
-                ["archive"] => Route::Archive(id, true),
-                ["unarchive"] => Route::Archive(id, false),
-                ["status"] => Route::Status(id),
-                ["context"] => Route::Context(id),
-                ["events"] => Route::Events(id),
-                ["events", "status"] => Route::EventsStatus(id),
-                ["events", "poll"] => Route::Poll(id),
-                ["history"] => Route::History(id),
-                ["events", event] => Route::Event(id, event),
-                ["prompt"] => Route::Prompt(id),
-                ["interrupt"] => Route::Interrupt(id),
-                ["queue"] => Route::Queue(id),
-                ["queue", prompt] => Route::Queued(id, prompt),
-                ["approvals"] => Route::Approvals(id),
-                ["approvals", approval] => Route::Approval(id, approval),
-                _ => return None,
-            },
-            ["api", "events"] => Route::AllEvents,
-            ["api", "login"] => Route::Login,
-            ["api", "events", "poll"] => Route::AllPoll,
-            ["api", "debug", "metrics"] => Route::Metrics,
-            ["api", "sse", "stats"] => Route::Stats,
-            ["api", "capabilities"] => Route::Capabilities,
-            ["api", "agents"] => Route::Agents,
-            ["api", "directories"] => Route::Directories,
-            ["metrics"] => Route::Scrape,
-            ["health"] => Route::Health,
-            ["ready"] => Route::Ready,
-            _ => Route::Page(pages::find(path)?),
-        })
-    }
-
-    fn methods(&self) -> &'static [Method] {
-        match self {
-            Route::Sessions => &[Method::Get, Method::Head, Method::Post],
-            Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
-            Route::SeedSessions
-            | Route::Fork(_)
-            | Route::Archive(..)
-            | Route::Prompt(_)
-            | Route::Interrupt(_)
-            | Route::Approval(..) => POST,
-            Route::Login => &[Method::Post, Method::Delete],
-            Route::Queued(..) => &[Method::Delete],
-            _ => GET,
-        }
-    }
-
-    /// How far a token must reach; none where nobody is asked for one.
-    fn scope(&self, method: Method) -> Option<Scope> {
-        match (self, method) {
-            (Route::Health | Route::Ready | Route::Login | Route::Base | Route::Page(_), _) => None,
-            (_, Method::Get | Method::Head | Method::Options) => Some(Scope::Read),
-            (Route::Approval(..), _) => Some(Scope::Answer),
-            _ => Some(Scope::Full),
-        }
-    }
-
-    fn is_stream(&self) -> bool {
-        matches!(self, Route::Events(_) | Route::AllEvents)
-    }
 }
 
 /// A request, taken apart.
@@ -361,6 +253,8 @@ enum Reply {
     Bytes(Vec<u8>, &'static str),
     /// A page.
     Page(&'static Document),
+    /// A page of the moment, once event `after` is durable.
+    Html { status: Status, after: Option<u64>, body: String },
     /// No content: the fields say it all.
     Empty(Vec<(&'static str, String)>),
     /// The answer comes later.
@@ -374,6 +268,14 @@ enum Reply {
 }
 
 type Outcome = Result<Reply, Problem>;
+
+/// What a request's head alone comes to.
+enum Judged<'a> {
+    /// It needs no handler.
+    Answered(Reply),
+    /// What it asks for, by whom may.
+    Routed(Route<'a>),
+}
 
 /// What the log says of a request: nothing that could be a secret.
 fn request_fields(exchange: &Exchange) -> Vec<(&'static str, String)> {
@@ -403,6 +305,51 @@ impl<'a> CorsFields<'a> {
     pub(super) fn len(&self) -> usize {
         self.count
     }
+}
+
+/// The most fields that one answer has, beside those that all have.
+const FIELDS_MAX: usize = 8;
+/// The most segments of a path that is one of ours, those of the base path among them.
+const SEGMENTS_MAX: usize = 32;
+
+/// The decoded segments of a path.
+struct Segments<'a> {
+    texts: [Cow<'a, str>; SEGMENTS_MAX],
+    count: usize,
+}
+
+impl<'a> Segments<'a> {
+    fn of(target: &Target<'a>) -> Result<Segments<'a>, BadRequest> {
+        let mut texts = [const { Cow::Borrowed("") }; SEGMENTS_MAX];
+        let mut count = 0;
+        for segment in target.segments() {
+            let segment = segment?;
+            if let Some(place) = texts.get_mut(count) {
+                *place = segment;
+            }
+            count += 1;
+        }
+        Ok(Segments { texts, count })
+    }
+
+    /// All of them. What is deeper than there is room for is nothing of ours.
+    fn path<'b>(&'b self, room: &'b mut [&'b str; SEGMENTS_MAX]) -> &'b [&'b str] {
+        *room = self.texts.each_ref().map(|text| &**text);
+        room.get(..self.count).unwrap_or(&[""])
+    }
+}
+
+/// Puts some fields behind each other.
+fn gather<'a, 'b>(
+    all: &'b mut [(&'a str, &'a str)],
+    parts: &[&[(&'a str, &'a str)]],
+) -> &'b [(&'a str, &'a str)] {
+    let mut count = 0;
+    for part in parts {
+        all[count..count + part.len()].copy_from_slice(part);
+        count += part.len();
+    }
+    &all[..count]
 }
 
 /// Whether a browser asks on behalf of a page before it sends the page's own request.
@@ -466,33 +413,17 @@ impl Server {
     /// Answers a whole request. Returns whether the connection can go on to the next one.
     pub(super) fn answer(&mut self, key: Key, mut exchange: Box<Exchange>) -> bool {
         let head = *exchange.head();
-        let peer = self.connections.get(key).map_or(Peer::Unknown, |connection| connection.peer);
-        let input = std::mem::take(&mut exchange.input);
-        let body = std::mem::take(&mut exchange.body);
-        self.name_request(&mut exchange, Some(&head), &input);
+        self.name_unfinished(&mut exchange);
         exchange.close |= !head.keep_alive || self.is_draining();
-        let outcome = match target::parse(head.method, head.target.of(&input)) {
-            Ok(target) => {
-                exchange.origin = self.config.access.allowed_origin(&head, &input);
-                let mut request = Request {
-                    connection: key,
-                    head,
-                    input: &input,
-                    body: &body,
-                    target,
-                    peer,
-                    by: Cow::Borrowed(access::LOCAL),
-                    scope: Scope::Full,
-                    asker: exchange.asker,
-                };
-                self.handle(&mut request)
-            }
-            Err(bad) => Err(bad.into()),
-        };
-        let etag = head.if_none_match.and_then(|span| span.text(&input)).map(str::to_owned);
-        (exchange.input, exchange.body) = (input, body);
+        let outcome = self.with_request(key, &mut exchange, Server::handle);
+        let etag = head.if_none_match.and_then(|span| span.text(&exchange.input));
+        let etag = etag.map(str::to_owned);
         let seq = match outcome {
             Ok(reply @ (Reply::Later | Reply::Asks)) => {
+                // It was out of its slot when its handler said for how long it may wait.
+                if let Some(wait) = self.waits.last().filter(|wait| wait.connection == key) {
+                    exchange.due = wait.due;
+                }
                 if matches!(reply, Reply::Asks) {
                     exchange.asker = Asking::Asked;
                     self.effects.push_back(Effect::WhoIs(key));
@@ -537,6 +468,11 @@ impl Server {
                 self.write_page(&mut exchange, page, etag.as_deref());
                 None
             }
+            Ok(Reply::Html { status, after, body }) => {
+                let (html, body) = ("text/html; charset=utf-8", body.as_bytes());
+                self.write_reply(&mut exchange, status, Some(html), &tickets::FIELDS, body);
+                after
+            }
             Ok(Reply::Empty(fields)) => {
                 let fields: Vec<(&str, &str)> =
                     fields.iter().map(|(name, value)| (*name, &**value)).collect();
@@ -544,12 +480,60 @@ impl Server {
                 None
             }
             Err(problem) => {
-                self.log_problem(&exchange, peer, &problem);
+                self.log_problem(&exchange, &problem);
                 self.write_problem(&mut exchange, &problem);
                 None
             }
         };
         self.finish_answer(key, exchange, seq)
+    }
+
+    /// Takes a request apart for `work`.
+    fn with_request<T>(
+        &mut self,
+        key: Key,
+        exchange: &mut Exchange,
+        work: impl FnOnce(&mut Server, &mut Request<'_>) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let head = *exchange.head();
+        let input = std::mem::take(&mut exchange.input);
+        let body = std::mem::take(&mut exchange.body);
+        let result = match target::parse(head.method, head.target.of(&input)) {
+            Ok(target) => {
+                exchange.origin = self.config.access.allowed_origin(&head, &input);
+                let mut request = Request {
+                    connection: key,
+                    head,
+                    input: &input,
+                    body: &body,
+                    target,
+                    peer: exchange.peer,
+                    by: Cow::Borrowed(access::LOCAL),
+                    scope: Scope::Full,
+                    asker: exchange.asker,
+                };
+                work(self, &mut request)
+            }
+            Err(bad) => Err(bad.into()),
+        };
+        (exchange.input, exchange.body) = (input, body);
+        result
+    }
+
+    /// Whether the rest of a request's body is worth waiting for. Whoever will be refused for
+    /// what his head says is refused now: strangers hold no room that others need.
+    pub(super) fn refuse_early(&mut self, key: Key, exchange: &mut Exchange) -> bool {
+        let judged = self.with_request(key, exchange, |server, request| {
+            let segments = Segments::of(&request.target)?;
+            server.judge(request, segments.path(&mut [""; SEGMENTS_MAX])).map(drop)
+        });
+        let Err(problem) = judged else { return false };
+        self.name_unfinished(exchange);
+        exchange.close = true;
+        exchange.stage = Stage::Ending;
+        self.log_problem(exchange, &problem);
+        self.write_problem(exchange, &problem);
+        true
     }
 
     /// Sends an answer, or holds it back until its event is durable.
@@ -606,12 +590,14 @@ impl Server {
             Some(head) => (head.version, head.method == Method::Head),
             None => (head::Version::Http11, false),
         };
-        let mut all = Vec::with_capacity(fields.len() + 3 + CORS_FIELDS_MAX);
-        all.extend_from_slice(fields);
-        all.extend_from_slice(self.cors_fields(exchange.origin).as_slice());
-        all.push(("X-Content-Type-Options", "nosniff"));
-        all.push(("Cross-Origin-Resource-Policy", "same-origin"));
-        all.push(("X-Request-Id", &exchange.request_id));
+        let cors = self.cors_fields(exchange.origin);
+        let usual = [
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("X-Request-Id", &*exchange.request_id),
+        ];
+        let mut all = [("", ""); FIELDS_MAX + CORS_FIELDS_MAX + 3];
+        let all = gather(&mut all, &[fields, cors.as_slice(), &usual]);
         let head = ReplyHead {
             status,
             date: self.date.1.as_str(),
@@ -619,7 +605,7 @@ impl Server {
             content_length: (status != Status::NOT_MODIFIED).then_some(body.len() as u64),
             keep_alive: !exchange.close,
             version,
-            fields: &all,
+            fields: all,
         };
         reply::write_head(&mut exchange.out, &head);
         self.count_answer(status);
@@ -664,10 +650,12 @@ impl Server {
         fields: &[(&'static str, String)],
     ) {
         let json = std::mem::take(&mut self.json);
-        let mut all: Vec<(&str, &str)> =
-            fields.iter().map(|(name, value)| (*name, &**value)).collect();
-        all.push(("Cache-Control", "no-store"));
-        self.write_reply(exchange, status, Some("application/json"), &all, &json);
+        let mut all = [("Cache-Control", "no-store"); FIELDS_MAX];
+        for (place, (name, value)) in all[1..].iter_mut().zip(fields) {
+            *place = (*name, &**value);
+        }
+        let all = &all[..=fields.len()];
+        self.write_reply(exchange, status, Some("application/json"), all, &json);
         self.json = json;
         self.json.clear();
         self.json.shrink_to(64 * 1024);
@@ -701,7 +689,8 @@ impl Server {
 
     /// Tells the operator of a request that was refused or met a limit. What it asks for is told
     /// by its path alone: a query may hold what is nobody's business, and so may a body.
-    fn log_problem(&mut self, exchange: &Exchange, peer: Peer, problem: &Problem) {
+    fn log_problem(&mut self, exchange: &Exchange, problem: &Problem) {
+        let peer = exchange.peer;
         let (level, message) = match problem.status {
             Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
                 (Level::Warn, "a request was not let in")
@@ -725,10 +714,15 @@ impl Server {
     }
 
     fn write_page(&mut self, exchange: &mut Exchange, page: &'static Document, etag: Option<&str>) {
-        let tag = format!("\"{:016x}\"", page.etag);
+        let accepted = exchange.has_head().and_then(|head| head.accept_encoding);
+        let accepted = accepted.and_then(|span| span.text(&exchange.input));
+        let packed = accepted.is_some_and(reply::takes_gzip);
+        // Two codings are two representations, so each has a tag of its own.
+        let tag = format!("\"{:016x}{}\"", page.etag, if packed { "-gzip" } else { "" });
         let csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
             img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-        let mut fields = vec![("Cache-Control", "no-cache"), ("ETag", &*tag)];
+        let mut fields =
+            vec![("Cache-Control", "no-cache"), ("ETag", &*tag), ("Vary", "Accept-Encoding")];
         let matches = |etag: &str| {
             etag == "*" || etag.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
         };
@@ -737,7 +731,12 @@ impl Server {
         }
         fields.push(("Content-Security-Policy", csp));
         fields.push(("Referrer-Policy", "no-referrer"));
-        self.write_reply(exchange, Status::OK, Some(page.content_type), &fields, page.bytes);
+        let content_type = Some(page.content_type);
+        if packed {
+            fields.push(("Content-Encoding", "gzip"));
+            return self.write_reply(exchange, Status::OK, content_type, &fields, page.packed);
+        }
+        self.write_reply(exchange, Status::OK, content_type, &fields, &page.unpack());
     }
 
     /// Answers what was no request.
@@ -788,23 +787,42 @@ impl Server {
     // Routing.
 
     fn handle(&mut self, request: &mut Request<'_>) -> Outcome {
+        let segments = Segments::of(&request.target)?;
+        let mut room = [""; SEGMENTS_MAX];
+        let route = match self.judge(request, segments.path(&mut room))? {
+            Judged::Answered(reply) => return Ok(reply),
+            Judged::Routed(route) => route,
+        };
+        let changes = !matches!(request.head.method, Method::Get | Method::Head);
+        if changes && !self.asker_may(request)? {
+            return Ok(Reply::Asks);
+        }
+        self.dispatch_route(request, route)
+    }
+
+    /// Holds a request's head to everything that stands before its handler: the walls, the token,
+    /// the path, the method.
+    fn judge<'a>(
+        &mut self,
+        request: &mut Request<'_>,
+        path: &[&'a str],
+    ) -> Result<Judged<'a>, Problem> {
         let access = &self.config.access;
         let (head, input) = (&request.head, request.input);
         let admitted = access.admit(head, input, &request.target, request.peer);
         if request.target.asterisk {
             admitted?;
-            return Ok(Reply::Empty(vec![("Allow", head::ALLOW.to_owned())]));
+            let allow = vec![("Allow", head::ALLOW.to_owned())];
+            return Ok(Judged::Answered(Reply::Empty(allow)));
         }
-        let segments: Vec<Cow<'_, str>> = request.target.segments().collect::<Result<_, _>>()?;
-        let path: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        let route = self.route(&path, request.target.path);
+        let found = self.find(path, request.target.path);
         admitted?;
         if is_preflight(head) && access.allowed_origin(head, input).is_some() {
-            return Ok(preflight());
+            return Ok(Judged::Answered(preflight()));
         }
         let method = request.head.method;
-        let scope = match &route {
-            Some(route) => route.scope(method),
+        let scope = match &found {
+            Some(found) => found.route.scope(method),
             // That there is nothing is not told to strangers either.
             None => Some(Scope::Read),
         };
@@ -819,20 +837,19 @@ impl Server {
                 request.by = Cow::Owned(caller.by.to_owned());
             }
         }
-        let Some(route) = route else {
-            let sentence = "there is nothing at this path; docs/api.md lists what there is";
+        let Some(Found { route, methods }) = found else {
+            let sentence = "there is nothing at this path; /openapi.yaml lists what there is";
             return Err(Problem::new(Status::NOT_FOUND, "not_found", sentence));
         };
         if let Some(limited) = self.address_limited(request, &route) {
-            return limited;
+            return limited.map(Judged::Answered);
         }
-        let methods = route.methods();
         let allow = || {
             let names: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
             format!("{}, OPTIONS", names.join(", "))
         };
         if method == Method::Options {
-            return Ok(Reply::Empty(vec![("Allow", allow())]));
+            return Ok(Judged::Answered(Reply::Empty(vec![("Allow", allow())])));
         }
         if !methods.contains(&method) {
             let sentence = format!("this path takes {}", allow());
@@ -841,16 +858,13 @@ impl Server {
             problem.fields.push(("Allow", allow()));
             return Err(problem);
         }
-        if !matches!(method, Method::Get | Method::Head) && !self.asker_may(request)? {
-            return Ok(Reply::Asks);
-        }
-        self.dispatch_route(request, route)
+        Ok(Judged::Routed(route))
     }
 
     /// What a path names. It is matched whole first, then without the base path.
-    fn route<'a>(&self, path: &[&'a str], raw: &str) -> Option<Route<'a>> {
-        if let Some(route) = Route::find(path, raw) {
-            return Some(route);
+    fn find<'a>(&self, path: &[&'a str], raw: &str) -> Option<Found<'a>> {
+        if let Some(found) = Route::find(path, raw) {
+            return Some(found);
         }
         let base: Vec<&str> = self.config.base_path.split('/').filter(|s| !s.is_empty()).collect();
         if base.is_empty() || !path.starts_with(&base) {
@@ -859,7 +873,7 @@ impl Server {
         // By segments: a base path that came escaped is longer than it is.
         match raw.match_indices('/').nth(base.len()) {
             Some((at, _)) => Route::find(&path[base.len()..], &raw[at..]),
-            None => Some(Route::Base),
+            None => Some(Found::BASE),
         }
     }
 
@@ -889,8 +903,8 @@ impl Server {
 
     fn dispatch_route(&mut self, request: &Request<'_>, route: Route<'_>) -> Outcome {
         match (route, request.head.method) {
-            (Route::Sessions | Route::SeedSessions, Method::Post) => self.create_session(request),
-            (Route::Sessions | Route::SeedSessions, _) => self.list_sessions(request),
+            (Route::Sessions, Method::Post) => self.create_session(request),
+            (Route::Sessions, _) => self.list_sessions(request),
             (Route::Session(id), Method::Delete) => self.delete_session(id),
             (Route::Session(id), Method::Patch) => self.patch_session(request, id),
             (Route::Session(id), _) => self.get_session(id),
@@ -921,6 +935,7 @@ impl Server {
             (Route::Ready, _) => self.ready(),
             (Route::Login, Method::Delete) => self.log_out(request),
             (Route::Login, _) => self.log_in(request),
+            (Route::Ticket, _) => self.answer_by_ticket(request),
             (Route::OldWebSocket, _) => Err(self.old_websocket()),
             (Route::Base, _) => Err(self.below_base()),
             (Route::Page(page), _) => Ok(Reply::Page(page)),

@@ -23,9 +23,9 @@ const SESSION_STATUSES: [SessionStatus; 7] = [
 ];
 
 impl Server {
-    /// Asks for what the kernel knows; the answer follows.
+    /// Asks for what the kernel knows; the answer follows. Not under the limit of those who wait:
+    /// it is short, and when that is met somebody should see it.
     pub(super) fn scrape(&mut self, connection: Key) -> Outcome {
-        self.room_to_wait()?;
         self.effects.push_back(Effect::Sample(connection));
         let due = self.now_ms + SAMPLE_MS;
         self.wait(Wait { connection, due, what: Awaited::Sample });
@@ -34,6 +34,8 @@ impl Server {
 
     /// The kernel has been asked.
     pub(in crate::core) fn sampled(&mut self, connection: Key, sample: &Sample) {
+        // A process that ends between two looks at it is seen nowhere for a moment.
+        self.counters.agents_cpu_s = self.counters.agents_cpu_s.max(sample.agents_cpu_s);
         let waits =
             |wait: &Wait| wait.connection == connection && matches!(wait.what, Awaited::Sample);
         // Else it came too late.
@@ -194,6 +196,12 @@ impl Server {
         metrics.counter("sidestream_agents_ended_total", help, counters.agents_ended);
         let help = "Processes that agents left behind and that were killed.";
         metrics.counter("sidestream_orphans_killed_total", help, counters.orphans_killed);
+        let help = "Commands for events that were run.";
+        metrics.counter("sidestream_hooks_started_total", help, counters.hooks_started);
+        let help = "Commands for events that did not end well, or in time.";
+        metrics.counter("sidestream_hooks_failed_total", help, counters.hooks_failed);
+        let help = "Commands for events that were not run, because too many waited.";
+        metrics.counter("sidestream_hooks_dropped_total", help, counters.hooks_dropped);
         if sample.own.is_none() {
             return; // The kernel does not say.
         }
@@ -208,7 +216,8 @@ impl Server {
         let mut names: Vec<Option<&str>> =
             self.config.agents.iter().map(|agent| Some(&*agent.name)).collect();
         names.push(None);
-        let help = "Processes of agents and all they started, by agent; `left behind` lost theirs.";
+        let help =
+            "Processes of agents and all they started, by agent; left behind: whose agent is gone.";
         let mut family = metrics.family(Kind::Gauge, "sidestream_agent_processes", help);
         for of in &names {
             let count = sum(*of, |one| one.processes);
@@ -222,7 +231,7 @@ impl Server {
             family.sample(&[("agent", of.unwrap_or("left behind"))], size);
         }
         let help = "CPU time of all agents there ever were.";
-        metrics.counter("sidestream_agents_cpu_seconds_total", help, sample.agents_cpu_s);
+        metrics.counter("sidestream_agents_cpu_seconds_total", help, counters.agents_cpu_s);
     }
 
     /// The loop, the journal, the log.

@@ -500,22 +500,24 @@ impl Server {
             return Err(Problem::session_not_found(id));
         };
         session.name = new_name.or(session.name.take());
-        let agent = session.process.and_then(|agent| self.agents.get_mut(agent));
-        if let Some(agent) = agent.filter(|agent| agent.was_ready && !agent.is_leaving()) {
-            if let Some(mode) = &mode {
-                agent.stdin.queue(0, |out| claude::set_mode(out, &request_id, mode));
-            }
-            if let Some(model) = &model {
-                agent.stdin.queue(0, |out| claude::set_model(out, &request_id, model));
-            }
-        }
         if mode.is_some() {
             session.mode_in_use = mode.clone();
         }
-        session.mode = mode.or(session.mode.take());
-        session.model = model.or(session.model.take());
+        session.mode = mode.clone().or(session.mode.take());
+        session.model = model.clone().or(session.model.take());
+        let agent = session.process;
         self.tell_status(key, Some("changed"));
         let seq = self.publisher.seq();
+        // The agent hears of it once it is on record.
+        let agent = agent.and_then(|agent| self.agents.get_mut(agent));
+        if let Some(agent) = agent.filter(|agent| agent.was_ready && !agent.is_leaving()) {
+            if let Some(mode) = &mode {
+                agent.stdin.queue(seq, |out| claude::set_mode(out, &request_id, mode));
+            }
+            if let Some(model) = &model {
+                agent.stdin.queue(seq, |out| claude::set_model(out, &request_id, model));
+            }
+        }
         self.release_agents();
         self.get_session(id)?;
         ok_after(seq)

@@ -5,7 +5,7 @@ T ?= 60
 
 FUZZERS = head body target lines event_id claude server
 
-.PHONY: help run build test lint sim soak setup fuzz bench bench-quick bench-setup bench-micro
+.PHONY: help run build test lint sim soak setup fuzz bench bench-quick bench-setup bench-micro screenshots
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -38,6 +38,10 @@ fuzz: ## every fuzzer for T seconds (nightly, cargo-fuzz): make fuzz T=60
 		cargo +nightly fuzz run --fuzz-dir fuzz $$target -- \
 			-max_total_time=$(T) -timeout=10 -rss_limit_mb=1024 -print_final_stats=1; \
 	done
+
+screenshots: ## the pictures of docs/screenshots, made anew
+	cargo build
+	node tests/browser/screenshots.mjs --binary target/debug/sidestream --out docs/screenshots
 
 FANOUT = benches/fanout/target/release/fanout
 

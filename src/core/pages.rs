@@ -41,7 +41,7 @@ macro_rules! pages {
 }
 
 /// All of them.
-pub static PAGES: [Page; 26] = pages! {
+pub static PAGES: [Page; 27] = pages! {
     "/" HTML "index.html"
     "/sessions" HTML "index.html"
     "/session" HTML "session.html"
@@ -55,6 +55,7 @@ pub static PAGES: [Page; 26] = pages! {
     "/js/login.js" SCRIPT "login.js"
     "/js/markdown.js" SCRIPT "markdown.js"
     "/js/notify.js" SCRIPT "notify.js"
+    "/js/pump.js" SCRIPT "pump.js"
     "/js/server.js" SCRIPT "server.js"
     "/js/session.js" SCRIPT "session.js"
     "/js/sessions.js" SCRIPT "sessions.js"

@@ -11,6 +11,7 @@ use crate::core::connection::{Phase, Place, Reader};
 use crate::core::effect::{DiskRequest, Effect, Level, Read, ReadFailure, Source};
 use crate::core::event::NAMES;
 use crate::core::server::Server;
+use crate::core::session::Session;
 use crate::wire::sse::EventId;
 use std::collections::VecDeque;
 
@@ -58,6 +59,8 @@ pub struct Past {
     jumps: bool,
     /// It waits for a piece.
     waits: bool,
+    /// Of one session: a piece was given back in the middle of a frame.
+    torn: bool,
     piece: Option<Piece>,
 }
 
@@ -74,8 +77,10 @@ struct Piece {
     run_start: usize,
     /// and follows this number.
     run_after: u64,
-    /// It begins within a frame.
+    /// It begins within a frame, whose rest was not looked for yet.
     within: bool,
+    /// It begins within a frame.
+    begins_torn: bool,
 }
 
 /// What a reader of journals can do now.
@@ -134,7 +139,8 @@ impl Past {
 
     /// Whether the last byte sent is not the last one of its frame.
     fn is_within(&self) -> bool {
-        self.piece.as_ref().is_some_and(|piece| piece.at < piece.run_end) || self.beyond > 0
+        let unsent = self.piece.as_ref().is_some_and(|piece| piece.at < piece.run_end);
+        unsent || self.torn || self.beyond > 0
     }
 }
 
@@ -231,7 +237,11 @@ impl Server {
                 }
                 let session = reader.session;
                 let closed = session.and_then(|session| self.sessions.get(session));
-                if closed.is_some_and(|session| session.closed_at.is_some()) {
+                // Over only once its last event can be seen.
+                let over = |session: &Session| {
+                    session.closed_at.is_some() && session.feed.log.hidden() == 0
+                };
+                if closed.is_some_and(over) {
                     return PastState::Over;
                 }
                 connection.place = Place::Waiting;
@@ -255,7 +265,8 @@ impl Server {
             if piece.at < piece.run_end {
                 return Step::Stay;
             }
-            if reader.shutting {
+            // The frame that its client has a part of is finished first.
+            if reader.shutting && !piece.within && past.beyond == 0 {
                 let bytes = past.take_piece();
                 self.pieces.recycle(bytes);
                 self.serve_readers();
@@ -275,7 +286,9 @@ impl Server {
             if piece.at < piece.run_end {
                 return Step::Stay;
             }
-            reader.position = piece.start + piece.bytes.len() as u64;
+            if reader.session.is_some() {
+                reader.position = piece.start + piece.bytes.len() as u64;
+            }
             let bytes = past.take_piece();
             self.pieces.recycle(bytes);
             self.serve_readers();
@@ -485,6 +498,7 @@ impl Server {
         };
         let Some(past) = &mut reader.past else { return };
         past.waits = false;
+        past.torn = false; // The piece knows.
         if let Err(failure) = result {
             self.pieces.recycle(Some(bytes));
             self.serve_readers();
@@ -507,7 +521,17 @@ impl Server {
                 past.sources = sources;
             }
             let (at, run_start, run_end, run_after) = (0, 0, 0, past.last);
-            past.piece = Some(Piece { bytes, start, at, run_end, run_start, run_after, within });
+            let begins_torn = within;
+            past.piece = Some(Piece {
+                bytes,
+                start,
+                at,
+                run_end,
+                run_start,
+                run_after,
+                within,
+                begins_torn,
+            });
         }
         if let Some(connection) = self.connections.get_mut(key)
             && connection.place == Place::Reading
@@ -540,6 +564,10 @@ impl Server {
             past.sources.clear();
         } else {
             reader.position = piece.start + piece.at as u64;
+            past.torn = match piece.at {
+                0 => piece.begins_torn,
+                at => !piece.bytes[..at].ends_with(b"\n\n"),
+            };
         }
         self.pieces.recycle(Some(piece.bytes));
         self.serve_readers();

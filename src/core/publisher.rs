@@ -328,7 +328,7 @@ impl Publisher {
         let owner = feed.number;
         let delta = |mark: &Mark| mark.tag == EventKind::SessionOutput as u8 && mark.owner == owner;
         for ring in [&mut feed.log.ring, &mut self.all.ring] {
-            let from = ring.after(seq - 1);
+            let from = ring.after(seq.saturating_sub(1)); // 0: of an earlier start.
             ring.supersede(from, delta);
         }
     }

@@ -527,7 +527,8 @@ impl Server {
             Some(past) => Some(past.last()),
             None => log.and_then(|log| {
                 let mark = log.ring.last_before(reader.replay_end).map(|mark| mark.seq);
-                mark.or(log.latest_seq())
+                // Nothing of the replay is left in the ring: it ended where the ring begins.
+                mark.or(Some(log.ring.evicted()).filter(|seq| *seq > 0))
             }),
         };
         let first_seq = self.publisher.epochs.present().first_seq;
@@ -535,10 +536,13 @@ impl Server {
         let session_id = session_id.map_or("*", |session| session.id());
         let out = &mut own.bytes;
         // A cursor of an earlier start may hold no longer after the next one: this one will.
+        // Who is shut in the middle of the past has not passed what is old.
+        let over = reader.past.is_none() || !reader.shutting;
         if let Some(last) = last
-            && (reader.passed_over || self.publisher.is_old(last))
+            && (reader.passed_over || over && self.publisher.is_old(last))
         {
-            sse::id(out, self.publisher.id(last.max(first_seq - 1)));
+            let last = if over { last.max(first_seq - 1) } else { last };
+            sse::id(out, self.publisher.id(last));
             reader.passed_over = false;
         }
         let name = if reader.shutting { "server-shutdown" } else { "replay-complete" };
@@ -622,8 +626,8 @@ impl Server {
             let position = reader.position;
             let session = reader.session;
             let base = self.log_of(session).map_or(0, |log| log.ring.base());
-            if position < base {
-                // The log has outrun it while its client took nothing.
+            if position < base && !self.keeper.keeps() {
+                // The log has outrun it while its client took nothing. Else the journal has it.
                 self.counters.readers_cut += 1;
                 self.close(key);
             }

@@ -61,7 +61,7 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     })?;
     let boot_id = boot_id();
     let was_kept = epochs.last_mode().is_some_and(|mode| mode != Durability::Memory);
-    let is_broken = was_kept && !dir.join("intact").exists();
+    let is_broken = was_kept && !fs::exists(dir.join("intact")).unwrap_or(false);
     if is_broken {
         epochs.break_last();
     }
@@ -416,7 +416,11 @@ fn holds_frame(bytes: &[u8]) -> bool {
 }
 
 fn cut(path: &Path, length: u64) -> Result<(), String> {
-    let cut = |path: &Path| private().open(path)?.set_len(length);
+    let cut = |path: &Path| {
+        let file = private().open(path)?;
+        file.set_len(length)?;
+        file.sync_all() // Or the next power loss may mix what was cut with what comes next.
+    };
     cut(path).map_err(|error| failed(path, &error))
 }
 

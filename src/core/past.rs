@@ -50,7 +50,7 @@ pub struct Past {
     last: u64,
     /// Frames up to this number are counted already.
     counted: u64,
-    /// Of several sessions: what `sources` go up to.
+    /// Of several sessions: up to here `sources` lack nothing.
     built: u64,
     /// Of several sessions: how much of the first frame to come was sent.
     beyond: usize,
@@ -186,6 +186,15 @@ fn find_run(reader: &mut Reader) -> Option<bool> {
         let is_end = replays && seq > replay_seq;
         if is_end {
             return Some(!has_run);
+        }
+        if reader.session.is_none() && seq > past.built {
+            // Other journals may lack what comes before it; from here on the ring has everything.
+            if !has_run {
+                (piece.at, piece.run_end) = (piece.bytes.len(), piece.bytes.len());
+                past.last = past.last.max(past.built);
+                past.sources.clear();
+            }
+            break;
         }
         if seq <= past.skip_to || !reader.filter.takes(kind, false) {
             if has_run {
@@ -372,7 +381,13 @@ impl Server {
         if past.last >= visible_seq {
             return if reader.replay_end == u64::MAX { Step::Wait } else { Step::Seam };
         }
-        let (after, built) = (past.last, visible_seq);
+        // From there on the ring has everything; before, journals do, unless the disk takes nothing.
+        let (after, built) = (past.last, visible_seq.min(all.ring.evicted()));
+        let built = self.written_up_to(key, built);
+        if built <= after {
+            self.counters.readers_cut += 1;
+            return Step::Close;
+        }
         let sources = self.sources(key, after);
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
@@ -385,13 +400,34 @@ impl Server {
         Step::Again
     }
 
-    /// What the journals of a reader's sessions hold behind number `after`.
-    fn sources(&self, key: Key, after: u64) -> Vec<Source> {
-        let owners = match self.connections.get(key).map(|connection| &connection.phase) {
+    /// The sessions that a reader is limited to.
+    fn owners_of(&self, key: Key) -> Option<&[u32]> {
+        match self.connections.get(key).map(|connection| &connection.phase) {
             Some(Phase::Stream(reader)) => reader.owners(),
             _ => None,
-        };
-        self.sources_of(owners, after)
+        }
+    }
+
+    /// The number, at most `limit`, up to which the journals of a reader's sessions lack nothing.
+    fn written_up_to(&self, key: Key, limit: u64) -> u64 {
+        let owners = self.owners_of(key);
+        (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .filter(|session| owners.is_none_or(|owners| owners.contains(&session.feed.number)))
+            .filter_map(|session| {
+                let log = &session.feed.log;
+                let journal = log.journal.as_ref().filter(|_| !log.is_on_disk())?;
+                // What the ring lost before it was written lies right behind what is written.
+                let written = journal.written();
+                let next = log.ring.marks_from(written).next().filter(|m| m.start == written);
+                Some(next.map_or(journal.last_seq(), |mark| mark.seq - 1))
+            })
+            .fold(limit, u64::min)
+    }
+
+    /// What the journals of a reader's sessions hold behind number `after`.
+    fn sources(&self, key: Key, after: u64) -> Vec<Source> {
+        self.sources_of(self.owners_of(key), after)
     }
 
     /// What the journals of some sessions, or of all, hold behind number `after`.

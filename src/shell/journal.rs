@@ -235,6 +235,8 @@ fn remove_session(sessions: &Path, id: &str) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         result => result?,
     }
+    // Else a power loss may take the name back, and leave it without its segments.
+    sync_directory(sessions)?;
     fs::remove_dir_all(gone)
 }
 
@@ -746,6 +748,7 @@ impl Store {
         let file = private().append(true).open(&path).map_err(|error| failed(&path, &error))?;
         (&file)
             .write_all(format!("erased {last_seq}\n").as_bytes())
+            .and_then(|()| file.sync_data())
             .map_err(|error| failed(&path, &error))?;
         let path = self.sessions.join(session_id);
         remove_session(&self.sessions, session_id).map_err(|error| failed(&path, &error))

@@ -131,9 +131,8 @@ pub struct Cut {
     pub in_flush: bool,
     /// What its log had forgotten by then.
     pub evicted: u64,
-    /// The server was gone, or about to go.
+    /// The server was gone.
     pub crashed: bool,
-    pub draining: bool,
 }
 
 /// One connection: both ends and the kernel between them.

@@ -328,6 +328,25 @@ impl World {
         self.server.check();
     }
 
+    /// What is on the disk, for whoever hunts a bug.
+    fn tell_disk(&self) {
+        println!(
+            "{} visible {} written {}",
+            self.context(),
+            self.model.visible,
+            self.disk.written_seq
+        );
+        let sessions = Path::new(DATA).join("sessions");
+        for id in files::names(&sessions) {
+            for name in files::names(&sessions.join(&id)) {
+                let frames = frames_of(&sessions.join(&id), std::slice::from_ref(&name));
+                let size = files::peek(&sessions.join(&id).join(&name)).map(|bytes| bytes.len());
+                let ends = (frames.first().map(|one| one.0), frames.last().map(|one| one.0));
+                println!("    {id} {name} {size:?} {} frames, {ends:?}", frames.len());
+            }
+        }
+    }
+
     /// The server dies, and is started again.
     pub fn crash(&mut self, death: Death) {
         self.hit(match death {
@@ -336,6 +355,9 @@ impl World {
         });
         if self.failing {
             self.hit("killed-while-failing");
+        }
+        if self.loud {
+            self.tell_disk();
         }
         self.end_era(death == Death::PowerLost);
         self.leave_everything();

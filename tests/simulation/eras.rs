@@ -48,7 +48,12 @@ impl Model {
             return list.evicted();
         }
         // What the ring forgot is gone too, where the disk did not take it.
-        let ring = if self.is_shaky { list.evicted() } else { 0 };
+        let rings = || self.sessions.iter().map(|session| session.list.evicted());
+        let ring = match session {
+            _ if !self.is_shaky => 0,
+            Some(_) => list.evicted(),
+            None => rings().max().unwrap_or(0).max(list.evicted()),
+        };
         list.gone_at_most().max(ring)
     }
 

@@ -86,7 +86,8 @@ fn rest(world: &mut World) {
         world.settle();
         world.turn();
         let busy = world.model.sessions.iter().any(|session| {
-            session.is_running() || session.queued().count() > 0 || !session.approvals.is_empty()
+            let waits = session.queued().count() > 0 || !session.approvals.is_empty();
+            !session.truncated && (session.is_running() || waits)
         });
         let busy = busy || world.connections.values().any(|one| one.blocked);
         let news = std::mem::replace(&mut visible, world.model.visible) != world.model.visible;

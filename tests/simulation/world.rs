@@ -383,9 +383,8 @@ impl World {
         let session = session.and_then(|at| self.followers[at].session);
         let evicted = self.model.gone_at_most(session);
         let stalled = connection.blocked && self.now_ms >= due;
-        let draining = self.server.is_draining();
         connection.key = None;
-        connection.cut = Some(Cut { stalled, in_flush, evicted, crashed: false, draining });
+        connection.cut = Some(Cut { stalled, in_flush, evicted, crashed: false });
         connection.output_ended = true;
     }
 

@@ -8,10 +8,13 @@ use crate::base::ring::Ring;
 use crate::base::wheel::Wheel;
 use crate::core::agent::{Agent, LINE_SIZE};
 use crate::core::commit::RINGS_KEPT;
-use crate::core::connection::{Connection, Exchange, Own};
+use crate::core::connection::{
+    Across, Connection, Exchange, KEPT_BUFFER_SIZE, KEPT_OWN_SIZE, Rare,
+};
 use crate::core::epochs::Durability;
 use crate::core::journal::INDEX_STEP;
-use crate::core::past::{PIECE_SIZE, PIECES_MAX};
+use crate::core::past::{PIECE_SIZE, PIECES_MAX, Past};
+use crate::core::server::POOL_MAX;
 use crate::core::session::Session;
 
 /// One kibibyte, in bytes.
@@ -25,14 +28,21 @@ const FILES_RESERVED: u32 = 64;
 /// What the shell keeps for one connection: its socket's slot, and its place on the ready list.
 /// Held to by a check there.
 pub const SOCKET_SIZE: usize = 40;
-/// Replies that may wait for a client to take them.
-const REPLIES_SIZE: usize = 16 * KIB;
+/// The longest reply but for large fields: it is written whole before it is counted.
+const REPLY_SIZE: usize = MIB;
+/// What `replay-complete` and the rest of a heartbeat take, in the worst case, of a reader.
+const OWN_SIZE: usize = 256;
 /// What a session keeps beside its log and its prompts: names, approvals, the ids of prompts.
 const SESSION_SIZE: usize = 64 * KIB;
-/// Buffers that are kept for the next connection, and how much of each.
-const POOL_SIZE: usize = 64 * 3 * 32 * KIB;
+/// Exchanges and rare parts of readers that are kept for the next connection.
+const POOL_SIZE: usize = POOL_MAX * (size_of::<Exchange>() + 3 * KEPT_BUFFER_SIZE + KEPT_OWN_SIZE);
 /// The loop's read buffer and its events; the disk thread's stack; the log's line; the program.
 const FIXED_SIZE: usize = 8 * MIB;
+/// Events on their way to the operator's commands: those that are not visible yet, and again those
+/// whose command waits for its turn.
+pub const HOOKS_SIZE_MAX: usize = MIB;
+/// What is known of the tickets that were given out.
+const TICKETS_SIZE: usize = 2 * MIB;
 
 /// Descriptors of one agent: three pipes and a pidfd, and as many again while it is spawned.
 const FILES_PER_AGENT: u32 = 8;
@@ -57,12 +67,17 @@ pub struct Limits {
     pub body_size_max: usize,
     /// All request bodies that are held at one time.
     pub bodies_size_max: usize,
+    /// Heads, replies and what streams open with, all that are held at one time. Beyond it clients
+    /// wait in the kernel.
+    pub requests_size_max: usize,
     /// From the end of a head to the end of its body.
     pub body_timeout_ms: u64,
     /// Bytes a second that a body must bring, looked at every five seconds. 0: any.
     pub body_rate_min: usize,
     /// Requests on one connection whose replies its client has not taken: the next one waits.
     pub pipeline_max: u32,
+    /// Requests that may wait for something to happen: long polls, prompts with `?wait=`.
+    pub waits_max: usize,
     /// Logins that may fail in any one minute; then all must wait.
     pub login_failures_max: u32,
     /// Between two requests on one connection.
@@ -133,9 +148,11 @@ impl Default for Limits {
             head_timeout_ms: 10_000,
             body_size_max: 8 * MIB,
             bodies_size_max: 32 * MIB,
+            requests_size_max: 32 * MIB,
             body_timeout_ms: 30_000,
             body_rate_min: KIB,
             pipeline_max: 64,
+            waits_max: 1_024,
             login_failures_max: 10,
             keep_alive_ms: 60_000,
             connections_max: 100_000,
@@ -229,6 +246,7 @@ impl Limits {
             sum += self.body_size_max as u64; // and the copy of the one that is being understood.
             sum += self.queue_size_max as u64; // Prompts that wait, all together.
             sum += self.large_size_max as u64; // Large fields, kept beside their events.
+            sum += (2 * HOOKS_SIZE_MAX + TICKETS_SIZE) as u64; // What commands are told,
             sum += POOL_SIZE as u64; // Buffers that nobody uses at the moment.
             sum + FIXED_SIZE as u64 // What there is one of.
         }
@@ -257,12 +275,13 @@ impl Limits {
     /// The part of [`Limits::memory`] that clients take.
     pub fn connections_memory(&self) -> u64 {
         const LINKS_AND_GENERATION: usize = 3 * size_of::<u32>();
-        // A head under way and replies to the ones before it; a stream's own bytes are fewer.
-        let exchange = size_of::<Exchange>() + self.head_size_max + REPLIES_SIZE;
         let slot = size_of::<Connection>() + LINKS_AND_GENERATION + SOCKET_SIZE;
+        // A reader that catches up has more of its own; what it opens with is a request's.
+        let rare = size_of::<Rare>() + size_of::<Across>() + size_of::<Past>() + OWN_SIZE;
         let mut sum = 0;
-        sum += u64::from(self.connections_max) * slot as u64; // Slots, live or not.
-        sum += u64::from(self.connections_max) * exchange.max(size_of::<Own>()) as u64; // Requests.
+        sum += u64::from(self.connections_max) * (slot + rare) as u64; // Slots, live or not.
+        sum += self.requests_size_max as u64; // Heads and replies, all together,
+        sum += (self.head_size_max + REPLY_SIZE) as u64; // and the one that fills them up.
         let indices = self.connections_max + self.sessions_max + self.closed_sessions_max;
         sum + Wheel::memory(indices + self.agents_max + 1) as u64 // Everybody's deadline.
     }
@@ -329,11 +348,12 @@ mod tests {
     fn the_bound_grows_with_everything_that_is_counted_in_it() {
         let base = Limits::default().memory(Durability::Memory);
         type Change = fn(&mut Limits);
-        let changes: [(Change, u64); 9] = [
+        let changes: [(Change, u64); 10] = [
             (|limits| limits.sessions_max += 1, MIB as u64),
             (|limits| limits.closed_sessions_max += 1, MIB as u64),
             (|limits| limits.all_ring_size *= 2, 4 * MIB as u64),
-            (|limits| limits.connections_max += 1, 16 * KIB as u64),
+            (|limits| limits.connections_max += 1, 92),
+            (|limits| limits.requests_size_max += MIB, MIB as u64),
             (|limits| limits.bodies_size_max += MIB, MIB as u64),
             (|limits| limits.queue_size_max += MIB, MIB as u64),
             (|limits| limits.large_size_max += MIB, MIB as u64),

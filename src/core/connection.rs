@@ -1,10 +1,12 @@
 //! One client connection: HTTP exchanges, one after the other, until it becomes a stream.
 //!
-//! An idle or streaming connection owns no buffer: what it needs while a request is under way
-//! stands in an [`Exchange`], which goes back to a pool. Parsing happens here, meaning does not:
+//! An idle or streaming connection owns no memory but its slot: what it needs while a request is
+//! under way stands in an [`Exchange`], what a stream needs until it is live in a [`Rare`], and both
+//! go back to a pool. Parsing happens here, meaning does not:
 //! what a request asks for, and who may ask, it does not know.
 
 use crate::base::arena::Key;
+use crate::core::addresses::AddressId;
 use crate::core::effect::Asker;
 use crate::core::event::Filter;
 use crate::core::past::Past;
@@ -16,23 +18,23 @@ use ::core::net::IpAddr;
 
 /// Bytes of replies that may be pending before the next pipelined request is looked at.
 const PENDING_REPLIES_SIZE: usize = 16 * 1024;
-/// Buffers longer than this are given back to the allocator rather than kept for the next one.
-const KEPT_BUFFER_SIZE: usize = 32 * 1024;
+/// Buffers longer than this, in bytes, are given back to the allocator rather than kept for the next one.
+pub const KEPT_BUFFER_SIZE: usize = 16 * 1024;
+/// The same of a reader's own bytes.
+pub const KEPT_OWN_SIZE: usize = 4 * 1024;
 
 /// A client connection's slot. Small, because there may be very many that only listen.
 pub struct Connection {
     /// What it is doing.
     pub phase: Phase,
+    /// The client's address, where connections are counted by it.
+    pub address: AddressId,
     /// Which list its index is in.
     pub place: Place,
-    /// The kernel takes nothing until it says so.
-    pub blocked: bool,
-    /// Who the kernel says is at the other end.
-    pub peer: Peer,
-    /// When the kernel last took something, or when there was last nothing to take.
-    pub progress_at: u64,
-    /// The client's address, where connections are counted by it.
-    pub address: Option<IpAddr>,
+    /// Whether the kernel takes what there is for it.
+    pub flow: Flow,
+    /// The number of the token that its request, or its stream, came with; 0: of none.
+    pub token: u16,
 }
 
 /// Who is at the other end.
@@ -52,6 +54,17 @@ pub enum Peer {
     Unknown,
 }
 
+/// Whether the kernel takes a connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It does, as far as is known.
+    Open,
+    /// It takes nothing until it says so.
+    Blocked,
+    /// It has said so, and has taken nothing since: being writable is no progress.
+    Retried,
+}
+
 /// Which list a connection's index is in: lists share their links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -63,10 +76,19 @@ pub enum Place {
     Waiting,
     /// None: it waits for a piece of a journal.
     Reading,
+    /// The server's list of those whose bytes stay in the kernel until there is room for them.
+    Starved,
 }
 
 /// What a connection is doing.
 pub enum Phase {
+    /// Nothing: it is before its first request, or between two. It owns no memory.
+    Idle {
+        /// When it is closed, if nothing comes: milliseconds, modulo 2^32, see [`whole_time`].
+        due: u32,
+        /// Who the kernel says is at the other end.
+        peer: Peer,
+    },
     /// Requests and replies.
     Http(Box<Exchange>),
     /// A stream, until its end.
@@ -75,41 +97,170 @@ pub enum Phase {
     Taken,
 }
 
-/// A stream's reader: a position in a log, and a filter. It owns bytes only while they are its own
-/// business: its head, `connected`, a heartbeat.
+/// The time of which only the lower 32 bits were kept, which is no more than 24 days from now.
+pub fn whole_time(now_ms: u64, low: u32) -> u64 {
+    now_ms.saturating_add_signed(i64::from(low.wrapping_sub(now_ms as u32) as i32))
+}
+
+/// Whose log a reader reads: one session's, by its slot, or that of all. A session ends its readers
+/// before its slot is freed, so the slot alone names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whose(u32);
+
+impl Whose {
+    /// All sessions'.
+    pub const ALL: Whose = Whose(u32::MAX);
+
+    /// One session's, or that of all.
+    pub fn new(session: Option<Key>) -> Whose {
+        session.map_or(Whose::ALL, |key| Whose(key.index))
+    }
+
+    /// The session's slot; none: all sessions.
+    pub fn session(self) -> Option<u32> {
+        (self != Whose::ALL).then_some(self.0)
+    }
+}
+
+/// A stream's reader: a position in a log, and a filter. Whatever most readers do without most of
+/// the time stands in [`Rare`].
 pub struct Reader {
-    /// The session whose log it reads; none: the log of all sessions.
-    pub session: Option<Key>,
     /// Up to where the log's bytes are sent.
     pub position: u64,
-    /// Where the replay ends; `u64::MAX` once that has been told.
-    pub replay_end: u64,
-    /// How many frames the replay has.
-    pub replay_count: u32,
-    /// The quiet time after which it gets a heartbeat.
-    pub heartbeat_ms: u32,
-    /// When something was last sent.
-    pub sent_at: u64,
+    /// What it has while it opens, catches up or ends; a reader that has everything has none.
+    pub rare: Option<Box<Rare>>,
+    /// Whose log it reads.
+    pub whose: Whose,
+    /// When something was last sent, or when it was blocked: milliseconds, modulo 2^32.
+    sent_at: u32,
     /// Which frames it wants.
     pub filter: Filter,
+    /// The quiet time after which it gets a heartbeat.
+    pub heartbeat_ms: u16,
     /// Frames were passed over since the last id it was sent.
     pub passed_over: bool,
-    /// At `replay_end`, which is then a frame's end, the stream is shut.
-    pub shutting: bool,
-    /// Close it as soon as what it owns is sent.
-    pub ending: bool,
+    /// It is to be sent a heartbeat, unless there is something better.
+    pub beats: bool,
+}
+
+impl Reader {
+    /// A reader that was last sent something at `sent_at`.
+    pub fn new(whose: Whose, filter: Filter, heartbeat_ms: u64, sent_at: u64) -> Reader {
+        Reader {
+            position: 0,
+            rare: None,
+            whose,
+            sent_at: sent_at as u32,
+            filter,
+            heartbeat_ms: u16::try_from(heartbeat_ms).unwrap_or(u16::MAX),
+            passed_over: false,
+            beats: false,
+        }
+    }
+
+    /// Notes that something was sent now.
+    pub fn touch(&mut self, now_ms: u64) {
+        self.sent_at = now_ms as u32;
+    }
+
+    /// For how long nothing was sent; a heartbeat comes long before the clock's 32 bits are over.
+    pub fn quiet_ms(&self, now_ms: u64) -> u64 {
+        u64::from((now_ms as u32).wrapping_sub(self.sent_at))
+    }
+
+    /// Where the replay ends, or the stream, if it is being shut; `u64::MAX`: that is told.
+    pub fn replay_end(&self) -> u64 {
+        self.rare.as_ref().map_or(u64::MAX, |rare| rare.replay_end)
+    }
+
+    /// Whether it reads journals.
+    pub fn past(&self) -> Option<&Past> {
+        self.rare.as_ref()?.past.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub fn past_mut(&mut self) -> Option<&mut Past> {
+        self.rare.as_mut()?.past.as_deref_mut()
+    }
+
+    /// Of a stream over all sessions: where it stands by number.
+    pub fn across_mut(&mut self) -> Option<&mut Across> {
+        self.rare.as_mut()?.across.as_deref_mut()
+    }
+
+    /// Of a stream over all sessions: the numbers of those it wants, if not all.
+    pub fn owners(&self) -> Option<&[u32]> {
+        self.rare.as_ref()?.across.as_ref()?.owners.as_deref()
+    }
+
+    /// Its own bytes that are not sent.
+    pub fn own(&self) -> &[u8] {
+        self.rare.as_ref().map_or(&[], |rare| rare.own())
+    }
+
+    /// Whether it has anything to send that is not the log's.
+    pub fn has_own(&self) -> bool {
+        self.beats || !self.own().is_empty()
+    }
+}
+
+/// What a reader has beside its position while it is not simply waiting for news.
+#[derive(Debug)]
+pub struct Rare {
+    /// Where the replay ends; `u64::MAX` once that has been told.
+    pub replay_end: u64,
     /// Of a stream over all sessions: where it stands by number.
     pub across: Option<Box<Across>>,
     /// It is older than the ring, and reads journals.
     pub past: Option<Box<Past>>,
-    /// Bytes that go out before the log's.
-    pub own: Option<Box<Own>>,
+    /// Bytes that go out before the log's: its head, `connected`, the rest of a heartbeat.
+    pub bytes: Vec<u8>,
+    /// How much of them is sent.
+    pub sent: usize,
+    /// How many frames the replay has.
+    pub replay_count: u32,
+    /// At `replay_end`, which is then a frame's end, the stream is shut.
+    pub shutting: bool,
+    /// Close it as soon as what it owns is sent.
+    pub ending: bool,
+    /// The bytes of it that are counted in the pool of requests.
+    pub counted: usize,
 }
 
-impl Reader {
-    /// Of a stream over all sessions: the numbers of those it wants, if not all.
-    pub fn owners(&self) -> Option<&[u32]> {
-        self.across.as_ref()?.owners.as_deref()
+impl Default for Rare {
+    fn default() -> Rare {
+        Rare {
+            replay_end: u64::MAX,
+            across: None,
+            past: None,
+            bytes: Vec::new(),
+            sent: 0,
+            replay_count: 0,
+            shutting: false,
+            ending: false,
+            counted: 0,
+        }
+    }
+}
+
+impl Rare {
+    /// Makes it fit for another reader. A long buffer is let go.
+    pub fn reset(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        bytes.shrink_to(KEPT_OWN_SIZE);
+        *self = Rare { bytes, ..Rare::default() };
+    }
+
+    /// What is left to send of its own bytes.
+    pub fn own(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Whether a reader can do without it: it has everything, and nothing is to be said.
+    pub fn is_spent(&self) -> bool {
+        let plain = self.replay_end == u64::MAX && !self.shutting && !self.ending;
+        plain && self.across.is_none() && self.past.is_none() && self.own().is_empty()
     }
 }
 
@@ -124,22 +275,6 @@ pub struct Across {
     pub beyond: u32,
     /// The number up to which its replay goes.
     pub replay_seq: u64,
-}
-
-/// Bytes that are one reader's alone.
-#[derive(Default)]
-pub struct Own {
-    /// What is to be sent.
-    pub bytes: Vec<u8>,
-    /// How much of it is sent.
-    pub sent: usize,
-}
-
-impl Own {
-    /// What is left to send.
-    pub fn rest(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
 }
 
 /// What there is to write.
@@ -194,8 +329,6 @@ pub struct Exchange {
     /// Replies not yet sent.
     pub out: Vec<u8>,
     sent: usize,
-    /// The rest of a page that follows `out`.
-    page: &'static [u8],
     /// Where it stands.
     pub stage: Stage,
     /// Close after the replies that are pending.
@@ -214,10 +347,18 @@ pub struct Exchange {
     pub received_before: u64,
     /// Replies since the client last had taken all of them.
     replies: u32,
+    /// It was counted that the next request waits until they are taken.
+    held_back: bool,
     /// The allowed origin of the request under way: its page may read the answer.
     pub origin: Option<usize>,
     /// The request under way waits for the word on who asks, or has it.
     pub asker: Asking,
+    /// Who the kernel says is at the other end.
+    pub peer: Peer,
+    /// When the kernel first took nothing, of late.
+    pub blocked_at: u64,
+    /// What is counted of it in the server's pools: of heads and replies, and of bodies.
+    pub counted: (usize, usize),
 }
 
 /// Whether it is known who asks.
@@ -241,7 +382,6 @@ impl Default for Exchange {
             body: Vec::new(),
             out: Vec::new(),
             sent: 0,
-            page: &[],
             stage: Stage::Head,
             close: false,
             ended: false,
@@ -251,8 +391,12 @@ impl Default for Exchange {
             received: 0,
             received_before: 0,
             replies: 0,
+            held_back: false,
             origin: None,
             asker: Asking::Unknown,
+            peer: Peer::Unknown,
+            blocked_at: 0,
+            counted: (0, 0),
         }
     }
 }
@@ -290,6 +434,12 @@ impl Exchange {
         }
     }
 
+    /// The bytes that it takes: of heads and replies, itself among them, and of its body.
+    pub fn memory(&self) -> (usize, usize) {
+        let buffers = self.input.capacity() + self.out.capacity() + self.request_id.capacity();
+        (size_of::<Exchange>() + buffers, self.body.capacity())
+    }
+
     /// Whether nothing is under way: between two requests.
     pub fn is_idle(&self) -> bool {
         self.stage == Stage::Head && self.input.is_empty() && !self.has_output()
@@ -297,33 +447,27 @@ impl Exchange {
 
     /// Whether anything is to be sent.
     pub fn has_output(&self) -> bool {
-        self.sent < self.out.len() || !self.page.is_empty()
+        self.sent < self.out.len()
     }
 
     /// What is to be sent.
     pub fn output(&self) -> [&[u8]; 3] {
-        [&self.out[self.sent..], self.page, &[]]
+        [&self.out[self.sent..], &[], &[]]
     }
 
     /// Says that this many bytes of the last [`Exchange::output`] are sent.
     pub fn sent(&mut self, count: usize) {
-        let own = count.min(self.out.len() - self.sent);
-        self.sent += own;
-        self.page = &self.page[count - own..];
+        self.sent += count;
+        debug_assert!(self.sent <= self.out.len());
         if !self.has_output() {
             self.replies = 0;
+            self.held_back = false;
         }
         if self.sent == self.out.len() {
             self.out.clear();
             self.out.shrink_to(KEPT_BUFFER_SIZE);
             self.sent = 0;
         }
-    }
-
-    /// Queues a page behind what is pending: by reference if it can stand last, else as a copy.
-    pub fn push_page(&mut self, page: &'static [u8]) {
-        debug_assert!(self.page.is_empty(), "requests wait while a page is pending");
-        self.page = page;
     }
 
     /// The head of the request under way.
@@ -343,13 +487,21 @@ impl Exchange {
     pub fn step(&mut self, limits: &Limits) -> Step {
         match self.stage {
             Stage::Head => self.step_head(limits),
-            Stage::Body => self.step_body(),
+            Stage::Body => self.step_body(limits),
             Stage::Waiting | Stage::Held | Stage::Ending => Step::More,
             Stage::Lingering => {
                 self.input.clear();
                 Step::More
             }
         }
+    }
+
+    /// Whether, for the first time since the client last had taken everything, a request waits
+    /// because it has not taken the replies to so many before it.
+    pub fn is_newly_held_back(&mut self, limits: &Limits) -> bool {
+        let waits = self.stage == Stage::Head && !self.input.is_empty();
+        let held_back = waits && self.replies >= limits.pipeline_max;
+        held_back && !std::mem::replace(&mut self.held_back, true)
     }
 
     fn step_head(&mut self, limits: &Limits) -> Step {
@@ -359,7 +511,7 @@ impl Exchange {
         // One after the other, and not faster than the client takes the replies.
         let pending = self.out.len() - self.sent;
         let full = pending > PENDING_REPLIES_SIZE || self.replies >= limits.pipeline_max;
-        if !self.page.is_empty() || full {
+        if full {
             return Step::More;
         }
         let head_limits =
@@ -370,7 +522,6 @@ impl Exchange {
             Err(bad) => return Step::Bad(bad),
         };
         let framing = head.framing;
-        let expects = head.expect_continue && self.input.len() == head.length;
         self.head = Some(head);
         if framing == Framing::None {
             return Step::Request;
@@ -379,17 +530,35 @@ impl Exchange {
             Ok(decoder) => self.decoder = Some(decoder),
             Err(bad) => return Step::Bad(bad),
         }
-        if expects {
-            self.out.extend_from_slice(reply::CONTINUE);
-        }
         self.stage = Stage::Body;
-        self.step_body()
+        self.step_body(limits)
     }
 
-    fn step_body(&mut self) -> Step {
+    /// Once for each request whose body is not whole yet: whether it was not asked before.
+    pub fn is_newly_in_body(&self) -> bool {
+        self.stage == Stage::Body && self.body_due.is_none()
+    }
+
+    /// Tells a client that waits for it to send its body (RFC 9110 §10.1.1).
+    pub fn invite_body(&mut self) {
+        let waits = self.head.filter(|head| {
+            head.expect_continue && self.input.len() == head.length && self.body.is_empty()
+        });
+        if waits.is_some() {
+            self.out.extend_from_slice(reply::CONTINUE);
+        }
+    }
+
+    fn step_body(&mut self, limits: &Limits) -> Step {
         let (Some(decoder), Some(head)) = (&mut self.decoder, &self.head) else {
             return Step::More;
         };
+        // Grown by hand, so that a body never takes more than one may have.
+        let coming = self.body.len() + (self.input.len() - head.length);
+        if coming > self.body.capacity() {
+            let target = coming.max(2 * self.body.capacity()).min(limits.body_size_max);
+            self.body.reserve_exact(target.saturating_sub(self.body.len()));
+        }
         match decoder.decode(&self.input[head.length..], &mut self.body) {
             Err(bad) => Step::Bad(bad),
             Ok(decoded) => {
@@ -416,9 +585,9 @@ impl Exchange {
     }
 }
 
-// A subscriber is a slot here, a wheel entry and two links: the promise of a small one is kept
-// by the compiler.
-const _: () = assert!(size_of::<Connection>() <= 144);
+// A subscriber is a slot here, its generation, a wheel entry and two links: the promise of a small
+// one is kept by the compiler.
+const _: () = assert!(size_of::<Connection>() <= 40);
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 
 /// Numbers from one start to the next.
 pub const STEP: u64 = 1 << 40;
+/// The newest number that is believed: behind it there is none for another start.
+pub const SEQ_MAX: u64 = u64::MAX - 2 * STEP;
 
 /// What an event must have survived before anybody sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +86,9 @@ impl Epochs {
         let words: Vec<&str> = line.split(' ').collect();
         match *words {
             ["start", epoch, first_seq, durability, boot_id] => {
-                let first_seq = first_seq.parse().ok()?;
-                if self.starts.last().is_some_and(|last| last.first_seq >= first_seq) {
+                let first_seq: u64 = first_seq.parse().ok()?;
+                let rises = self.starts.last().is_none_or(|last| last.first_seq < first_seq);
+                if !rises || first_seq > SEQ_MAX {
                     return None;
                 }
                 self.starts.push(Start {
@@ -121,6 +124,11 @@ impl Epochs {
     /// What the newest start's events survived.
     pub fn last_mode(&self) -> Option<Durability> {
         self.starts.last().map(|last| last.durability)
+    }
+
+    /// The newest start.
+    pub fn last(&self) -> Option<&Start> {
+        self.starts.last()
     }
 
     /// Adds a start.

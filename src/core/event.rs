@@ -67,6 +67,11 @@ pub const NAMES: [&str; KINDS] = [
 ];
 
 impl EventKind {
+    /// All names, by discriminant.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter()
+    }
+
     /// The name on the wire.
     pub fn name(self) -> &'static str {
         NAMES[self as usize]
@@ -75,14 +80,15 @@ impl EventKind {
 
 /// Which events a stream wants: a bit per kind, and whether superseded deltas are passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Filter {
-    kinds: u32,
-    compact: bool,
-}
+pub struct Filter(u32);
+
+/// The bit that passes over superseded deltas; the kinds' are below it.
+const COMPACT: u32 = 1 << 31;
+const _: () = assert!(KINDS < 31);
 
 impl Filter {
     /// Everything.
-    pub const ALL: Filter = Filter { kinds: u32::MAX, compact: false };
+    pub const ALL: Filter = Filter(!COMPACT);
 
     /// Reads `types=a,b` (only these) or `types=-a,-b` (all but these; mixed: these, less those).
     ///
@@ -98,18 +104,18 @@ impl Filter {
             let kind = NAMES.iter().position(|known| *known == name).ok_or(name)?;
             *set |= 1 << kind;
         }
-        let kinds = if wanted == 0 { u32::MAX } else { wanted };
-        Ok(Filter { kinds: kinds & !unwanted, compact: false })
+        let kinds = if wanted == 0 { Filter::ALL.0 } else { wanted };
+        Ok(Filter(kinds & !unwanted))
     }
 
     /// The same, passing over the deltas of blocks that have ended.
     pub fn compact(self) -> Filter {
-        Filter { compact: true, ..self }
+        Filter(self.0 | COMPACT)
     }
 
     /// Whether it passes over superseded deltas.
     pub fn is_compact(self) -> bool {
-        self.compact
+        self.0 & COMPACT != 0
     }
 
     /// Whether it takes every frame.
@@ -119,7 +125,7 @@ impl Filter {
 
     /// Whether it takes `session-output`.
     pub fn listens(self) -> bool {
-        self.kinds >> EventKind::SessionOutput as u8 & 1 == 1
+        self.0 >> EventKind::SessionOutput as u8 & 1 == 1
     }
 
     /// Whether it takes events of this name.
@@ -131,7 +137,7 @@ impl Filter {
     /// Whether it takes this frame.
     pub fn takes(self, tag: u8, superseded: bool) -> bool {
         let bit = if tag == STDERR_TAG { EventKind::SessionOutput as u8 } else { tag };
-        self.kinds >> bit & 1 == 1 && !(self.compact && superseded)
+        self.0 >> bit & 1 == 1 && !(superseded && self.is_compact())
     }
 }
 

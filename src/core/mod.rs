@@ -4,6 +4,7 @@
 //! is a function of what they were told, which is what the simulation relies on.
 
 pub mod access;
+pub mod addresses;
 pub mod agent;
 pub mod agents;
 pub mod api;
@@ -14,6 +15,8 @@ pub mod dialect;
 pub mod effect;
 pub mod epochs;
 pub mod event;
+pub mod holes;
+pub mod hooks;
 pub mod journal;
 pub mod large;
 pub mod log;
@@ -27,6 +30,7 @@ pub mod restore;
 pub mod server;
 pub mod session;
 pub mod streams;
+pub mod tickets;
 pub mod trust;
 pub mod turn;
 pub mod waits;

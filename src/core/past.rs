@@ -7,12 +7,13 @@
 //! it stands. Nothing is lost, repeated or reordered at either seam.
 
 use crate::base::arena::Key;
-use crate::core::connection::{Phase, Place, Reader};
+use crate::core::connection::{Phase, Place, Reader, Whose};
 use crate::core::effect::{DiskRequest, Effect, Level, Read, ReadFailure, Source};
-use crate::core::event::NAMES;
+use crate::core::event::{EventKind, NAMES};
+use crate::core::journal::Journal;
 use crate::core::server::Server;
 use crate::core::session::Session;
-use crate::wire::sse::EventId;
+use crate::wire::sse::{self, EventId};
 use std::collections::VecDeque;
 
 /// Bytes of a piece. One frame that is longer comes whole.
@@ -108,6 +109,11 @@ impl Past {
         Box::new(Past { jumps: true, ..Past::default() })
     }
 
+    /// Reads on behind number `after`, and over holes: it asked for what is left.
+    pub fn newest(after: u64) -> Box<Past> {
+        Box::new(Past { skip_to: after, last: after, jumps: true, ..Past::default() })
+    }
+
     /// Goes on for a reader that the ring has outrun; its replay is counted already.
     pub fn outrun(whole_seq: u64, beyond: usize) -> Box<Past> {
         let counted = u64::MAX;
@@ -155,6 +161,37 @@ pub fn head(bytes: &[u8]) -> Option<(u64, u8, usize)> {
     Some((EventId::parse(id)?.seq, kind as u8, end))
 }
 
+/// The block that a `session-output` belongs to.
+#[derive(Debug, PartialEq, Eq)]
+struct Delta<'a> {
+    session_id: &'a str,
+    message_id: &'a str,
+    block: u32,
+}
+
+impl Delta<'_> {
+    /// Reads what [`crate::core::publisher`] writes. `None`: text of no message, which nothing
+    /// supersedes.
+    fn of(frame: &[u8]) -> Option<Delta<'_>> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Data<'a> {
+            session_id: &'a str,
+            turn_id: Option<&'a str>,
+            #[serde(rename = "type")]
+            kind: &'a str,
+            message_id: &'a str,
+            block: u32,
+        }
+        let (_, _, data) = sse::parse_frame(frame)?;
+        let data: Data<'_> = serde_json::from_str(data).ok()?;
+        let of_message = data.turn_id.is_some_and(|turn_id| turn_id != data.message_id);
+        let Data { session_id, message_id, block, .. } = data;
+        let delta = Delta { session_id, message_id, block };
+        Some(delta).filter(|_| of_message && data.kind != "stderr")
+    }
+}
+
 /// How much is left of the frame within which `bytes` begin.
 fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
     // The last newline alone: the next one ends the next frame.
@@ -166,17 +203,20 @@ fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
 
 /// Finds the next frames of a reader's piece that are to be sent. Returns whether the replay ends
 /// before the next frame; `None`: the piece is no frame.
-fn find_run(reader: &mut Reader) -> Option<bool> {
-    let past = reader.past.as_mut()?;
+///
+/// `is_open`: whether the block whose text this frame brings has not ended.
+fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool> {
+    let rare = reader.rare.as_deref_mut()?;
+    let past = rare.past.as_mut()?;
     let piece = past.piece.as_mut()?;
-    let replays = reader.replay_end != u64::MAX;
-    let replay_seq = reader.across.as_ref().map_or(u64::MAX, |across| across.replay_seq);
+    let replays = rare.replay_end != u64::MAX;
+    let replay_seq = rare.across.as_ref().map_or(u64::MAX, |across| across.replay_seq);
     let mut at = piece.at;
     piece.run_end = at;
     if std::mem::take(&mut piece.within) {
         at += rest_of_frame(&piece.bytes[at..])?;
         (piece.run_start, piece.run_end, piece.run_after) = (piece.at, at, past.last);
-        if reader.shutting {
+        if rare.shutting {
             return Some(false);
         }
     }
@@ -187,7 +227,7 @@ fn find_run(reader: &mut Reader) -> Option<bool> {
         if is_end {
             return Some(!has_run);
         }
-        if reader.session.is_none() && seq > past.built {
+        if reader.whose.session().is_none() && seq > past.built {
             // Other journals may lack what comes before it; from here on the ring has everything.
             if !has_run {
                 (piece.at, piece.run_end) = (piece.bytes.len(), piece.bytes.len());
@@ -196,7 +236,10 @@ fn find_run(reader: &mut Reader) -> Option<bool> {
             }
             break;
         }
-        if seq <= past.skip_to || !reader.filter.takes(kind, false) {
+        let is_delta = kind == EventKind::SessionOutput as u8;
+        let superseded =
+            is_delta && reader.filter.is_compact() && !is_open(&piece.bytes[at..at + length]);
+        if seq <= past.skip_to || !reader.filter.takes(kind, superseded) {
             if has_run {
                 break;
             }
@@ -211,12 +254,12 @@ fn find_run(reader: &mut Reader) -> Option<bool> {
             piece.at = at + std::mem::take(&mut past.beyond);
         }
         if replays && seq > past.counted {
-            (reader.replay_count, past.counted) = (reader.replay_count + 1, seq);
+            (rare.replay_count, past.counted) = (rare.replay_count + 1, seq);
         }
         past.last = seq;
         at += length;
         piece.run_end = at;
-        if reader.shutting {
+        if rare.shutting {
             break;
         }
     }
@@ -241,11 +284,11 @@ impl Server {
                     return PastState::Over;
                 };
                 let Phase::Stream(reader) = &connection.phase else { return PastState::Over };
-                if reader.own.is_some() || connection.place != Place::Nowhere {
+                if reader.has_own() || connection.place != Place::Nowhere {
                     return PastState::Stay;
                 }
-                let session = reader.session;
-                let closed = session.and_then(|session| self.sessions.get(session));
+                let session = reader.whose.session();
+                let closed = session.and_then(|session| self.sessions.at(session));
                 // Over only once its last event can be seen.
                 let over = |session: &Session| {
                     session.closed_at.is_some() && session.feed.log.hidden() == 0
@@ -256,7 +299,7 @@ impl Server {
                 connection.place = Place::Waiting;
                 let log = match session {
                     None => Some(&mut self.publisher.all),
-                    Some(session) => self.sessions.get_mut(session).map(|s| &mut s.feed.log),
+                    Some(session) => self.sessions.at_mut(session).map(|s| &mut s.feed.log),
                 };
                 if let Some(log) = log {
                     log.waiting.push_back(&mut self.links, key.index);
@@ -269,19 +312,30 @@ impl Server {
     fn step_past(&mut self, key: Key) -> Step {
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
-        let Some(past) = &mut reader.past else { return Step::Again };
+        let Some(rare) = &mut reader.rare else { return Step::Again };
+        let shutting = rare.shutting;
+        let Some(past) = &mut rare.past else { return Step::Again };
         if let Some(piece) = &past.piece {
             if piece.at < piece.run_end {
                 return Step::Stay;
             }
             // The frame that its client has a part of is finished first.
-            if reader.shutting && !piece.within && past.beyond == 0 {
+            if shutting && !piece.within && past.beyond == 0 {
                 let bytes = past.take_piece();
                 self.pieces.recycle(bytes);
                 self.serve_readers();
                 return Step::Seam;
             }
-            match find_run(reader) {
+            let is_open = |frame: &[u8]| {
+                let delta = Delta::of(frame);
+                delta.is_none_or(|delta| {
+                    let session = self.by_id.get(delta.session_id);
+                    let session = session.and_then(|key| self.sessions.get(*key));
+                    let turn = session.and_then(|session| session.turn.as_ref());
+                    turn.is_some_and(|turn| turn.has_open_block(delta.message_id, delta.block))
+                })
+            };
+            match find_run(reader, is_open) {
                 Some(true) => return Step::Seam,
                 Some(false) => {}
                 None => {
@@ -290,15 +344,16 @@ impl Server {
                     return Step::Close;
                 }
             }
-            let Some(past) = &mut reader.past else { return Step::Again };
-            let Some(piece) = &past.piece else { return Step::Again };
+            let Some(piece) = reader.past().and_then(|past| past.piece.as_ref()) else {
+                return Step::Again;
+            };
             if piece.at < piece.run_end {
                 return Step::Stay;
             }
-            if reader.session.is_some() {
+            if reader.whose.session().is_some() {
                 reader.position = piece.start + piece.bytes.len() as u64;
             }
-            let bytes = past.take_piece();
+            let bytes = reader.past_mut().and_then(Past::take_piece);
             self.pieces.recycle(bytes);
             self.serve_readers();
             return Step::Again;
@@ -306,35 +361,40 @@ impl Server {
         if past.waits {
             return Step::Stay;
         }
-        if reader.shutting && !past.is_within() {
+        if shutting && !past.is_within() {
             return Step::Seam;
         }
-        match reader.session {
+        match reader.whose.session() {
             Some(session) => self.step_session(key, session),
             None => self.step_merge(key),
         }
     }
 
     /// A reader of one session, without a piece.
-    fn step_session(&mut self, key: Key, session_key: Key) -> Step {
-        let Some(session) = self.sessions.get(session_key) else { return Step::Close };
+    fn step_session(&mut self, key: Key, session: u32) -> Step {
+        let Some(session) = self.sessions.at(session) else { return Step::Close };
         let log = &session.feed.log;
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
-        let Some(past) = &mut reader.past else { return Step::Again };
+        let replay_end = reader.replay_end();
+        let Some(past) = reader.rare.as_mut().and_then(|rare| rare.past.as_mut()) else {
+            return Step::Again;
+        };
         if reader.position >= log.ring.base() {
             self.join_ring(key);
             return Step::Again;
         }
-        let limit = log.visible().min(reader.replay_end);
+        let limit = log.visible().min(replay_end);
         if reader.position >= limit {
-            return if reader.replay_end == u64::MAX { Step::Wait } else { Step::Seam };
+            return if replay_end == u64::MAX { Step::Wait } else { Step::Seam };
         }
         let Some(journal) = &log.journal else { return Step::Close };
         let Some((segment, end)) = journal.segment_at(reader.position) else {
             let hole = reader.position >= journal.base();
             let next = journal.next_start(reader.position);
-            match next.filter(|next| hole && past.jumps && *next <= limit) {
+            // A hole that comes later is news: the reader comes back and is told.
+            let jumps = past.jumps && reader.replay_end() != u64::MAX;
+            match next.filter(|next| hole && jumps && *next <= limit) {
                 Some(next) => {
                     reader.position = next;
                     return Step::Again;
@@ -364,11 +424,13 @@ impl Server {
         let all = &self.publisher.all;
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
-        let Some(past) = &mut reader.past else { return Step::Again };
+        let Some(rare) = &mut reader.rare else { return Step::Again };
+        let replays = rare.replay_end != u64::MAX;
+        let Some(past) = &mut rare.past else { return Step::Again };
         if past.last >= all.ring.evicted() {
             reader.position = all.ring.after(past.last);
             let whole_seq = past.last;
-            if let Some(across) = &mut reader.across {
+            if let Some(across) = &mut rare.across {
                 (across.whole_seq, across.beyond) = (whole_seq, 0);
             }
             self.join_ring(key);
@@ -379,19 +441,20 @@ impl Server {
             return Step::Stay;
         }
         if past.last >= visible_seq {
-            return if reader.replay_end == u64::MAX { Step::Wait } else { Step::Seam };
+            return if replays { Step::Seam } else { Step::Wait };
         }
         // From there on the ring has everything; before, journals do, unless the disk takes nothing.
         let (after, built) = (past.last, visible_seq.min(all.ring.evicted()));
-        let built = self.written_up_to(key, built);
-        if built <= after {
-            self.counters.readers_cut += 1;
+        let jumps = past.jumps && reader.replay_end() != u64::MAX;
+        let built = self.written_up_to(self.owners_of(key), built);
+        if built <= after || !jumps && after < self.evicted_of(self.owners_of(key)) {
+            self.counters.readers_cut += 1; // It comes back, and is told of the hole.
             return Step::Close;
         }
-        let sources = self.sources(key, after);
+        let sources = self.sources_of(self.owners_of(key), after);
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
-        let Some(past) = &mut reader.past else { return Step::Again };
+        let Some(past) = reader.past_mut() else { return Step::Again };
         past.built = built;
         if sources.is_empty() {
             past.last = built;
@@ -400,7 +463,7 @@ impl Server {
         Step::Again
     }
 
-    /// The sessions that a reader is limited to.
+    /// The sessions that a reader of several is limited to, if it is.
     fn owners_of(&self, key: Key) -> Option<&[u32]> {
         match self.connections.get(key).map(|connection| &connection.phase) {
             Some(Phase::Stream(reader)) => reader.owners(),
@@ -408,12 +471,10 @@ impl Server {
         }
     }
 
-    /// The number, at most `limit`, up to which the journals of a reader's sessions lack nothing.
-    fn written_up_to(&self, key: Key, limit: u64) -> u64 {
-        let owners = self.owners_of(key);
-        (0..self.sessions.capacity())
-            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
-            .filter(|session| owners.is_none_or(|owners| owners.contains(&session.feed.number)))
+    /// The number, at most `limit`, up to which the journals of some sessions, or of all, lack
+    /// nothing.
+    fn written_up_to(&self, owners: Option<&[u32]>, limit: u64) -> u64 {
+        self.sessions_of(owners)
             .filter_map(|session| {
                 let log = &session.feed.log;
                 let journal = log.journal.as_ref().filter(|_| !log.is_on_disk())?;
@@ -425,16 +486,42 @@ impl Server {
             .fold(limit, u64::min)
     }
 
-    /// What the journals of a reader's sessions hold behind number `after`.
-    fn sources(&self, key: Key, after: u64) -> Vec<Source> {
-        self.sources_of(self.owners_of(key), after)
+    /// The number behind which the newest frames of some sessions, or of all, take about `size`
+    /// bytes on disk, and not more.
+    pub(super) fn newest_of(&self, owners: Option<&[u32]>, size: u64) -> u64 {
+        let mut steps: Vec<(u64, u64)> = Vec::new();
+        for session in self.sessions_of(owners) {
+            let mut left = size;
+            for (seq, step) in session.feed.log.journal.iter().flat_map(Journal::newest_steps) {
+                steps.push((seq, step));
+                match left.checked_sub(step) {
+                    Some(less) => left = less,
+                    None => break,
+                }
+            }
+        }
+        steps.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+        let mut left = size;
+        let too_old = steps.into_iter().find(|(_, step)| match left.checked_sub(*step) {
+            Some(less) => {
+                left = less;
+                false
+            }
+            None => true,
+        });
+        too_old.map_or(0, |(seq, _)| seq)
+    }
+
+    /// Some sessions, or all.
+    fn sessions_of(&self, owners: Option<&[u32]>) -> impl Iterator<Item = &Session> {
+        (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .filter(move |session| owners.is_none_or(|all| all.contains(&session.feed.number)))
     }
 
     /// What the journals of some sessions, or of all, hold behind number `after`.
     pub(super) fn sources_of(&self, owners: Option<&[u32]>, after: u64) -> Vec<Source> {
-        (0..self.sessions.capacity())
-            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
-            .filter(|session| owners.is_none_or(|owners| owners.contains(&session.feed.number)))
+        self.sessions_of(owners)
             .filter_map(|session| {
                 let log = &session.feed.log;
                 let journal = log.journal.as_ref().filter(|journal| journal.last_seq() > after)?;
@@ -446,7 +533,7 @@ impl Server {
                     segments,
                     position,
                     end: log.visible().min(journal.written()),
-                    least_seq: 0,
+                    least_seq: journal.least_from(after),
                 })
             })
             .collect()
@@ -456,23 +543,25 @@ impl Server {
     fn join_ring(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let log = match reader.session {
+        let log = match reader.whose.session() {
             None => Some(&self.publisher.all),
-            Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
+            Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
         };
-        let (Some(log), Some(past)) = (log, reader.past.take()) else { return };
+        let past = reader.rare.as_mut().and_then(|rare| rare.past.take());
+        let (Some(log), Some(past)) = (log, past) else { return };
+        let replay_end = reader.replay_end();
         let wanted = |mark: &&crate::base::ring::Mark| super::streams::wants(reader, mark);
         let left = log.ring.marks_from(reader.position);
-        let left = left.take_while(|mark| mark.start < reader.replay_end);
+        let left = left.take_while(|mark| mark.start < replay_end);
         let left = left.filter(|mark| mark.seq > past.counted).filter(wanted).count();
         // The frame that its client has a part of is the first one that it wants.
         let begun = log.ring.marks_from(reader.position).find(wanted).copied();
-        if reader.replay_end != u64::MAX {
-            reader.replay_count += left as u32;
+        if let Some(rare) = reader.rare.as_mut().filter(|rare| rare.replay_end != u64::MAX) {
+            rare.replay_count += left as u32;
         }
         if let Some(begun) = begun.filter(|_| past.beyond > 0) {
             reader.position = begun.start + past.beyond as u64;
-            if let Some(across) = &mut reader.across {
+            if let Some(across) = reader.across_mut() {
                 across.beyond = past.beyond as u32;
             }
         }
@@ -482,7 +571,7 @@ impl Server {
     fn want_piece(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let Some(past) = &mut reader.past else { return };
+        let Some(past) = reader.past_mut() else { return };
         past.waits = true;
         self.pieces.queue.push_back(key);
         self.serve_readers();
@@ -495,14 +584,15 @@ impl Server {
         {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             let Phase::Stream(reader) = &mut connection.phase else { continue };
-            let Some(past) = &mut reader.past else { continue };
+            let (merges, start) = (reader.whose == Whose::ALL, reader.position);
+            let Some(past) = reader.past_mut() else { continue };
             let read = Read {
                 connection: Some(key),
-                merges: reader.session.is_none(),
+                merges,
                 sources: std::mem::take(&mut past.sources),
-                after: if reader.session.is_none() { past.last } else { past.skip_to },
+                after: if merges { past.last } else { past.skip_to },
                 bytes: self.pieces.free.pop().unwrap_or_default(),
-                start: reader.position,
+                start,
                 within: false,
             };
             self.pieces.used += 1;
@@ -524,7 +614,7 @@ impl Server {
         }
         let reader = key.and_then(|key| self.connections.get_mut(key)).and_then(|connection| {
             match &mut connection.phase {
-                Phase::Stream(reader) if reader.past.is_some() => Some(reader),
+                Phase::Stream(reader) if reader.past().is_some() => Some(reader),
                 _ => None,
             }
         });
@@ -532,7 +622,7 @@ impl Server {
             self.pieces.recycle(Some(bytes));
             return self.serve_readers();
         };
-        let Some(past) = &mut reader.past else { return };
+        let Some(past) = reader.rare.as_mut().and_then(|rare| rare.past.as_mut()) else { return };
         past.waits = false;
         past.torn = false; // The piece knows.
         if let Err(failure) = result {
@@ -581,9 +671,9 @@ impl Server {
     pub(super) fn give_back_piece(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let Some(past) = &mut reader.past else { return };
+        let Some(past) = reader.rare.as_mut().and_then(|rare| rare.past.as_mut()) else { return };
         let Some(piece) = past.piece.take() else { return };
-        if reader.session.is_none() {
+        if reader.whose == Whose::ALL {
             // Where it stands is a number, and so many bytes of the frame behind it.
             let (mut start, mut whole) = (piece.run_start, piece.run_after);
             while start < piece.at
@@ -634,6 +724,21 @@ mod tests {
                 assert_eq!(rest_of_frame(&bytes[at..]), Some(text.len() - at), "from {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_delta_names_its_block_unless_it_is_of_none() {
+        let frame = |kind: &str, message: &str| {
+            format!(
+                "id: 00000000000a-17\nevent: session-output\ndata: {{\"sessionId\":\"s\",\
+                 \"turnId\":\"turn-1\",\"type\":\"{kind}\",\"content\":\"\\n\\\"\",\
+                 \"messageId\":\"{message}\",\"block\":3,\"offset\":0}}\n\n"
+            )
+        };
+        let delta = Delta { session_id: "s", message_id: "m", block: 3 };
+        assert_eq!(Delta::of(frame("stdout", "m").as_bytes()), Some(delta));
+        assert_eq!(Delta::of(frame("stderr", "m").as_bytes()), None, "no block's end ends it");
+        assert_eq!(Delta::of(frame("stdout", "turn-1").as_bytes()), None, "it has no messages");
     }
 
     #[test]

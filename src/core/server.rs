@@ -10,20 +10,26 @@ use crate::base::list::{Links, List};
 use crate::base::ring::Found;
 use crate::base::wheel::Wheel;
 use crate::core::access::Access;
+use crate::core::access::tokens::Digest;
+use crate::core::addresses::{AddressId, Addresses};
 use crate::core::agent::{Agent, Life};
 use crate::core::commit::Keeper;
 use crate::core::connection::{
-    Asking, Connection, Exchange, Output, Own, Peer, Phase, Place, Stage, Step,
+    Asking, Connection, Exchange, Flow, Output, Peer, Phase, Place, Rare, Stage, Step, whole_time,
 };
 use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program};
 use crate::core::epochs::{Durability, Epochs};
+use crate::core::hooks::Chosen;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::core::metrics::Counters;
+use crate::core::metrics::limit::Limit;
 use crate::core::past::Pieces;
 use crate::core::publisher::Publisher;
 use crate::core::random::Random;
 use crate::core::session::Session;
+use crate::core::streams::Beat;
+use crate::core::tickets::Tickets;
 use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
@@ -46,8 +52,10 @@ const CLOSED_KEPT_MS: u64 = 60_000;
 const LINGER_MS: u64 = 2_000;
 /// How long a body's rate is watched before it is judged.
 const BODY_WINDOW_MS: u64 = 5_000;
-/// Exchanges and own buffers that are kept for the next connection.
-const POOL_MAX: usize = 64;
+/// Exchanges, and the rare parts of readers, that are kept for the next connection.
+pub const POOL_MAX: usize = 64;
+/// What one more request is expected to take, when it is judged whether there is room for it.
+const REQUEST_SIZE: usize = size_of::<Exchange>() + 4096;
 
 /// An agent that sessions may be created with.
 #[derive(Clone, Debug)]
@@ -105,6 +113,14 @@ pub struct Config {
     pub trusted: BTreeSet<(PathBuf, String)>,
     /// Where sessions may work, canonical.
     pub roots: Vec<PathBuf>,
+    /// What each of the operator's commands is told of.
+    pub hooks: Vec<Chosen>,
+    /// Where people find us, with the base path, for the links that commands are told.
+    pub public_place: Option<String>,
+    /// Random, if commands are told links that answer.
+    pub ticket_key: Option<Digest>,
+    /// The least urgent lines that are worth making.
+    pub log_level: Level,
     /// The program's version.
     pub version: &'static str,
 }
@@ -183,6 +199,8 @@ pub struct Server {
     pub now_ms: u64,
     /// The time of this turn, since 1970.
     pub wall_ms: u64,
+    /// The same at the start.
+    pub(super) started_wall_ms: u64,
     pub(super) random: Random,
     pub(super) publisher: Publisher,
     pub(super) keeper: Keeper,
@@ -205,10 +223,17 @@ pub struct Server {
     #[expect(clippy::vec_box, reason = "a box is handed to a connection as it is")]
     exchanges: Vec<Box<Exchange>>,
     #[expect(clippy::vec_box, reason = "a box is handed to a reader as it is")]
-    owns: Vec<Box<Own>>,
+    pub(super) rares: Vec<Box<Rare>>,
+    /// Bytes of requests' heads and of replies, and of what streams open with.
+    pub(super) requests_size: usize,
+    /// Connections whose bytes stay in the kernel until there is room for them, oldest first.
+    starved: List,
+    pub(super) beat: Beat,
     /// Answers that wait for their event, in its order.
     held: VecDeque<(u64, Key)>,
     pub(super) tickets: BTreeMap<u64, PendingDirectory>,
+    /// Links that answer approvals.
+    pub(super) answer_tickets: Tickets,
     pub(super) next_ticket: u64,
     /// The agent that has the long-line buffer, and those that wait for it.
     pub(super) long_line: VecDeque<Key>,
@@ -219,7 +244,7 @@ pub struct Server {
     /// The second in which sessions were last created, and how many.
     pub(super) creations: (u64, u32),
     /// Connections by the address they are counted under.
-    addresses: BTreeMap<IpAddr, u32>,
+    addresses: Addresses,
     /// When logins failed, the last of them.
     pub(super) login_failures: VecDeque<u64>,
     pub(super) bodies_size: usize,
@@ -272,15 +297,19 @@ impl Server {
             fired: Vec::with_capacity(DEADLINES_PER_TURN),
             effects: VecDeque::new(),
             exchanges: Vec::with_capacity(POOL_MAX),
-            owns: Vec::with_capacity(POOL_MAX),
+            rares: Vec::with_capacity(POOL_MAX),
+            requests_size: 0,
+            starved: List::default(),
+            beat: Beat::default(),
             held: VecDeque::new(),
             tickets: BTreeMap::new(),
+            answer_tickets: Tickets::new(config.ticket_key),
             next_ticket: 1,
             long_line: VecDeque::new(),
             start_queue: VecDeque::new(),
             paused: Vec::new(),
             creations: (0, 0),
-            addresses: BTreeMap::new(),
+            addresses: Addresses::default(),
             login_failures: VecDeque::new(),
             bodies_size: 0,
             queue_size: 0,
@@ -294,10 +323,13 @@ impl Server {
             json: Vec::new(),
             now_ms: 0,
             wall_ms: 0,
+            started_wall_ms: birth.wall_ms,
             limits,
             config,
         };
         server.set_time(birth.now_ms, birth.wall_ms);
+        let masks = server.config.hooks.iter().map(|hook| hook.mask());
+        server.publisher.aside.mask = masks.fold(0, |all, mask| all | mask);
         server
     }
 
@@ -326,7 +358,9 @@ impl Server {
     pub fn has_work(&self) -> bool {
         // While a batch is under way, its answer is what everything else waits for.
         let commits = !self.paused.is_empty() || self.publisher.has_dirty();
-        self.has_pending() || commits && !self.keeper.is_busy()
+        self.has_pending()
+            || commits && !self.keeper.is_busy()
+            || !self.starved.is_empty() && self.has_room()
     }
 
     /// Whether connections have something to send.
@@ -348,18 +382,16 @@ impl Server {
 
     /// A client has connected. `None`: there is no room, hang up.
     pub fn accepted(&mut self, peer: Peer) -> Option<Key> {
-        let mut exchange = self.exchanges.pop().unwrap_or_default();
-        exchange.due = self.now_ms + self.limits.head_timeout_ms;
         let connection = Connection {
-            phase: Phase::Http(exchange),
+            phase: Phase::Idle { due: (self.now_ms + self.limits.head_timeout_ms) as u32, peer },
+            address: AddressId::NONE,
             place: Place::Nowhere,
-            blocked: false,
-            peer,
-            progress_at: self.now_ms,
-            address: None,
+            flow: Flow::Open,
+            token: 0,
         };
         let Ok(key) = self.connections.insert(connection) else {
             self.counters.connections_refused += 1;
+            self.counters.limits.hit(Limit::Connections);
             return None;
         };
         self.counters.connections_accepted += 1;
@@ -368,6 +400,7 @@ impl Server {
             && !self.count_address(key, Some(address))
         {
             self.counters.connections_refused += 1;
+            self.counters.limits.hit(Limit::ConnectionsPerAddress);
             self.forget(key);
             return None;
         }
@@ -375,46 +408,84 @@ impl Server {
         Some(key)
     }
 
+    /// A client had to be hung up on: the system has no descriptor for it.
+    pub fn turned_away(&mut self) {
+        self.counters.connections_refused += 1;
+        self.counters.limits.hit(Limit::OpenFiles);
+    }
+
     /// Counts a connection under this address from now on. Returns whether there is room.
     pub(super) fn count_address(&mut self, key: Key, address: Option<IpAddr>) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return true };
-        let before = std::mem::replace(&mut connection.address, address);
-        if before == address {
+        if self.addresses.get(connection.address) == address {
             return true;
         }
-        if let Some(before) = before {
-            self.discount_address(before);
-        }
+        let before = std::mem::take(&mut connection.address);
+        self.addresses.leave(before);
         let Some(address) = address else { return true };
-        let count = self.addresses.entry(address).or_default();
-        *count += 1;
-        let fits = *count <= self.limits.connections_per_address_max;
+        let (id, count) = self.addresses.enter(address);
+        connection.address = id;
+        let fits = count <= self.limits.connections_per_address_max;
         self.counters.addresses_limited += u64::from(!fits);
         fits
     }
 
-    fn discount_address(&mut self, address: IpAddr) {
-        if let Some(count) = self.addresses.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.addresses.remove(&address);
+    /// How many bytes may be read from a client now. 0: leave them in the kernel; a client for
+    /// whom there is no room is told by [`Effect::Read`] when there is.
+    pub fn read_allowance(&mut self, key: Key) -> usize {
+        let has_room = self.has_room();
+        let Some(connection) = self.connections.get(key) else { return 0 };
+        let (allowed, takes_room) = match &connection.phase {
+            Phase::Idle { .. } => (self.limits.head_size_max + 1, true),
+            Phase::Http(exchange) => {
+                let grows = matches!(exchange.stage, Stage::Head | Stage::Body);
+                (exchange.read_allowance(&self.limits), grows)
             }
+            // Whatever a reader sends ends its stream: a little is enough to notice.
+            Phase::Stream(_) => (512, false),
+            Phase::Taken => (0, false),
+        };
+        if !takes_room || has_room || allowed == 0 {
+            return allowed;
         }
+        // One with something to send is looked at again when that is sent.
+        if connection.place == Place::Nowhere && connection.flow != Flow::Blocked {
+            self.counters.requests_deferred += 1;
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.place = Place::Starved;
+            }
+            self.starved.push_back(&mut self.links, key.index);
+        }
+        0
     }
 
-    /// How many bytes may be read from a client now. 0: leave them in the kernel.
-    pub fn read_allowance(&self, key: Key) -> usize {
-        match self.connections.get(key).map(|connection| &connection.phase) {
-            Some(Phase::Http(exchange)) => exchange.read_allowance(&self.limits),
-            // Whatever a reader sends ends its stream: a little is enough to notice.
-            Some(Phase::Stream(_)) => 512,
-            Some(Phase::Taken) | None => 0,
+    /// Whether one more request can be taken up.
+    fn has_room(&self) -> bool {
+        self.requests_size + REQUEST_SIZE <= self.limits.requests_size_max
+    }
+
+    /// Comes back to clients for whom there was no room, as far as there is now.
+    pub(super) fn feed_starved(&mut self) {
+        let room = self.limits.requests_size_max.saturating_sub(self.requests_size);
+        for _ in 0..room / REQUEST_SIZE {
+            let Some(index) = self.starved.pop_front(&mut self.links) else { return };
+            if let Some(key) = self.connections.key_at(index)
+                && let Some(connection) = self.connections.get_mut(key)
+            {
+                connection.place = Place::Nowhere;
+                self.effects.push_back(Effect::Read(key));
+            }
         }
     }
 
     /// A client sent bytes: no more than it was allowed.
     pub fn received(&mut self, key: Key, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Phase::Idle { peer, .. } = connection.phase {
+            let mut exchange = self.exchanges.pop().unwrap_or_default();
+            exchange.peer = peer;
+            connection.phase = Phase::Http(exchange);
+        }
         match &mut connection.phase {
             Phase::Http(exchange) => {
                 if exchange.is_idle() {
@@ -428,13 +499,16 @@ impl Server {
                 self.advance(key);
             }
             Phase::Stream(_) => self.close(key),
-            Phase::Taken => debug_assert!(false, "bytes for a connection that is being worked on"),
+            Phase::Idle { .. } | Phase::Taken => {
+                debug_assert!(false, "bytes for a connection that is being worked on");
+            }
         }
     }
 
     /// A client has sent its last byte. A request that is whole still gets its answer.
     pub fn peer_ended(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        // A stream, or one between two requests, ends with its client.
         let Phase::Http(exchange) = &mut connection.phase else { return self.close(key) };
         exchange.ended = true;
         // Whole requests are worked on as they come in: what is left of the input is none.
@@ -457,11 +531,19 @@ impl Server {
     pub(super) fn advance(&mut self, key: Key) {
         loop {
             let Some(mut exchange) = self.take_exchange(key) else { return };
-            let before = exchange.body.len();
             let step = exchange.step(&self.limits);
-            self.bodies_size += exchange.body.len().saturating_sub(before);
+            self.count_exchange(&mut exchange);
             match step {
                 Step::More => {
+                    if exchange.is_newly_held_back(&self.limits) {
+                        self.counters.limits.hit(Limit::Pipeline);
+                    }
+                    if exchange.is_newly_in_body() {
+                        if self.refuse_early(key, &mut exchange) {
+                            return self.put_exchange(key, exchange);
+                        }
+                        exchange.invite_body();
+                    }
                     self.update_exchange_due(&mut exchange);
                     let over = self.bodies_size > self.limits.bodies_size_max
                         && exchange.stage == Stage::Body;
@@ -478,7 +560,6 @@ impl Server {
                     return;
                 }
                 Step::Bad(bad) => {
-                    self.counters.requests_bad += 1;
                     self.answer_bad(&mut exchange, bad);
                     exchange.close = true;
                     exchange.stage = Stage::Ending;
@@ -508,12 +589,19 @@ impl Server {
     }
 
     /// Puts it back, and sees to its output and its deadline.
-    pub(super) fn put_exchange(&mut self, key: Key, exchange: Box<Exchange>) {
+    pub(super) fn put_exchange(&mut self, key: Key, mut exchange: Box<Exchange>) {
         let Some(connection) = self.connections.get_mut(key) else {
             return self.recycle(exchange);
         };
         let has_output = exchange.has_output() && exchange.stage != Stage::Held;
         let over = exchange.close && !exchange.has_output() && exchange.stage == Stage::Ending;
+        if exchange.is_idle() && !exchange.close && !exchange.ended {
+            connection.phase = Phase::Idle { due: exchange.due as u32, peer: exchange.peer };
+            self.recycle(exchange);
+            return self.arm_connection(key);
+        }
+        self.count_exchange(&mut exchange);
+        let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Http(exchange);
         if has_output {
             self.push_pending(key);
@@ -524,22 +612,26 @@ impl Server {
         }
     }
 
-    fn recycle(&mut self, mut exchange: Box<Exchange>) {
-        self.bodies_size -= exchange.body.len().min(self.bodies_size);
+    /// Counts what an exchange takes now.
+    fn count_exchange(&mut self, exchange: &mut Exchange) {
+        let (before, now) = (exchange.counted, exchange.memory());
+        exchange.counted = now;
+        self.requests_size = self.requests_size + now.0 - before.0;
+        self.bodies_size = self.bodies_size + now.1 - before.1;
+    }
+
+    /// Gives an exchange back to the pool.
+    pub(super) fn recycle(&mut self, mut exchange: Box<Exchange>) {
+        self.requests_size -= exchange.counted.0;
+        self.bodies_size -= exchange.counted.1;
         if self.exchanges.len() < POOL_MAX {
             exchange.reset();
             self.exchanges.push(exchange);
         }
     }
 
-    /// Gives an exchange back whose connection became a stream.
-    pub(super) fn retire_exchange(&mut self, exchange: Box<Exchange>) {
-        self.recycle(exchange);
-    }
-
     /// Forgets the request that was answered.
     pub(super) fn next_request(&mut self, exchange: &mut Exchange) {
-        self.bodies_size -= exchange.body.len().min(self.bodies_size);
         exchange.next_request();
         if exchange.close {
             exchange.stage = Stage::Ending;
@@ -592,38 +684,25 @@ impl Server {
         let Some(connection) = self.connections.remove(key) else { return false };
         self.wheel.cancel(key.index);
         self.counters.connections_closed += 1;
-        if let Some(address) = connection.address {
-            self.discount_address(address);
-        }
+        self.addresses.leave(connection.address);
         match connection.phase {
             Phase::Http(exchange) => self.recycle(exchange),
             Phase::Stream(mut reader) => {
                 self.counters.streams_closed += 1;
-                self.pieces.recycle(reader.past.as_mut().and_then(|past| past.take_piece()));
-                if let Some(own) = reader.own.take() {
-                    self.recycle_own(own);
-                }
-                if let Some(log) = self.log_of(reader.session) {
+                self.pieces.recycle(reader.past_mut().and_then(|past| past.take_piece()));
+                self.recycle_rare(reader.rare.take());
+                let log = match reader.whose.session() {
+                    None => Some(&mut self.publisher.all),
+                    Some(session) => self.sessions.at_mut(session).map(|s| &mut s.feed.log),
+                };
+                if let Some(log) = log {
                     log.readers -= 1;
                     log.listeners -= u32::from(reader.filter.listens());
                 }
             }
-            Phase::Taken => {}
+            Phase::Idle { .. } | Phase::Taken => {}
         }
         true
-    }
-
-    pub(super) fn new_own(&mut self) -> Box<Own> {
-        self.owns.pop().unwrap_or_default()
-    }
-
-    pub(super) fn recycle_own(&mut self, mut own: Box<Own>) {
-        if self.owns.len() < POOL_MAX {
-            own.bytes.clear();
-            own.bytes.shrink_to(4096);
-            own.sent = 0;
-            self.owns.push(own);
-        }
     }
 
     // Output.
@@ -633,16 +712,17 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let place = std::mem::replace(&mut connection.place, Place::Nowhere);
         let session = match &connection.phase {
-            Phase::Stream(reader) => reader.session,
-            Phase::Http(_) | Phase::Taken => None,
+            Phase::Stream(reader) => reader.whose.session(),
+            Phase::Idle { .. } | Phase::Http(_) | Phase::Taken => None,
         };
         match place {
             Place::Nowhere | Place::Reading => {}
             Place::Pending => self.pending.remove(&mut self.links, key.index),
+            Place::Starved => self.starved.remove(&mut self.links, key.index),
             Place::Waiting => {
                 let log = match session {
                     None => Some(&mut self.publisher.all),
-                    Some(session) => self.sessions.get_mut(session).map(|s| &mut s.feed.log),
+                    Some(session) => self.sessions.at_mut(session).map(|s| &mut s.feed.log),
                 };
                 if let Some(log) = log {
                     log.waiting.remove(&mut self.links, key.index);
@@ -654,13 +734,12 @@ impl Server {
     /// Puts a connection on the list of those with something to send, unless it is blocked.
     pub(super) fn push_pending(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.blocked || connection.place == Place::Pending {
+        if connection.flow == Flow::Blocked || connection.place == Place::Pending {
             return;
         }
         self.unlink(key);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.place = Place::Pending;
-            connection.progress_at = self.now_ms;
             self.pending.push_back(&mut self.links, key.index);
         }
     }
@@ -679,7 +758,7 @@ impl Server {
     /// What to write to a client now.
     pub fn output(&mut self, key: Key) -> Output<'_> {
         match self.connections.get(key).map(|connection| &connection.phase) {
-            None | Some(Phase::Taken) => Output::Nothing,
+            None | Some(Phase::Idle { .. } | Phase::Taken) => Output::Nothing,
             Some(Phase::Http(exchange)) if exchange.stage == Stage::Held => Output::Nothing,
             Some(Phase::Http(exchange)) => {
                 if exchange.has_output() {
@@ -697,9 +776,11 @@ impl Server {
     /// The kernel took this many bytes of the last [`Server::output`].
     pub fn sent(&mut self, key: Key, count: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.progress_at = self.now_ms;
+        if count > 0 {
+            connection.flow = Flow::Open;
+        }
         match &mut connection.phase {
-            Phase::Taken => {}
+            Phase::Idle { .. } | Phase::Taken => {}
             Phase::Stream(_) => self.stream_sent(key, count),
             Phase::Http(exchange) => {
                 exchange.sent(count);
@@ -724,22 +805,24 @@ impl Server {
     pub fn blocked(&mut self, key: Key) {
         self.unlink(key);
         self.give_back_piece(key); // Others can use it; it is read again when there is room.
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.blocked = true;
-            self.arm_connection(key);
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if std::mem::replace(&mut connection.flow, Flow::Blocked) == Flow::Open {
+            match &mut connection.phase {
+                Phase::Stream(reader) => reader.touch(now_ms),
+                Phase::Http(exchange) => exchange.blocked_at = now_ms,
+                Phase::Idle { .. } | Phase::Taken => {}
+            }
         }
+        self.arm_connection(key);
     }
 
     /// The kernel takes bytes again.
     pub fn writable(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if std::mem::replace(&mut connection.blocked, false) {
-            let progress_at = connection.progress_at;
+        if connection.flow == Flow::Blocked {
+            connection.flow = Flow::Retried;
             self.push_pending(key);
-            // Being writable is no progress: only bytes are.
-            if let Some(connection) = self.connections.get_mut(key) {
-                connection.progress_at = progress_at;
-            }
         }
     }
 
@@ -751,14 +834,12 @@ impl Server {
         connections: &mut Arena<Connection>,
         links: &mut Links,
         pending: &mut List,
-        now_ms: u64,
     ) {
         for index in log.waiting.iter(links) {
             if let Some(key) = connections.key_at(index)
                 && let Some(connection) = connections.get_mut(key)
             {
                 connection.place = Place::Pending;
-                connection.progress_at = now_ms;
             }
         }
         pending.append(links, &mut log.waiting);
@@ -834,9 +915,10 @@ impl Server {
     /// Arms the deadline that a connection's state asks for.
     pub(super) fn arm_connection(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
-        let stall = match connection.blocked {
-            true => connection.progress_at + self.limits.write_stall_ms,
-            false => u64::MAX,
+        let (now_ms, limits) = (self.now_ms, &self.limits);
+        let stall = match (connection.flow, &connection.phase) {
+            (Flow::Blocked, Phase::Http(exchange)) => exchange.blocked_at + limits.write_stall_ms,
+            _ => u64::MAX,
         };
         let due = match &connection.phase {
             Phase::Http(exchange) => match exchange.stage {
@@ -846,7 +928,16 @@ impl Server {
                 Stage::Head | Stage::Body | Stage::Lingering => exchange.due.min(stall),
                 Stage::Ending => stall,
             },
-            Phase::Stream(reader) => stall.min(reader.sent_at + u64::from(reader.heartbeat_ms)),
+            Phase::Idle { due, .. } => whole_time(now_ms, *due),
+            Phase::Stream(reader) => {
+                let (beat_ms, quiet_ms) = (u64::from(reader.heartbeat_ms), reader.quiet_ms(now_ms));
+                match connection.flow {
+                    Flow::Blocked => {
+                        now_ms + beat_ms.min(limits.write_stall_ms.saturating_sub(quiet_ms))
+                    }
+                    Flow::Open | Flow::Retried => now_ms + beat_ms.saturating_sub(quiet_ms),
+                }
+            }
             Phase::Taken => return,
         };
         // Lazily: an entry that fires too early looks again, one that moved back is re-armed.
@@ -860,9 +951,14 @@ impl Server {
     fn connection_due(&mut self, key: Key) {
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let stalled =
-            connection.blocked && now_ms >= connection.progress_at + self.limits.write_stall_ms;
-        if stalled {
+        let stalled_ms = match &connection.phase {
+            _ if connection.flow != Flow::Blocked => 0,
+            Phase::Stream(reader) => reader.quiet_ms(now_ms),
+            Phase::Http(exchange) => now_ms - exchange.blocked_at,
+            Phase::Idle { .. } | Phase::Taken => 0,
+        };
+        if connection.flow == Flow::Blocked && stalled_ms >= self.limits.write_stall_ms {
+            self.counters.limits.hit(Limit::WriteStall);
             if matches!(connection.phase, Phase::Stream(_)) {
                 self.counters.readers_cut += 1;
             }
@@ -877,16 +973,22 @@ impl Server {
         }
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
+            Phase::Idle { due, .. } if now_ms >= whole_time(now_ms, *due) => {
+                return self.close(key);
+            }
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {
                 Stage::Waiting => self.wait_is_over(key),
                 Stage::Held | Stage::Ending => {}
                 Stage::Lingering => return self.close(key),
                 // A slow client still takes its reply: the stall deadline judges that.
                 _ if exchange.has_output() => exchange.due = now_ms + self.limits.keep_alive_ms,
-                Stage::Head if exchange.input.is_empty() => return self.close(key),
+                Stage::Head if exchange.input.is_empty() => {
+                    self.counters.limits.hit(Limit::KeepAlive);
+                    return self.close(key);
+                }
                 Stage::Head | Stage::Body => return self.answer_timeout(key),
             },
-            Phase::Http(_) | Phase::Taken => {}
+            Phase::Idle { .. } | Phase::Http(_) | Phase::Taken => {}
         }
         self.arm_connection(key);
     }
@@ -907,7 +1009,6 @@ impl Server {
     /// A request did not arrive in time.
     fn answer_timeout(&mut self, key: Key) {
         let Some(mut exchange) = self.take_exchange(key) else { return };
-        self.counters.requests_bad += 1;
         self.counters.requests_late += 1;
         self.answer_late(&mut exchange);
         exchange.close = true;
@@ -989,8 +1090,10 @@ impl Server {
             DiskReply::Remembered(None) => {}
             DiskReply::Remembered(Some(error)) => {
                 let fields = vec![("error", error)];
-                self.log(Level::Warn, "trust", "a permission could not be kept", fields);
+                self.log(Level::Warn, "disk", "the next start will not know of this", fields);
             }
+            DiskReply::Tokens(result) => self.tokens_read(result),
+            DiskReply::Sampled(connection, sample) => self.sampled(connection, &sample),
             DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
             DiskReply::Appended(batch, result) => self.appended(batch, result),
             DiskReply::Read(read, result) => self.piece_read(*read, result),
@@ -1067,6 +1170,7 @@ impl Server {
             let Some(key) = self.connections.key_at(index) else { continue };
             match self.connections.get_mut(key).map(|connection| &mut connection.phase) {
                 Some(Phase::Stream(_)) => self.shut_stream(key),
+                Some(Phase::Idle { .. }) => self.close(key),
                 Some(Phase::Http(exchange)) if exchange.is_idle() => self.close(key),
                 Some(Phase::Http(exchange)) => exchange.close = true,
                 Some(Phase::Taken) | None => {}
@@ -1114,6 +1218,7 @@ impl Server {
     /// Checks what must hold between any two inputs. For tests and the simulation.
     pub fn check(&self) {
         let mut waiting = vec![0u32; self.sessions.capacity() as usize];
+        let mut starved = 0;
         let (mut pending, mut waiting_all, mut readers_all, mut streams) = (0, 0, 0, 0);
         let mut readers = vec![0u32; self.sessions.capacity() as usize];
         for index in 0..self.connections.capacity() {
@@ -1121,30 +1226,33 @@ impl Server {
             let connection = self.connections.get(key).expect("just seen");
             assert!(!matches!(connection.phase, Phase::Taken), "an exchange was not put back");
             pending += u32::from(connection.place == Place::Pending);
-            assert!(!(connection.blocked && connection.place != Place::Nowhere));
+            starved += u32::from(connection.place == Place::Starved);
+            assert!(!(connection.flow == Flow::Blocked && connection.place != Place::Nowhere));
             let Phase::Stream(reader) = &connection.phase else {
                 assert_ne!(connection.place, Place::Waiting);
                 continue;
             };
             streams += 1;
             let is_waiting = u32::from(connection.place == Place::Waiting);
-            let log = match reader.session {
+            let log = match reader.whose.session() {
                 None => {
                     readers_all += 1;
                     waiting_all += is_waiting;
                     &self.publisher.all
                 }
                 Some(session) => {
-                    readers[session.index as usize] += 1;
-                    waiting[session.index as usize] += is_waiting;
-                    &self.sessions.get(session).expect("a reader's session exists").feed.log
+                    readers[session as usize] += 1;
+                    waiting[session as usize] += is_waiting;
+                    &self.sessions.at(session).expect("a reader's session exists").feed.log
                 }
             };
             assert!(reader.position <= log.visible(), "a reader is ahead of what is visible");
-            let idle = connection.place == Place::Nowhere && !connection.blocked;
+            let is_blocked = connection.flow == Flow::Blocked;
+            let idle = connection.place == Place::Nowhere && !is_blocked;
             assert!(!idle, "a reader that nobody will come back to");
         }
         assert_eq!(pending, self.pending.len());
+        assert_eq!(starved, self.starved.len());
         assert_eq!(waiting_all, self.publisher.all.waiting.len());
         assert_eq!(readers_all, self.publisher.all.readers);
         for index in 0..self.sessions.capacity() {
@@ -1158,14 +1266,22 @@ impl Server {
                 assert_eq!(self.agents.get(agent).map(|agent| agent.session), Some(key));
             }
         }
-        let bodies: usize = (0..self.connections.capacity())
-            .filter_map(|index| self.connections.get(self.connections.key_at(index)?))
-            .map(|connection| match &connection.phase {
-                Phase::Http(exchange) => exchange.body.len(),
-                Phase::Stream(_) | Phase::Taken => 0,
-            })
-            .sum();
-        assert_eq!(bodies, self.bodies_size, "bytes of request bodies");
+        let (mut requests_size, mut bodies_size) = (0, 0);
+        for index in 0..self.connections.capacity() {
+            match self.connections.at(index).map(|connection| &connection.phase) {
+                Some(Phase::Http(exchange)) => {
+                    requests_size += exchange.counted.0;
+                    bodies_size += exchange.counted.1;
+                    assert!(exchange.counted.0 >= exchange.memory().0, "uncounted buffers");
+                }
+                Some(Phase::Stream(reader)) => {
+                    requests_size += reader.rare.as_ref().map_or(0, |rare| rare.counted);
+                }
+                Some(Phase::Idle { .. } | Phase::Taken) | None => {}
+            }
+        }
+        assert_eq!(requests_size, self.requests_size, "bytes of requests");
+        assert_eq!(bodies_size, self.bodies_size, "bytes of request bodies");
         self.check_start_queue();
         let counters = &self.counters;
         assert_eq!(counters.streams_opened - counters.streams_closed, streams);

@@ -8,11 +8,12 @@
 use crate::base::arena::Key;
 use crate::base::ring::{Found, Mark};
 use crate::core::api::CORS_FIELDS_MAX;
-use crate::core::connection::{Across, Exchange, Output, Own, Phase, Place, Reader};
+use crate::core::connection::{Across, Exchange, Flow, Output, Phase, Place, Rare, Reader, Whose};
 use crate::core::event::{EventKind, Filter};
 use crate::core::log::Log;
+use crate::core::metrics::limit::Limit;
 use crate::core::past::{Past, PastState};
-use crate::core::server::Server;
+use crate::core::server::{POOL_MAX, Server};
 use crate::wire::json;
 use crate::wire::reply::{self, ReplyHead, Status};
 use crate::wire::sse::{self, EventId};
@@ -66,6 +67,15 @@ pub enum Replay {
     All,
 }
 
+/// The last heartbeat that was written: readers of one log that beat together share it.
+#[derive(Default)]
+pub struct Beat {
+    whose: Option<Whose>,
+    wall_ms: u64,
+    seq: Option<u64>,
+    text: Vec<u8>,
+}
+
 /// Where a stream begins, and what it is told about that.
 struct Join {
     resume: &'static str,
@@ -83,7 +93,41 @@ impl Join {
     }
 }
 
+/// Why a stream is refused for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// The server goes away.
+    Draining,
+    /// A limit was met.
+    Limit(Limit),
+}
+
+impl Busy {
+    /// The `reason` on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Busy::Draining => "draining",
+            Busy::Limit(limit) => limit.code(),
+        }
+    }
+}
+
 impl Server {
+    /// What a reader needs that is not simply waiting, from the pool.
+    pub(super) fn new_rare(&mut self) -> Box<Rare> {
+        self.rares.pop().unwrap_or_default()
+    }
+
+    /// Back to the pool.
+    pub(super) fn recycle_rare(&mut self, rare: Option<Box<Rare>>) {
+        let Some(mut rare) = rare else { return };
+        self.requests_size -= rare.counted;
+        if self.rares.len() < POOL_MAX {
+            rare.reset();
+            self.rares.push(rare);
+        }
+    }
+
     /// The log that a stream reads.
     pub(super) fn log_of(&mut self, session: Option<Key>) -> Option<&mut Log> {
         match session {
@@ -93,15 +137,16 @@ impl Server {
     }
 
     /// Whether another stream may be opened there: the reason if not.
-    pub(super) fn stream_refused(&self, session: Option<Key>) -> Option<&'static str> {
+    pub(super) fn stream_refused(&self, session: Option<Key>) -> Option<Busy> {
         if self.is_draining() {
-            return Some("draining");
+            return Some(Busy::Draining);
         }
         let readers = match session {
             None => self.publisher.all.readers,
             Some(key) => self.sessions.get(key).map_or(0, |session| session.feed.log.readers),
         };
-        (readers >= self.limits.readers_per_session_max).then_some("readers_max")
+        let full = readers >= self.limits.readers_per_session_max;
+        full.then_some(Busy::Limit(Limit::ReadersPerSession))
     }
 
     /// Writes a stream that tells its client to come back later, and ends.
@@ -124,7 +169,8 @@ impl Server {
     }
 
     /// Appends the head of a stream's reply.
-    pub(super) fn write_stream_head(&self, exchange: &mut Exchange) {
+    pub(super) fn write_stream_head(&mut self, exchange: &mut Exchange) {
+        self.count_answer(Status::OK);
         let version = exchange.head().version;
         let mut fields = [("", ""); 5 + CORS_FIELDS_MAX];
         fields[..4].copy_from_slice(STREAM_FIELDS);
@@ -154,53 +200,58 @@ impl Server {
         mut exchange: Box<Exchange>,
         request: StreamRequest,
     ) {
+        if self.log_of(request.session).is_none() {
+            self.recycle(exchange);
+            return self.close(key);
+        }
         self.write_stream_head(&mut exchange);
         let join = self.join(&request);
-        if join.resume == "gap" {
-            self.counters.gaps += 1;
-        }
+        let verdict = match join.resume {
+            "fresh" => 0,
+            "ok" => 1,
+            _ => 2,
+        };
+        self.counters.resumes[verdict] += 1;
+        self.counters.gaps += u64::from(verdict == 2);
+        self.counters.replays_from_disk += u64::from(join.past.is_some());
         // Jittered, so that the readers of a server that restarts do not all come back at once.
         let retry_ms = self.random.around(RETRY_MS);
         self.write_connected(&mut exchange.out, &request, &join, retry_ms);
-        let mut own = self.new_own();
-        own.bytes.extend_from_slice(exchange.output()[0]);
-        let now_ms = self.now_ms;
+        let mut rare = self.new_rare();
+        rare.bytes.extend_from_slice(exchange.output()[0]);
+        rare.counted = rare.bytes.capacity();
+        self.requests_size += rare.counted;
+        rare.past = join.past;
+        rare.across = request.session.is_none().then(|| {
+            let owners = request.owners;
+            let (whole_seq, beyond) = (0, 0);
+            Box::new(Across { owners, whole_seq, beyond, replay_seq: self.publisher.visible() })
+        });
         // The first heartbeat comes early by up to a quarter, so that readers who came together
         // do not beat together for ever.
         let head_start = self.random.below(request.heartbeat_ms / 4 + 1);
-        let visible_seq = self.publisher.visible();
+        let sent_at = self.now_ms.saturating_sub(head_start);
         let Some(log) = self.log_of(request.session) else { return };
         log.readers += 1;
         log.listeners += u32::from(request.filter.listens());
-        let replay_end = log.visible();
-        let mut reader = Reader {
-            session: request.session,
-            position: join.position,
-            replay_end,
-            replay_count: 0,
-            heartbeat_ms: request.heartbeat_ms as u32,
-            sent_at: now_ms.saturating_sub(head_start),
-            filter: request.filter,
-            passed_over: false,
-            shutting: false,
-            ending: false,
-            across: request.session.is_none().then(|| {
-                let owners = request.owners;
-                let (whole_seq, beyond) = (0, 0);
-                Box::new(Across { owners, whole_seq, beyond, replay_seq: visible_seq })
-            }),
-            past: join.past,
-            own: Some(own),
-        };
-        if reader.past.is_none() {
+        rare.replay_end = log.visible();
+        let whose = Whose::new(request.session);
+        let mut reader = Reader::new(whose, request.filter, request.heartbeat_ms, sent_at);
+        reader.position = join.position;
+        let counts = rare.past.is_none();
+        reader.rare = Some(rare);
+        if counts {
+            let (ring, end) = (&log.ring, log.visible());
             let wanted = |mark: &&Mark| wants(&reader, mark);
-            let ring = &log.ring;
-            let count = ring.marks_from(join.position).take_while(|mark| mark.start < replay_end);
-            reader.replay_count = count.filter(wanted).count() as u32;
+            let marks = ring.marks_from(join.position).take_while(|mark| mark.start < end);
+            let count = marks.filter(wanted).count() as u32;
+            if let Some(rare) = &mut reader.rare {
+                rare.replay_count = count;
+            }
             note_whole(&mut reader, log);
         }
         self.counters.streams_opened += 1;
-        self.retire_exchange(exchange);
+        self.recycle(exchange);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.phase = Phase::Stream(reader);
         }
@@ -251,13 +302,12 @@ impl Server {
         // The ring may hold less than is wanted: then the rest is on disk.
         if let Some(journal) = &log.journal
             && position == log.ring.base()
-            && (position == end || !request.filter.is_compact())
             && let Some((position, seq)) = journal.newest(replay_size, end)
             && position < newest.position
         {
             newest.position = position;
             newest.id = Some(seq - 1);
-            newest.past = Some(Past::behind(seq - 1));
+            newest.past = Some(Past::newest(seq - 1));
         }
         match (cursor, request.replay) {
             (Some(_), _) => Join { resume: "gap", ..newest },
@@ -291,13 +341,23 @@ impl Server {
             true => newest_turns(log, request.filter, replay_size.min(COMPACT_SIZE_MAX)),
             false => log.ring.newest(replay_size, end),
         };
-        match (cursor, request.replay) {
-            (Some(_), _) => {
-                let first = log.ring.mark_at(newest).filter(|_| newest < end);
-                let id = Some(first.map_or(visible_seq, |mark| mark.seq - 1));
-                Join { id, ..Join::at("gap", newest) }
+        let first = log.ring.mark_at(newest).filter(|_| newest < end);
+        let mut after = first.map_or(visible_seq, |mark| mark.seq - 1);
+        let mut newest = Join::at("gap", newest);
+        // The ring may hold less than is wanted: then the rest is on disk. Of a few sessions it
+        // may hold little, however large it is.
+        let owners = request.owners.as_deref();
+        if self.keeper.keeps() && (newest.position == log.ring.base() || owners.is_some()) {
+            let older = self.newest_of(owners, replay_size);
+            if older < after && older < log.ring.evicted() {
+                after = older;
+                newest.past = Some(Past::newest(older));
             }
-            (None, Replay::Newest) => Join::at("fresh", newest),
+        }
+        newest.id = Some(after);
+        match (cursor, request.replay) {
+            (Some(_), _) => newest,
+            (None, Replay::Newest) => Join { resume: "fresh", id: None, ..newest },
             (None, Replay::None) => Join { id: Some(visible_seq), ..Join::at("fresh", end) },
             (None, Replay::All) if self.keeper.keeps() => {
                 let past = Some(Past::everything());
@@ -309,7 +369,7 @@ impl Server {
     }
 
     /// The newest number that is gone of any of these sessions.
-    fn evicted_of(&self, owners: Option<&[u32]>) -> u64 {
+    pub(super) fn evicted_of(&self, owners: Option<&[u32]>) -> u64 {
         let asked = |number: u32| owners.is_none_or(|owners| owners.contains(&number));
         let sessions = (0..self.sessions.capacity())
             .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
@@ -349,7 +409,7 @@ impl Server {
         sse::event(out, "connected");
         let session = request.session.and_then(|key| self.sessions.get(key));
         let log = session.map_or(&self.publisher.all, |session| &session.feed.log);
-        let id = |seq: Option<u64>| seq.map(|seq| self.publisher.id(seq).to_string());
+        let id = |seq: Option<u64>| seq.map(|seq| self.publisher.id(seq));
         json::object(out, |object| {
             object.string("_eventType", "connected");
             object.string("sessionId", session.map_or("*", |session| session.id()));
@@ -360,8 +420,8 @@ impl Server {
                 Some(_) => (log.earliest_seq(), log.latest_seq()),
                 None => self.all_span(),
             };
-            object.string_or_null("earliestId", id(earliest).as_deref());
-            object.string_or_null("latestId", id(latest).as_deref());
+            object.display_or_null("earliestId", id(earliest));
+            object.display_or_null("latestId", id(latest));
             object.number("heartbeatInterval", request.heartbeat_ms);
             if let Some(session) = session {
                 let agent = &self.config.agents[session.agent];
@@ -403,24 +463,28 @@ impl Server {
         let Some(end) = self.settle_stream(key) else {
             return Output::Close;
         };
-        let connections = &self.connections;
-        let Some(Phase::Stream(reader)) = connections.get(key).map(|connection| &connection.phase)
-        else {
-            return Output::Nothing;
-        };
-        let own = reader.own.as_deref().map_or(&[][..], Own::rest);
-        if let Some(past) = &reader.past {
+        if let Some(Phase::Stream(reader)) = self.connections.get(key).map(|one| &one.phase)
+            && reader.beats
+        {
+            let (whose, passed_over) = (reader.whose, reader.passed_over);
+            return Output::Bytes([self.heartbeat(whose, passed_over), &[], &[]]);
+        }
+        let Some(connection) = self.connections.get(key) else { return Output::Nothing };
+        let Phase::Stream(reader) = &connection.phase else { return Output::Nothing };
+        let own = reader.own();
+        if let Some(past) = reader.past() {
             return match past.run() {
                 run if run.is_empty() && own.is_empty() => Output::Nothing,
                 run => Output::Bytes([own, run, &[]]),
             };
         }
-        let log = match reader.session {
+        let log = match reader.whose.session() {
             None => Some(&self.publisher.all),
-            Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
+            Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
         };
+        let ending = reader.rare.as_ref().is_some_and(|rare| rare.ending);
         let found = match log {
-            Some(log) if !reader.ending => log.ring.at(reader.position, end),
+            Some(log) if !ending => log.ring.at(reader.position, end),
             _ => Found::CaughtUp,
         };
         match found {
@@ -438,40 +502,44 @@ impl Server {
         loop {
             let connection = self.connections.get_mut(key)?;
             let Phase::Stream(reader) = &mut connection.phase else { return None };
-            if reader.ending {
-                return reader.own.is_some().then_some(reader.position);
-            }
-            if reader.past.is_some() {
-                match self.settle_past(key) {
-                    PastState::Again => continue,
-                    PastState::Over => return None,
-                    PastState::Stay => {
-                        self.await_piece(key);
-                        return Some(0);
+            if let Some(rare) = &mut reader.rare {
+                if rare.ending {
+                    reader.beats = false;
+                    return (!rare.own().is_empty()).then_some(reader.position);
+                }
+                if let Some(past) = &rare.past {
+                    reader.beats &= past.run().is_empty() && rare.own().is_empty();
+                    match self.settle_past(key) {
+                        PastState::Again => continue,
+                        PastState::Over => return None,
+                        PastState::Stay => {
+                            self.await_piece(key);
+                            return Some(0);
+                        }
                     }
                 }
             }
-            let (log, closed) = match reader.session {
+            let (log, closed) = match reader.whose.session() {
                 None => (&mut self.publisher.all, false),
                 Some(session) => {
-                    let session = self.sessions.get_mut(session)?;
+                    let session = self.sessions.at_mut(session)?;
                     // Over only once its last event can be seen.
                     let closed = session.closed_at.is_some() && session.feed.log.hidden() == 0;
                     (&mut session.feed.log, closed)
                 }
             };
-            let limit = log.visible().min(reader.replay_end);
+            let replay_end = reader.replay_end();
+            let limit = log.visible().min(replay_end);
             if reader.position < log.ring.base() && reader.position < limit {
+                reader.beats = false;
                 if !self.keeper.keeps() {
                     self.counters.readers_cut += 1;
-                    reader.own.as_ref()?;
                     // Replies to earlier requests may be among its own bytes: they still go.
-                    reader.ending = true;
+                    let rare = reader.rare.as_mut().filter(|rare| !rare.own().is_empty())?;
+                    rare.ending = true;
                     continue;
                 }
-                let across = reader.across.as_ref();
-                let (whole, beyond) = across.map_or((0, 0), |one| (one.whole_seq, one.beyond));
-                reader.past = Some(Past::outrun(whole, beyond as usize));
+                self.outrun(key);
                 continue;
             }
             if !reader.filter.is_all() || reader.owners().is_some() {
@@ -479,16 +547,18 @@ impl Server {
                 reader.passed_over |= start != reader.position;
                 reader.position = start;
                 if start < end {
+                    reader.beats = false; // The news are a better sign of life.
                     return Some(end);
                 }
             } else if reader.position < limit {
+                reader.beats = false;
                 return Some(limit);
             }
-            if reader.position >= reader.replay_end {
+            if reader.position >= replay_end {
                 self.pass_seam(key);
                 continue;
             }
-            if reader.own.is_some() {
+            if reader.has_own() {
                 return Some(limit);
             }
             if closed {
@@ -498,46 +568,64 @@ impl Server {
                 connection.place = Place::Waiting;
                 log.waiting.push_back(&mut self.links, key.index);
             }
+            if reader.rare.as_ref().is_some_and(|rare| rare.is_spent()) {
+                let rare = reader.rare.take();
+                self.recycle_rare(rare);
+            }
             return Some(limit);
         }
+    }
+
+    /// The ring does not hold any more what a reader needs next: it goes on from the journal.
+    fn outrun(&mut self, key: Key) {
+        let fresh = self.new_rare();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &mut connection.phase else { return };
+        let rare = reader.rare.get_or_insert(fresh);
+        let across = rare.across.as_ref();
+        let (whole, beyond) = across.map_or((0, 0), |one| (one.whole_seq, one.beyond));
+        rare.past = Some(Past::outrun(whole, beyond as usize));
     }
 
     /// A reader of journals has nothing to send: whoever brings its piece comes back to it.
     fn await_piece(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &connection.phase else { return };
-        let idle = reader.own.is_none() && connection.place == Place::Nowhere;
-        if idle && reader.past.as_ref().is_some_and(|past| past.run().is_empty()) {
+        let idle = !reader.has_own() && connection.place == Place::Nowhere;
+        if idle && reader.past().is_some_and(|past| past.run().is_empty()) {
             connection.place = Place::Reading;
         }
     }
 
     /// The replay is over, or a stream that is being shut has finished its frame.
     pub(super) fn pass_seam(&mut self, key: Key) {
-        let Some(mut own) = self.take_own(key) else { return };
         let wall_ms = self.wall_ms;
         let retry_ms = self.random.around(RETRY_BUSY_MS);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let log = match reader.session {
+        // A seam is only where there is an end to come to, and that is rare.
+        let Some(rare) = &mut reader.rare else { return };
+        reader.beats = false;
+        let log = match reader.whose.session() {
             None => Some(&self.publisher.all),
-            Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
+            Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
         };
-        let last = match &reader.past {
+        let last = match &rare.past {
             Some(past) => Some(past.last()),
             None => log.and_then(|log| {
-                let mark = log.ring.last_before(reader.replay_end).map(|mark| mark.seq);
+                let mark = log.ring.last_before(rare.replay_end).map(|mark| mark.seq);
                 // Nothing of the replay is left in the ring: it ended where the ring begins.
                 mark.or(Some(log.ring.evicted()).filter(|seq| *seq > 0))
             }),
         };
         let first_seq = self.publisher.epochs.present().first_seq;
-        let session_id = reader.session.and_then(|session| self.sessions.get(session));
-        let session_id = session_id.map_or("*", |session| session.id());
-        let out = &mut own.bytes;
+        let session = reader.whose.session().and_then(|session| self.sessions.at(session));
+        let session_id = session.map_or("*", |session| session.id());
+        let shutting = rare.shutting;
+        let out = &mut rare.bytes;
         // A cursor of an earlier start may hold no longer after the next one: this one will.
         // Who is shut in the middle of the past has not passed what is old.
-        let over = reader.past.is_none() || !reader.shutting;
+        let over = rare.past.is_none() || !rare.shutting;
         if let Some(last) = last
             && (reader.passed_over || over && self.publisher.is_old(last))
         {
@@ -545,8 +633,8 @@ impl Server {
             sse::id(out, self.publisher.id(last));
             reader.passed_over = false;
         }
-        let name = if reader.shutting { "server-shutdown" } else { "replay-complete" };
-        if reader.shutting {
+        let name = if shutting { "server-shutdown" } else { "replay-complete" };
+        if shutting {
             sse::retry(out, retry_ms);
         }
         sse::event(out, name);
@@ -554,30 +642,15 @@ impl Server {
             object.string("_eventType", name);
             object.string("sessionId", session_id);
             object.number("timestamp", wall_ms);
-            if reader.shutting {
+            if shutting {
                 object.number("retryAfterMs", retry_ms);
             } else {
-                object.number("count", reader.replay_count.into());
+                object.number("count", rare.replay_count.into());
             }
         });
         sse::end(out);
-        reader.ending = reader.shutting;
-        reader.replay_end = u64::MAX;
-        reader.own = Some(own);
-    }
-
-    /// A reader's own bytes, taken out; fresh ones if it has none.
-    fn take_own(&mut self, key: Key) -> Option<Box<Own>> {
-        let fresh = self.new_own();
-        let connection = self.connections.get_mut(key)?;
-        let Phase::Stream(reader) = &mut connection.phase else { return None };
-        match reader.own.take() {
-            None => Some(fresh),
-            Some(own) => {
-                self.recycle_own(fresh);
-                Some(own)
-            }
-        }
+        rare.ending = shutting;
+        rare.replay_end = u64::MAX;
     }
 
     /// The kernel took this many bytes of a stream's last output.
@@ -585,20 +658,27 @@ impl Server {
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        reader.sent_at = now_ms;
+        reader.touch(now_ms);
+        if std::mem::take(&mut reader.beats) {
+            reader.passed_over = false;
+            let rest = self.beat.text.len() - count;
+            return if rest > 0 {
+                self.keep_rest_of_beat(key, rest)
+            };
+        }
         let mut left = count;
-        let mut spent = None;
-        if let Some(own) = &mut reader.own {
-            let taken = left.min(own.rest().len());
-            own.sent += taken;
+        if let Some(rare) = &mut reader.rare {
+            let taken = left.min(rare.own().len());
+            rare.sent += taken;
             left -= taken;
-            if own.rest().is_empty() {
-                spent = reader.own.take();
+            if rare.own().is_empty() {
+                rare.bytes.clear();
+                rare.sent = 0;
             }
         }
         if left > 0 {
             reader.passed_over = false;
-            match &mut reader.past {
+            match reader.past_mut() {
                 Some(past) => past.sent(left),
                 None => {
                     reader.position += left as u64;
@@ -606,72 +686,91 @@ impl Server {
                 }
             }
         }
-        if let Some(own) = spent {
-            self.recycle_own(own);
-        }
+    }
+
+    /// The kernel took the beginning of a heartbeat: the rest is the reader's own now.
+    fn keep_rest_of_beat(&mut self, key: Key, rest: usize) {
+        let fresh = self.new_rare();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Stream(reader) = &mut connection.phase else { return };
+        let rare = reader.rare.get_or_insert(fresh);
+        let text = &self.beat.text;
+        rare.bytes.extend_from_slice(&text[text.len() - rest..]);
     }
 
     /// A stream was quiet for its heartbeat's time, or it seemed so when the deadline was set.
     pub(super) fn heartbeat_due(&mut self, key: Key) {
-        let (now_ms, wall_ms) = (self.now_ms, self.wall_ms);
+        let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        if now_ms < reader.sent_at + u64::from(reader.heartbeat_ms) {
-            return;
+        if connection.flow != Flow::Blocked {
+            if reader.quiet_ms(now_ms) < u64::from(reader.heartbeat_ms) {
+                return;
+            }
+            reader.touch(now_ms);
         }
-        reader.sent_at = now_ms;
         // Only a reader that has everything stands at a frame's end, and only it is quiet because
         // there is nothing to say. For the others the stall deadline judges.
         if connection.place != Place::Waiting {
             let position = reader.position;
-            let session = reader.session;
-            let base = self.log_of(session).map_or(0, |log| log.ring.base());
-            if position < base && !self.keeper.keeps() {
+            let log = match reader.whose.session() {
+                None => Some(&self.publisher.all),
+                Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
+            };
+            let outrun = log.is_some_and(|log| position < log.ring.base());
+            if outrun && !self.keeper.keeps() {
                 // The log has outrun it while its client took nothing. Else the journal has it.
                 self.counters.readers_cut += 1;
                 self.close(key);
             }
             return;
         }
-        let session_id = reader.session;
-        let id = reader.passed_over.then(|| self.publisher.id(self.publisher.visible()));
-        reader.passed_over = false;
-        let mut own = self.new_own();
-        let out = &mut own.bytes;
-        if let Some(id) = id {
-            sse::id(out, id);
-        }
-        sse::event(out, "heartbeat");
-        let session_id = session_id.and_then(|session| self.sessions.get(session));
-        json::object(out, |object| {
-            object.string("_eventType", "heartbeat");
-            object.string("sessionId", session_id.map_or("*", |session| session.id()));
-            object.number("timestamp", wall_ms);
-        });
-        sse::end(out);
-        if let Some(Phase::Stream(reader)) =
-            self.connections.get_mut(key).map(|connection| &mut connection.phase)
-        {
-            reader.own = Some(own);
-        }
+        // It is written when it is sent, so that it costs a reader no memory: see `heartbeat`.
+        reader.beats = true;
         self.push_pending(key);
+    }
+
+    /// The heartbeat of a log's readers at this time; with the newest number where frames were
+    /// passed over since the reader's last one.
+    fn heartbeat(&mut self, whose: Whose, passed_over: bool) -> &[u8] {
+        let seq = passed_over.then(|| self.publisher.visible());
+        let beat = (Some(whose), self.wall_ms, seq);
+        if (self.beat.whose, self.beat.wall_ms, self.beat.seq) != beat {
+            (self.beat.whose, self.beat.wall_ms, self.beat.seq) = beat;
+            let out = &mut self.beat.text;
+            out.clear();
+            if let Some(seq) = seq {
+                sse::id(out, self.publisher.id(seq));
+            }
+            sse::event(out, "heartbeat");
+            let session = whose.session().and_then(|session| self.sessions.at(session));
+            json::object(out, |object| {
+                object.string("_eventType", "heartbeat");
+                object.string("sessionId", session.map_or("*", |session| session.id()));
+                object.number("timestamp", self.wall_ms);
+            });
+            sse::end(out);
+        }
+        &self.beat.text
     }
 
     /// Shuts a stream at the next frame boundary: the server goes away.
     pub(super) fn shut_stream(&mut self, key: Key) {
+        let fresh = self.new_rare();
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        if reader.shutting {
+        let rare = reader.rare.get_or_insert(fresh);
+        if rare.shutting {
             return;
         }
-        let log = match reader.session {
+        let log = match reader.whose.session() {
             None => Some(&self.publisher.all),
-            Some(session) => self.sessions.get(session).map(|session| &session.feed.log),
+            Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
         };
         // What is visible is on its way already and still goes; what comes later does not.
         let Some(log) = log else { return };
-        reader.shutting = true;
-        reader.replay_end = log.visible().max(reader.position);
+        rare.shutting = true;
+        rare.replay_end = log.visible().max(reader.position);
         self.push_pending(key);
     }
 
@@ -691,8 +790,8 @@ impl Server {
         (0..self.connections.capacity()).filter_map(|index| {
             let key = self.connections.key_at(index)?;
             match &self.connections.get(key)?.phase {
-                Phase::Stream(reader) if reader.session.is_none() => Some(reader),
-                Phase::Stream(_) | Phase::Http(_) | Phase::Taken => None,
+                Phase::Stream(reader) if reader.whose == Whose::ALL => Some(reader),
+                _ => None,
             }
         })
     }
@@ -702,7 +801,7 @@ impl Server {
         for index in 0..self.connections.capacity() {
             let Some(key) = self.connections.key_at(index) else { continue };
             let reads = match self.connections.get(key).map(|connection| &connection.phase) {
-                Some(Phase::Stream(reader)) => reader.session == Some(session),
+                Some(Phase::Stream(reader)) => reader.whose == Whose::new(Some(session)),
                 _ => false,
             };
             if reads {
@@ -714,15 +813,16 @@ impl Server {
 
 /// Notes where a reader of all sessions stands in a way that outlives the ring.
 fn note_whole(reader: &mut Reader, all: &Log) {
-    let Some(across) = &mut reader.across else { return };
-    let before = all.ring.last_before(reader.position);
-    let is_boundary = all.ring.is_boundary(reader.position);
+    let position = reader.position;
+    let Some(across) = reader.across_mut() else { return };
+    let before = all.ring.last_before(position);
+    let is_boundary = all.ring.is_boundary(position);
     let (whole_seq, beyond) = match before {
         None => (all.ring.evicted(), 0),
         Some(mark) if is_boundary => (mark.seq, 0),
         Some(mark) => {
             let whole = all.ring.last_before(mark.start).map_or(all.ring.evicted(), |m| m.seq);
-            (whole, reader.position - mark.start)
+            (whole, position - mark.start)
         }
     };
     (across.whole_seq, across.beyond) = (whole_seq, beyond as u32);

@@ -82,6 +82,14 @@ impl<'a> Object<'a> {
         self.member(name, |out| display(out, value));
     }
 
+    /// The same, or null.
+    pub fn display_or_null(&mut self, name: &'static str, value: Option<impl fmt::Display>) {
+        match value {
+            Some(value) => self.display(name, value),
+            None => self.null(name),
+        }
+    }
+
     /// A whole number.
     pub fn number(&mut self, name: &'static str, value: u64) {
         self.member(name, |out| number(out, value));

@@ -138,6 +138,11 @@ impl World {
                 self.hit("trust-given");
                 DiskReply::Remembered(None)
             }
+            DiskRequest::RememberCookie { .. } => DiskReply::Remembered(None),
+            DiskRequest::ReadTokens => DiskReply::Tokens(Err("there is no file".to_owned())),
+            DiskRequest::Sample { connection, .. } => {
+                DiskReply::Sampled(connection, Box::default())
+            }
             DiskRequest::Sweep { agent, session_id } => {
                 let mut killed = 0;
                 let index = self.random.index(3);
@@ -171,11 +176,16 @@ impl World {
                 DiskReply::Read(read, result)
             }
             DiskRequest::Page(mut page) => {
-                let result = store.page(&mut page);
+                let result = loop {
+                    match store.page(&mut page) {
+                        Ok(true) => {}
+                        result => break result.map(|_| ()),
+                    }
+                };
                 DiskReply::Page(page, result)
             }
-            DiskRequest::Large { connection, seq, source } => {
-                DiskReply::Large { connection, result: store.fetch(seq, &source) }
+            DiskRequest::Large { connection, seq, source, image } => {
+                DiskReply::Large { connection, result: store.fetch(seq, &source, image) }
             }
             DiskRequest::Drop { session_id, segment, until, snapshot } => {
                 let dropped = store.drop_segment(&session_id, segment, until, snapshot.as_deref());

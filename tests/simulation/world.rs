@@ -14,7 +14,9 @@ use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::connection::{Output, Peer};
-use sidestream::core::effect::{Asker as Whose, DiskReply, Effect, Pipe, Program, Spawn};
+use sidestream::core::effect::{
+    Asker as Whose, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
+};
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
@@ -342,11 +344,16 @@ impl World {
                     assert!(self.listening, "{}: closed twice", self.context());
                     self.listening = false;
                 }
+                Effect::Read(key) => self.look_again(key),
                 Effect::WhoIs(key) => {
                     let whose = self.whose(key);
                     self.server.asker_known(key, whose);
                 }
-                Effect::Log(_) => {}
+                Effect::Sample(connection) => {
+                    let sample = DiskRequest::Sample { connection, agents: Vec::new() };
+                    self.disk.push(sample);
+                }
+                Effect::Hook { .. } | Effect::Log(_) => {}
             }
         }
     }

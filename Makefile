@@ -3,7 +3,7 @@
 SEEDS ?= 500
 T ?= 60
 
-FUZZERS = head body target lines event_id claude server
+FUZZERS = head body target lines event_id claude journal server
 
 .PHONY: help run build test lint sim soak setup fuzz bench bench-quick bench-setup bench-micro screenshots
 

@@ -296,7 +296,7 @@ impl Snapshot {
     fn started(&mut self, data: Data<'_>) {
         let Some(id) = data.turn_id else { return };
         let number = id.strip_prefix("turn-").and_then(|number| number.parse().ok());
-        self.turns = number.unwrap_or(self.turns + 1);
+        self.turns = number.unwrap_or(self.turns.saturating_add(1));
         let at = self.queue.iter().position(|prompt| Some(&prompt.id) == data.prompt_id.as_ref());
         let prompt = at.map(|at| self.queue.remove(at));
         let (started_at, open) = (data.timestamp, OpenTurn::default());

@@ -358,9 +358,14 @@ impl Server {
     pub fn has_work(&self) -> bool {
         // While a batch is under way, its answer is what everything else waits for.
         let commits = !self.paused.is_empty() || self.publisher.has_dirty();
-        !self.pending.is_empty()
+        self.has_pending()
             || commits && !self.keeper.is_busy()
             || !self.starved.is_empty() && self.has_room()
+    }
+
+    /// Whether connections have something to send.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     pub(super) fn log(

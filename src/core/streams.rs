@@ -614,7 +614,8 @@ impl Server {
             Some(past) => Some(past.last()),
             None => log.and_then(|log| {
                 let mark = log.ring.last_before(rare.replay_end).map(|mark| mark.seq);
-                mark.or(log.latest_seq())
+                // Nothing of the replay is left in the ring: it ended where the ring begins.
+                mark.or(Some(log.ring.evicted()).filter(|seq| *seq > 0))
             }),
         };
         let first_seq = self.publisher.epochs.present().first_seq;
@@ -623,10 +624,13 @@ impl Server {
         let shutting = rare.shutting;
         let out = &mut rare.bytes;
         // A cursor of an earlier start may hold no longer after the next one: this one will.
+        // Who is shut in the middle of the past has not passed what is old.
+        let over = rare.past.is_none() || !rare.shutting;
         if let Some(last) = last
-            && (reader.passed_over || self.publisher.is_old(last))
+            && (reader.passed_over || over && self.publisher.is_old(last))
         {
-            sse::id(out, self.publisher.id(last.max(first_seq - 1)));
+            let last = if over { last.max(first_seq - 1) } else { last };
+            sse::id(out, self.publisher.id(last));
             reader.passed_over = false;
         }
         let name = if shutting { "server-shutdown" } else { "replay-complete" };
@@ -713,8 +717,9 @@ impl Server {
                 None => Some(&self.publisher.all),
                 Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
             };
-            if log.is_some_and(|log| position < log.ring.base()) {
-                // The log has outrun it while its client took nothing.
+            let outrun = log.is_some_and(|log| position < log.ring.base());
+            if outrun && !self.keeper.keeps() {
+                // The log has outrun it while its client took nothing. Else the journal has it.
                 self.counters.readers_cut += 1;
                 self.close(key);
             }

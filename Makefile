@@ -1,11 +1,11 @@
-# make run | test | lint | sim | help. Everything needs only cargo; `make test` installs the rest.
+# make run | test | lint | sim | soak | million | help. Everything needs only cargo; `make test` installs the rest.
 
 SEEDS ?= 500
 T ?= 60
 
 FUZZERS = head body target lines event_id claude server
 
-.PHONY: help run build test lint sim soak setup fuzz
+.PHONY: help run build test lint sim soak million setup fuzz
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -27,7 +27,12 @@ test: setup lint ## everything: lint, unit tests, simulation, sockets, the real 
 	cargo test --no-fail-fast
 
 soak: ## the release binary under churn for T seconds, figures in target/soak: make soak T=600
-	SOAK_SECONDS=$(T) SOAK_OUT=$(CURDIR)/target/soak cargo test --release --test soak -- --nocapture
+	cargo build --release
+	SIDESTREAM_TEST_BINARY=$(CURDIR)/target/release/sidestream SOAK_SECONDS=$(T) \
+		SOAK_OUT=$(CURDIR)/target/soak cargo test --test soak -- --nocapture
+
+million: ## a million subscribers in one core: bytes and nanoseconds each
+	SUBSCRIBERS=1000000 cargo test --release --test million -- --nocapture
 
 sim: ## the simulation over many seeds: make sim SEEDS=10000
 	SIM_SEEDS=$(SEEDS) cargo test --release --test simulation -- --nocapture

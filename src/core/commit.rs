@@ -37,6 +37,8 @@ pub struct Keeper {
     /// Lists that are used again and again: of a batch's sessions, and of those that got more since.
     keys: Vec<Key>,
     dirty: Vec<Key>,
+    /// Bytes of large fields in the batch that is under way.
+    flying: usize,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl Keeper {
             heals: false,
             keys: Vec::new(),
             dirty: Vec::new(),
+            flying: 0,
         }
     }
 
@@ -84,7 +87,16 @@ impl Keeper {
     }
 }
 
+/// Large fields on their way to the disk, in bytes, that make agents wait until they are there.
+const BESIDE_MAX: usize = 1024 * 1024;
+
 impl Server {
+    /// Whether so many large fields are on their way to the disk that there is no memory for more.
+    pub(super) fn awaits_disk(&self) -> bool {
+        let size = self.publisher.beside_size() + self.keeper.flying;
+        size > BESIDE_MAX && self.keeper.failure.is_none()
+    }
+
     /// Ends the turn: what was published becomes visible, or is on its way to.
     pub fn commit(&mut self) {
         if !self.keeper.keeps() || self.keeper.failure.is_some() {
@@ -97,6 +109,7 @@ impl Server {
         self.answer_polls();
         self.release_agents();
         self.feed_starved();
+        self.serve_large();
     }
 
     /// Shows what the rings hold: there is nothing to wait for.
@@ -146,6 +159,7 @@ impl Server {
         while size > self.limits.large_size_max && !batch.beside.is_empty() {
             size -= batch.beside.remove(0).bytes.len();
         }
+        self.keeper.flying = size;
         batch.last_seq = self.publisher.seq();
         batch.sync = self.keeper.durability == Durability::Sync;
         batch.heals = self.keeper.heals && self.keeper.failure.is_none();
@@ -185,6 +199,7 @@ impl Server {
 
     /// The disk thread has answered a batch.
     pub(super) fn appended(&mut self, mut batch: Box<Batch>, result: Result<(), AppendFailure>) {
+        self.keeper.flying = 0;
         let mut keys = std::mem::take(&mut self.keeper.keys);
         keys.clear();
         keys.extend(batch.parts.iter().map(|part| part.key));

@@ -16,7 +16,7 @@ use crate::core::commit::Keeper;
 use crate::core::connection::{
     Asking, Connection, Exchange, Output, Peer, Phase, Place, Rare, Stage, Step, whole_time,
 };
-use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program};
+use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program, Source};
 use crate::core::epochs::{Durability, Epochs};
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
@@ -50,6 +50,8 @@ const LINGER_MS: u64 = 2_000;
 const BODY_WINDOW_MS: u64 = 5_000;
 /// Exchanges, and the rare parts of readers, that are kept for the next connection.
 pub const POOL_MAX: usize = 64;
+/// Pages of journals that are read at one time.
+pub const PAGES_READ_MAX: u32 = 16;
 /// What one more request is expected to take, when it is judged whether there is room for it.
 const REQUEST_SIZE: usize = size_of::<Exchange>() + 4096;
 
@@ -243,6 +245,11 @@ pub struct Server {
     pub(super) closed_ids: BTreeMap<String, Key>,
     /// How many agents the operator configured; those behind are named by old sessions only.
     pub(super) configured: usize,
+    /// Who is being sent a large field, or about to be; who waits for that: the event, and where it is.
+    pub(super) large_to: Option<Key>,
+    pub(super) large_queue: VecDeque<(Key, u64, Source)>,
+    /// Pages of journals that the disk thread was asked for.
+    pub(super) pages_read: u32,
     /// Requests that wait for something to happen.
     pub(super) waits: Vec<Wait>,
     /// Sessions created so far.
@@ -301,6 +308,9 @@ impl Server {
             date: (u64::MAX, reply::http_date(0)),
             closed: VecDeque::new(),
             closed_ids: BTreeMap::new(),
+            large_to: None,
+            large_queue: VecDeque::new(),
+            pages_read: 0,
             waits: Vec::new(),
             session_number: 0,
             json: Vec::new(),
@@ -341,6 +351,7 @@ impl Server {
         !self.pending.is_empty()
             || commits && !self.keeper.is_busy()
             || !self.starved.is_empty() && self.has_room()
+            || !self.large_queue.is_empty() && self.large_is_free()
     }
 
     pub(super) fn log(
@@ -427,7 +438,7 @@ impl Server {
     }
 
     /// Whether one more request can be taken up.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.requests_size + REQUEST_SIZE <= self.limits.requests_size_max
     }
 
@@ -1239,6 +1250,9 @@ impl Server {
         let queued: usize = (0..self.sessions.capacity())
             .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
             .map(|session| session.prompts.size())
+            .chain(
+                (0..self.agents.capacity()).filter_map(|at| Some(self.agents.at(at)?.prompt_size)),
+            )
             .sum();
         assert_eq!(queued, self.queue_size, "bytes of waiting prompts");
     }

@@ -17,6 +17,9 @@ use super::journal::Store;
 use super::{process, sys, trust};
 use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest, ReadFailure};
 
+/// The thread's stack: its deepest work is JSON, whose reader bounds its own depth.
+pub const STACK_SIZE: usize = 1024 * 1024;
+
 /// What the thread needs to know beside the requests.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -66,7 +69,8 @@ impl Disk {
             }
         };
         let requests = Senders { urgent, other };
-        let thread = thread::Builder::new().name("disk".into()).spawn(work)?;
+        let thread = thread::Builder::new().name("disk".into()).stack_size(STACK_SIZE);
+        let thread = thread.spawn(work)?;
         Ok(Disk { requests: Some(requests), replies, thread: Some(thread) })
     }
 

@@ -507,8 +507,8 @@ impl Server {
                 after
             }
             Ok(Reply::Bytes(bytes, content_type)) => {
-                let fields = [("Cache-Control", "private, max-age=31536000, immutable")];
-                self.write_reply(&mut exchange, Status::OK, Some(content_type), &fields, &bytes);
+                self.large_to = Some(key);
+                self.write_large(&mut exchange, content_type, bytes);
                 None
             }
             Ok(Reply::Page(page)) => {
@@ -579,6 +579,33 @@ impl Server {
         fields: &[(&str, &str)],
         body: &[u8],
     ) {
+        if self.write_head(exchange, status, content_type, fields, body.len()) {
+            exchange.out.extend_from_slice(body);
+        }
+    }
+
+    /// Writes a body that is too large to be copied.
+    pub(in crate::core) fn write_large(
+        &mut self,
+        exchange: &mut Exchange,
+        content_type: &str,
+        body: Vec<u8>,
+    ) {
+        let fields = [("Cache-Control", "private, max-age=31536000, immutable")];
+        if self.write_head(exchange, Status::OK, Some(content_type), &fields, body.len()) {
+            exchange.set_tail(body);
+        }
+    }
+
+    /// Appends the head of a reply. Returns whether its body is to follow.
+    fn write_head(
+        &mut self,
+        exchange: &mut Exchange,
+        status: Status,
+        content_type: Option<&str>,
+        fields: &[(&str, &str)],
+        length: usize,
+    ) -> bool {
         let request_id = std::mem::take(&mut exchange.request_id);
         let (version, is_head) = match exchange.has_head() {
             Some(head) => (head.version, head.method == Method::Head),
@@ -596,16 +623,14 @@ impl Server {
             status,
             date: self.date.1.as_str(),
             content_type,
-            content_length: (status != Status::NOT_MODIFIED).then_some(body.len() as u64),
+            content_length: (status != Status::NOT_MODIFIED).then_some(length as u64),
             keep_alive: !exchange.close,
             version,
             fields: all,
         };
         reply::write_head(&mut exchange.out, &head);
-        if !is_head {
-            exchange.out.extend_from_slice(body);
-        }
         exchange.request_id = request_id;
+        !is_head
     }
 
     /// What lets a page of an allowed origin read an answer, and caches tell it from the others'.

@@ -695,11 +695,11 @@ impl Server {
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
+        if reader.quiet_ms(now_ms) < u64::from(reader.heartbeat_ms) {
+            return;
+        }
         if !connection.blocked {
-            if reader.quiet_ms(now_ms) < u64::from(reader.heartbeat_ms) {
-                return;
-            }
-            reader.touch(now_ms);
+            reader.touch(now_ms); // Of a blocked one the time is since when it is.
         }
         // Only a reader that has everything stands at a frame's end, and only it is quiet because
         // there is nothing to say. For the others the stall deadline judges.
@@ -709,8 +709,8 @@ impl Server {
                 None => Some(&self.publisher.all),
                 Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
             };
-            if log.is_some_and(|log| position < log.ring.base()) {
-                // The log has outrun it while its client took nothing.
+            if !self.keeper.keeps() && log.is_some_and(|log| position < log.ring.base()) {
+                // The log has outrun it while its client took nothing, and nothing else holds it.
                 self.counters.readers_cut += 1;
                 self.close(key);
             }

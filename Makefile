@@ -1,14 +1,14 @@
-# make run | test | lint | sim | soak | million | help. Everything needs only cargo; `make test` installs the rest.
+# make run | test | lint | sim | soak | million | bench | help. Everything needs only cargo; `make test` installs the rest.
 
 SEEDS ?= 500
 T ?= 60
 
 FUZZERS = head body target lines event_id claude server
 
-.PHONY: help run build test lint sim soak million setup fuzz
+.PHONY: help run build test lint sim soak million setup fuzz bench bench-quick bench-setup bench-micro
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
 
 run: ## build and start the server: make run ARGS='--agent demo'
 	cargo run --release -- serve $(ARGS)
@@ -43,3 +43,16 @@ fuzz: ## every fuzzer for T seconds (nightly, cargo-fuzz): make fuzz T=60
 		cargo +nightly fuzz run --fuzz-dir fuzz $$target -- \
 			-max_total_time=$(T) -timeout=10 -rss_limit_mb=1024 -print_final_stats=1; \
 	done
+
+FANOUT = benches/fanout/target/release/fanout
+
+bench-setup: ## the harness, the static binary and the peers that make bench measures
+	benches/fanout/setup.sh
+
+bench: ## every figure, beside the floor and the peers, into docs/benchmarks.md: within 40 minutes
+	@test -x $(FANOUT) || { echo "make bench-setup first"; exit 1; }
+	$(FANOUT) run
+
+bench-quick: ## what tells within 3 minutes whether something broke; writes nothing
+	@test -x $(FANOUT) || { echo "make bench-setup first"; exit 1; }
+	timeout 180 $(FANOUT) run --quick

@@ -37,6 +37,11 @@ const POOL_SIZE: usize =
     POOL_MAX * (size_of::<Exchange>() + 3 * KEPT_BUFFER_SIZE + size_of::<Rare>() + KEPT_OWN_SIZE);
 /// The loop's read buffer and its events; the disk thread's stack; the log's line; the program.
 const FIXED_SIZE: usize = 8 * MIB;
+/// Events on their way to the operator's commands: those that are not visible yet, and again those
+/// whose command waits for its turn.
+pub const HOOKS_SIZE_MAX: usize = MIB;
+/// What is known of the tickets that were given out.
+const TICKETS_SIZE: usize = 2 * MIB;
 
 /// Descriptors of one agent: three pipes and a pidfd, and as many again while it is spawned.
 const FILES_PER_AGENT: u32 = 8;
@@ -70,6 +75,8 @@ pub struct Limits {
     pub body_rate_min: usize,
     /// Requests on one connection whose replies its client has not taken: the next one waits.
     pub pipeline_max: u32,
+    /// Requests that may wait for something to happen: long polls, prompts with `?wait=`.
+    pub waits_max: usize,
     /// Logins that may fail in any one minute; then all must wait.
     pub login_failures_max: u32,
     /// Between two requests on one connection.
@@ -146,6 +153,7 @@ impl Default for Limits {
             body_timeout_ms: 30_000,
             body_rate_min: KIB,
             pipeline_max: 64,
+            waits_max: 1_024,
             login_failures_max: 10,
             keep_alive_ms: 60_000,
             connections_max: 100_000,
@@ -284,6 +292,8 @@ impl Limits {
             ("agents", agents * (Agent::memory() + TURN_SIZE)),
             // The one buffer for a long line, and what is made of that line.
             ("long line", 2 * self.line_size_max),
+            // What the operator's commands are told of, and what is known of tickets.
+            ("hooks", 2 * HOOKS_SIZE_MAX + TICKETS_SIZE),
             // Buffers that nobody uses at the moment.
             ("pools", POOL_SIZE),
             // What there is one of.

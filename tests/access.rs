@@ -451,10 +451,24 @@ fn a_start_that_would_let_strangers_in_is_refused_with_the_cure() {
         ["--listen", "[::]:0"],
         ["--public-url", "https://claude.example"],
         ["--allow-origin", "https://app.example"],
+        ["--listen", "192.0.2.1:0"],
+        ["--listen", "[::ffff:0.0.0.0]:0"],
+        ["--read-cookie", "--log-level=info"],
     ] {
         let (code, said) = Options::new().flags(&["--agent", "demo"]).flags(&flags).refused();
         assert_eq!(code, Some(2), "{flags:?}: {said}");
         assert!(said.contains("--token-file") && said.contains("sidestream token add"), "{said}");
+    }
+    // The same by their variables, which a unit file sets.
+    for (name, value) in [
+        ("SIDESTREAM_PUBLIC_URL", "https://claude.example"),
+        ("SIDESTREAM_ALLOW_ORIGIN", "https://app.example"),
+        ("SIDESTREAM_READ_COOKIE", "1"),
+    ] {
+        let options = Options::new().flags(&["--agent", "demo"]).env(name, value);
+        let (code, said) = options.refused();
+        assert_eq!(code, Some(2), "{name}: {said}");
+        assert!(said.contains("--token-file"), "{said}");
     }
 }
 
@@ -557,6 +571,188 @@ fn a_read_cookie_reads_and_changes_nothing() {
     send("POST", &path, &cookies, &prompt).expect(403);
     send("GET", "/api/sessions", &cookie.replace(value, &"0".repeat(64)), "").expect(401);
     guarded.send(value, "GET", "/api/sessions", "").expect(401);
+}
+
+#[test]
+fn a_read_cookie_outlives_a_restart_and_not_its_token_and_nothing_kept_opens_anything() {
+    let options = Options::new();
+    let (file, data) = (options.scratch().join("tokens"), options.scratch().join("data"));
+    let token = add_token(&file, "desk", "full");
+    let start = |options: Options| {
+        options.flags(&["--agent", "demo", "--token-file", &file, "--read-cookie"]).start()
+    };
+    let server = start(options);
+    let log_in = |server: &Server| {
+        let body = json!({"token": token}).to_string();
+        let answer = request(server.address, "POST", "/api/login", &[], body.as_bytes());
+        answer.expect(204).header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+    };
+    let cookie = log_in(&server);
+    assert_eq!(log_in(&server), cookie, "one token, one cookie");
+    let value = cookie.split_once('=').unwrap().1.to_owned();
+    let read = |server: &Server| {
+        // Cookies go by the port, and a restart has another.
+        let cookie = format!("sidestream-read-{}={value}", server.address.port());
+        request(server.address, "GET", "/api/sessions", &[("Cookie", &cookie)], b"").status
+    };
+    assert_eq!(read(&server), 200);
+    let kept = format!("{data}/cookies");
+    eventually("the cookie's hash is kept", || std::fs::metadata(&kept).is_ok_and(|m| m.len() > 0));
+    let text = std::fs::read_to_string(&kept).unwrap();
+    assert!(
+        !text.contains(&value) && !text.contains(&token) && text.lines().count() == 1,
+        "{text}"
+    );
+    assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    for word in text.split_ascii_whitespace() {
+        let cookie = format!("sidestream-read-{}={word}", server.address.port());
+        let headers = [("Cookie", &*cookie)];
+        request(server.address, "GET", "/api/sessions", &headers, b"").expect(401);
+    }
+    let again = |server: Server, change: &dyn Fn()| {
+        let mut server = server;
+        assert!(server.stop().success());
+        change();
+        let flags = ["--data-dir", &*data];
+        let next = start(Options::new().flags(&flags));
+        (next, server)
+    };
+    let (server, _scratch) = again(server, &|| {});
+    assert_eq!(read(&server), 200, "after a restart");
+    let other = || {
+        std::fs::remove_file(&file).unwrap();
+        add_token(&file, "other", "full");
+    };
+    let (server, _other) = again(server, &other);
+    assert_eq!(read(&server), 401, "its token is gone");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "", "and so is what was kept of it");
+}
+
+#[test]
+fn a_hangup_reads_the_tokens_again_and_who_lost_his_loses_his_streams() {
+    let guarded = Guarded::start(&[]);
+    let server = &guarded.server;
+    let file = server.scratch.join("tokens");
+    let session = guarded.create();
+    let stream = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let mut stream = server.stream_with(&session, "", &[("Authorization", &bearer)]);
+        stream.until_name("replay-complete");
+        stream
+    };
+    let (mut eye, mut phone) = (stream(&guarded.read), stream(&guarded.answer));
+    let poll = format!("/api/session/{session}/events/poll?wait=60&after=");
+    let cursor = guarded.send(&guarded.full, "GET", "/api/sessions", "").json()["lastEventId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut waiting = Connection::open(server.address);
+    let bearer = format!("Bearer {}", guarded.read);
+    waiting.send(support::http::encode(
+        server.address,
+        "GET",
+        &format!("{poll}{cursor}"),
+        &[("Authorization", &bearer)],
+        b"",
+    ));
+    let count = |token: &str| {
+        let page = guarded.send(token, "GET", "/metrics", "").expect(200).text();
+        let line = page.lines().find(|line| line.starts_with("sidestream_requests_waiting "));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+    };
+    eventually("the poll waits", || count(&guarded.full) == 1);
+
+    // A bad file changes nothing, and is told by its line.
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{good}broken\n")).unwrap();
+    server.signal("HUP");
+    eventually("the bad file is told", || server.stderr().contains("line 4"));
+    assert!(server.stderr().contains("level=error"), "{}", server.stderr());
+    guarded.send(&guarded.read, "GET", "/api/sessions", "").expect(200);
+    std::fs::write(&file, "").unwrap();
+    server.signal("HUP");
+    eventually("an empty one too", || server.stderr().contains("nobody could log in"));
+    guarded.send(&guarded.read, "GET", "/api/sessions", "").expect(200);
+
+    // One goes, one is new, one stays.
+    let rest: String = good
+        .lines()
+        .filter(|line| !line.starts_with("eye "))
+        .fold(String::new(), |text, line| text + line + "\n");
+    std::fs::write(&file, rest).unwrap();
+    let new = add_token(&file, "new", "read");
+    guarded.send(&new, "GET", "/api/sessions", "").expect(401);
+    server.signal("HUP");
+    eventually("the new token is known", || {
+        guarded.send(&new, "GET", "/api/sessions", "").status == 200
+    });
+    guarded.send(&guarded.read, "GET", "/api/sessions", "").expect(401);
+    eye.until_end();
+    waiting.expect_end();
+    let body = json!({"command": "say 3 words"}).to_string();
+    let path = format!("/api/session/{session}/prompt");
+    guarded.send(&guarded.full, "POST", &path, &body).expect(202);
+    phone.until_name("prompt-completed");
+    for token in [&guarded.full, &guarded.read, &new] {
+        assert!(!server.stderr().contains(token.as_str()), "a token was logged");
+    }
+}
+
+#[test]
+fn a_hangup_without_tokens_is_survived_and_told() {
+    let server = Server::demo(&[]);
+    server.signal("HUP");
+    eventually("it is told", || server.stderr().contains("no token file"));
+    server.get("/health").expect(200);
+}
+
+#[test]
+fn a_logout_takes_the_cookie_back_and_needs_nothing() {
+    let guarded = Guarded::start(&["--read-cookie"]);
+    let answer = guarded.send("", "DELETE", "/api/login", "").expect(204);
+    let set = answer.header("set-cookie").unwrap();
+    assert!(set.contains("=; ") && set.contains("Max-Age=0") && set.contains("HttpOnly"), "{set}");
+    let open = Server::demo(&[]);
+    assert_eq!(open.send("DELETE", "/api/login").expect(204).header("set-cookie"), None);
+}
+
+#[test]
+fn a_link_in_the_data_directory_is_not_followed() {
+    for name in ["lock", "id", "trust", "epochs"] {
+        let options = Options::new();
+        let (data, victim) =
+            (options.scratch().directory("data"), options.scratch().join("victim"));
+        std::fs::set_permissions(&data, PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::write(&victim, "theirs").unwrap();
+        symlink(&victim, format!("{data}/{name}")).unwrap();
+        let options = options.flags(&["--agent", "demo"]);
+        let mut child = options.command().spawn().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(2), "{name}: it started, or fell");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "theirs", "{name}");
+    }
+}
+
+#[test]
+fn all_that_is_kept_is_for_us_alone() {
+    let guarded = Guarded::start(&["--read-cookie"]);
+    let body = json!({"token": guarded.read}).to_string();
+    guarded.send("", "POST", "/api/login", &body).expect(204);
+    let session = guarded.create();
+    let path = format!("/api/session/{session}/prompt");
+    let body = json!({"command": "big 600000"}).to_string();
+    guarded.send(&guarded.full, "POST", &format!("{path}?wait=60"), &body).expect(200);
+    let (mut files, mut seen) = (vec![guarded.server.scratch.path().join("data")], 0);
+    while let Some(path) = files.pop() {
+        let meta = std::fs::symlink_metadata(&path).unwrap();
+        let want = if meta.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(meta.permissions().mode() & 0o777, want, "{}", path.display());
+        seen += 1;
+        if meta.is_dir() {
+            files.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    assert!(seen > 5, "{seen}");
 }
 
 #[test]
@@ -813,6 +1009,23 @@ fn a_working_directory_is_judged_by_where_it_leads_and_the_data_directory_is_non
     let server = within.flags(&["--agent", "demo", "--root", &everything]).start();
     let answer = server.post("/api/sessions", json!({"workingDir": data}));
     assert!(matches!(answer.status, 400 | 403), "the data directory inside a root: {answer}");
+}
+
+#[test]
+fn a_pipe_where_settings_are_looked_for_holds_up_nobody() {
+    let server = Server::fake(&[]);
+    let (trap, other) = (server.scratch.directory("root/trap"), server.create());
+    assert!(Command::new("mkfifo").arg(format!("{trap}/.mcp.json")).status().unwrap().success());
+    let session = server.create_in(&trap);
+    let mut stream = server.stream(&session);
+    let prompt = server.prompt(&session, "say: hello");
+    let required = stream.until_name("approval-required");
+    assert_eq!(required.text("kind"), "trust", "{}", required.data);
+    // Whatever has to be durable still becomes so.
+    let theirs = server.prompt(&other, "say: hello");
+    server.stream(&other).turn_end(&theirs);
+    server.decide(&session, &required, "deny", json!({})).expect(200);
+    stream.turn_end(&prompt);
 }
 
 #[test]

@@ -919,11 +919,12 @@ fn a_base_path_is_answered_below_and_beside() {
         assert!(location.starts_with("/claude/api/session/"), "{path}: {location}");
         server.get(&location).expect(200);
     }
-    for path in
-        ["/claude/api/sessions", "/claude/health", "/claude/test-sse.html", "/claude/", "/claude"]
-    {
+    for path in ["/claude/api/sessions", "/claude/health", "/claude/test-sse.html", "/claude/"] {
         server.get(path).expect(200);
     }
+    // The pages' links are relative: without the slash they would lead beside the base path.
+    let moved = server.get("/claude").expect(308);
+    assert_eq!(moved.header("location"), Some("/claude/"));
     for path in ["/claude/nothing", "/other/api/sessions", "/claudeapi/sessions", "/api/claude"] {
         refusal(path, server.get(path), 404, "not_found");
     }
@@ -945,7 +946,7 @@ fn the_old_websocket_is_gone_and_says_where_to_go() {
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    for (method, headers) in [("GET", &upgrade[..]), ("GET", &[]), ("POST", &[])] {
+    for (method, headers) in [("GET", &upgrade[..]), ("GET", &[])] {
         let mut connection = Connection::open(server.address);
         let path = "/claude/api/claude/chat";
         connection.send(http::encode(server.address, method, path, headers, b""));
@@ -1164,8 +1165,8 @@ fn directories_are_listed_inside_the_roots_only() {
         ("/", 403, "working_dir_outside_roots"),
         (&*format!("{root}/.."), 403, "working_dir_outside_roots"),
         (&format!("{root}/out"), 403, "working_dir_outside_roots"),
-        (&format!("{root}x"), 400, "working_dir_not_found"),
-        (&format!("{root}/absent"), 400, "working_dir_not_found"),
+        (&format!("{root}x"), 404, "working_dir_not_found"),
+        (&format!("{root}/absent"), 404, "working_dir_not_found"),
         (&format!("{root}/file"), 400, "working_dir_not_a_directory"),
         ("relative", 400, "working_dir_not_absolute"),
     ] {

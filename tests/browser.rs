@@ -20,6 +20,7 @@ fn the_pages_and_the_client_library_work_in_a_real_browser() {
         .arg(format!("{folder}/run.mjs"))
         .args(["--base-url", &format!("http://127.0.0.1:{}", server.address.port())])
         .args(["--working-dir", &server.root(), "--chromium", &chromium])
+        .args(["--binary", env!("CARGO_BIN_EXE_sidestream")])
         .env_clear()
         .env("PATH", std::env::var("PATH").expect("PATH is set"))
         .env("HOME", server.scratch.directory("browser"))

@@ -280,12 +280,15 @@ fn a_fork_knows_what_its_parent_knew_and_goes_its_own_way() {
     let forked =
         world.server.post(&world.path("/fork"), json!({"name": "child"})).expect(201).json();
     let child = forked["sessionId"].as_str().unwrap().to_owned();
+    // What is said from here on is not the child's business, though it has not begun.
+    world.ask("say: too late for the child");
     let mut reader = world.server.stream(&child);
     reader.joined();
     let prompt = world.server.prompt(&child, "say: the child said that");
     assert!(reader.answer(&prompt).contains("the child said that"));
     let request = world.request_for("say: the child said that").to_string();
     assert!(request.contains("the parent said this"), "the child knows its parent's words");
+    assert!(!request.contains("too late for the child"), "as they were when it was made");
     world.ask("say: the parent goes on");
     let request = world.request_for("say: the parent goes on").to_string();
     assert!(!request.contains("the child said that"), "the parent knows nothing of its child");
@@ -298,6 +301,32 @@ fn a_fork_knows_what_its_parent_knew_and_goes_its_own_way() {
         told["session"]["conversation"].as_str().unwrap().to_owned()
     };
     assert_ne!(conversation(&child), conversation(&world.session));
+}
+
+#[test]
+fn a_fork_of_a_conversation_that_is_gone_fails_and_begins_no_other() {
+    let mut world = World::new(json!({}));
+    world.ask("say: the parent said this");
+    let forked = world.server.post(&world.path("/fork"), json!({})).expect(201).json();
+    let child = forked["sessionId"].as_str().unwrap().to_owned();
+    let conversation = world.told()["conversation"].as_str().unwrap().to_owned();
+    world.server.close(&world.session);
+    let projects = world.server.scratch.join("home/.claude/projects");
+    let mut removed = 0;
+    for project in std::fs::read_dir(projects).unwrap() {
+        let transcript = project.unwrap().path().join(format!("{conversation}.jsonl"));
+        removed += usize::from(std::fs::remove_file(transcript).is_ok());
+    }
+    assert_eq!(removed, 1);
+    let mut reader = world.server.stream(&child);
+    for words in ["say: one", "say: two"] {
+        let prompt = world.server.prompt(&child, words);
+        let end = reader.turn_end(&prompt);
+        assert_eq!(end.name, "prompt-failed", "{}", end.data);
+        assert_eq!(end.data["code"], "agent_failed_to_start", "{}", end.data);
+        assert!(end.text("error").contains("No conversation found"), "{}", end.data);
+    }
+    assert!(!world.api.log().contains("say: two"), "the model heard nothing");
 }
 
 #[test]

@@ -20,6 +20,15 @@ use tables::{BODIES, FIELDS, HEADS, HOSTS, TARGETS};
 /// Statuses that tell of a request that was none.
 const NO_REQUEST: [u16; 9] = [400, 408, 411, 413, 414, 417, 431, 501, 505];
 
+/// How often a limit was met, as the metrics tell it.
+#[track_caller]
+fn hits(server: &Server, flag: &str) -> u64 {
+    let page = server.get("/metrics").expect(200).text();
+    let name = format!("sidestream_limit_hits_total{{limit=\"{flag}\"}} ");
+    let value = page.lines().find_map(|line| line.strip_prefix(&name));
+    value.unwrap_or_else(|| panic!("no {name}in {page}")).parse().unwrap()
+}
+
 /// What became of an input.
 struct Outcome {
     status: u16,
@@ -65,6 +74,16 @@ fn knock_in_vain(server: &Server, input: &[u8], row: &str) {
     assert!(rest.is_empty() || interim, "{row}: {}", rest.escape_ascii());
 }
 
+/// The same input to a path that takes a body: others refuse it by its head.
+fn where_bodies_are_wanted(input: &[u8]) -> Vec<u8> {
+    let Some(rest) = input.strip_prefix(b"POST / ") else { return input.to_vec() };
+    let line_end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+    let (version, fields) = rest.split_at(line_end);
+    let has_host = memchr::memmem::find(fields, b"Host: ").is_some();
+    let host = if has_host { &b""[..] } else { b"Host: localhost\r\n" };
+    [b"POST /api/sessions ", version, host, fields].concat()
+}
+
 #[track_caller]
 fn check(server: &Server, section: &str, input: &[u8], want: &str) {
     let row = format!("{section}: {}", input.escape_ascii());
@@ -75,6 +94,7 @@ fn check(server: &Server, section: &str, input: &[u8], want: &str) {
         assert!(!outcome.kept, "{row}: nothing behind it may be read as a request");
     } else if want == "more" || want.contains("chunked") || want.contains("length=") {
         let length = words.iter().find_map(|word| word.strip_prefix("length="));
+        let input = &where_bodies_are_wanted(input);
         match length.map_or(1, |length| length.parse::<u64>().unwrap()) {
             0 => {}
             1..=1_000_000 => knock_in_vain(server, input, &row),
@@ -197,6 +217,7 @@ fn pipelined_requests_are_answered_in_order_and_no_faster_than_they_are_taken() 
         let answer = connection.response("GET").expect(200);
         assert_eq!(answer.header("x-request-id"), Some(&*format!("r{number}")));
     }
+    assert!(hits(&server, "pipeline-max") > 0);
     // One behind a request whose answer must wait.
     let create = json!({"workingDir": server.root()}).to_string();
     let mut both = http::encode(server.address, "POST", "/api/sessions", &[], create.as_bytes());
@@ -205,6 +226,86 @@ fn pipelined_requests_are_answered_in_order_and_no_faster_than_they_are_taken() 
     connection.response("POST").expect(201);
     let rows = connection.response("GET").expect(200).json();
     assert_eq!(rows["sessions"].as_array().unwrap().len(), 1, "it came after");
+}
+
+#[test]
+fn a_request_behind_a_long_poll_waits_for_its_answer_and_so_do_those_behind_it() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let list = server.told("/api/sessions");
+    let cursor = list["lastEventId"].as_str().unwrap();
+    let path = format!("/api/session/{session}/events/poll?wait=60&after={cursor}");
+    let get = |path: &str, id: &str| {
+        http::encode(server.address, "GET", path, &[("X-Request-Id", id)], b"")
+    };
+    let mut connection = Connection::open(server.address);
+    connection
+        .send([get(&path, "poll"), get("/health", "second"), get("/nothing", "third")].concat());
+    assert_eq!(connection.word_within(Duration::from_millis(200)), None, "nothing overtakes it");
+    server.prompt(&session, "say: hello");
+    let poll = connection.response("GET").expect(200);
+    assert_eq!(poll.header("x-request-id"), Some("poll"));
+    assert!(!poll.json()["events"].as_array().unwrap().is_empty());
+    assert_eq!(connection.response("GET").expect(200).header("x-request-id"), Some("second"));
+    assert_eq!(connection.response("GET").expect(404).header("x-request-id"), Some("third"));
+}
+
+#[test]
+fn a_poll_waits_as_long_as_it_says_whatever_else_has_a_time() {
+    let server = Server::demo(&["--head-timeout", "10m", "--keep-alive", "1h"]);
+    let mut connection = Connection::open(server.address);
+    for path in ["/api/events/poll?wait=1", "/api/events/poll?wait=2"] {
+        let start = Instant::now();
+        connection.send(http::encode(server.address, "GET", path, &[], b""));
+        let told = connection.response("GET").expect(200).json(); // Within our own patience.
+        assert_eq!(told["events"], json!([]));
+        assert!(start.elapsed() >= Duration::from_secs(1), "{path}: too soon");
+    }
+}
+
+#[test]
+fn a_stranger_is_refused_by_his_head_and_his_body_takes_no_room() {
+    let flags = ["--body-size-max", "64KiB", "--bodies-size-max", "64KiB", "--body-rate-min", "0"];
+    let server = Server::demo(&flags);
+    let head = |path: &str, more: &str, length: usize| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n{more}\r\n"
+        )
+    };
+    // An invitation comes before an answer, or not at all (RFC 9110 §10.1.1).
+    let expect = "Expect: 100-continue\r\n";
+    for (path, more, want) in [
+        ("/api/sessions", "Origin: http://evil.example\r\n", 403),
+        ("/api/sessions", "Via: 1.1 x\r\n", 401),
+        ("/nothing", "", 404),
+        ("/api/capabilities", "", 405),
+    ] {
+        for more in [more.to_owned(), format!("{more}{expect}")] {
+            let mut connection = Connection::open(server.address);
+            connection.send(head(path, &more, 60_000));
+            let answer = connection.response("POST").expect(want);
+            assert_eq!(answer.header("connection"), Some("close"), "{path}");
+            connection.expect_end();
+        }
+    }
+    let mut invited = Connection::open(server.address);
+    invited.send(head("/api/sessions", expect, 2));
+    let interim = invited.word_within(PATIENCE).unwrap();
+    assert_eq!(interim, "HTTP/1.1 100 Continue\r\n\r\n");
+    // Half of a body each, from many who may not: whoever may has the room all the same.
+    let strangers: Vec<TcpStream> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            let head = head("/api/sessions", "Origin: http://evil.example\r\n", 60_000);
+            // It may be refused before all of it is sent.
+            let _ = stream.write_all(&[head.as_bytes(), &[b' '; 50_000]].concat());
+            stream
+        })
+        .collect();
+    let body = format!("{:60000}", json!({"workingDir": server.root()}));
+    request(server.address, "POST", "/api/sessions", &[], body.as_bytes()).expect(201);
+    drop(strangers);
 }
 
 /// Sends bytes one at a time, `pause` apart, until they are all sent or the server is done with
@@ -275,6 +376,7 @@ fn slow_heads_and_slow_bodies_are_cut_and_a_steady_body_is_not() {
         assert_eq!(steady.join().unwrap(), 400, "a body of blanks, taken whole");
     });
     assert_eq!(server.metrics()["server"]["requestsLate"], 4);
+    assert_eq!((hits(&server, "head-timeout"), hits(&server, "body-rate-min")), (2, 2));
 }
 
 #[test]
@@ -318,6 +420,46 @@ fn beyond_the_last_slot_there_is_a_503_and_those_who_are_in_stay_in() {
     });
     let counted = server.metrics()["server"]["connectionsRefused"].as_u64().unwrap();
     assert!(counted >= refused, "{counted}");
+    assert_eq!(hits(&server, "connections-max"), counted);
+}
+
+#[test]
+fn without_a_descriptor_for_another_client_those_who_are_in_are_served_and_it_is_counted() {
+    support::need("prlimit");
+    let server = Server::demo(&[]);
+    let mut inside = Connection::open(server.address);
+    inside.send(HEALTH);
+    inside.response("GET").expect(200);
+    let limit = |count: usize| {
+        let (pid, nofile) = (server.pid().to_string(), format!("--nofile={count}:20000"));
+        let status = std::process::Command::new("prlimit").args(["--pid", &pid, &nofile]).status();
+        assert!(status.unwrap().success());
+    };
+    // What it holds without a gap; the next one is one too many.
+    let held = |number: &usize| {
+        std::fs::symlink_metadata(format!("/proc/{}/fd/{number}", server.pid())).is_ok()
+    };
+    limit((0..).take_while(held).count());
+    for _ in 0..3 {
+        let mut outside = TcpStream::connect(server.address).unwrap();
+        let _ = outside.write_all(HEALTH); // It may have been hung up on by now.
+        let mut said = Vec::new();
+        let _ = outside.read_to_end(&mut said); // The end, or a reset.
+        assert!(said.is_empty(), "hung up on without a word");
+        inside.send(HEALTH);
+        inside.response("GET").expect(200);
+    }
+    limit(20_000);
+    eventually("there is room again", || {
+        let mut outside = TcpStream::connect(server.address).unwrap();
+        let asked = outside
+            .write_all(&[&HEALTH[..HEALTH.len() - 2], b"Connection: close\r\n\r\n"].concat());
+        let mut said = String::new();
+        asked.is_ok()
+            && outside.read_to_string(&mut said).is_ok()
+            && said.starts_with("HTTP/1.1 200")
+    });
+    assert!(hits(&server, "open-files") >= 3);
 }
 
 /// Prompts over a connection that is open already; returns the prompt's id.
@@ -413,6 +555,7 @@ fn a_reader_that_never_reads_is_cut_and_the_others_have_everything() {
         server.metrics()["server"]["readersCut"] == 1 || sent > 200_000_000
     });
     server.await_streams(1);
+    assert_eq!(hits(&server, "write-stall"), 1);
     assert!(matches!(reader.next_within(Duration::from_millis(1)), Next::Silence | Next::Event(_)));
 }
 

@@ -2,168 +2,11 @@
 
 mod support;
 
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use serde_json::json;
 use std::time::{Duration, Instant};
-use support::reader::parse_frame;
-use support::{Event, Next, Options, PATIENCE, Reader, Response, eventually, fixture, http};
-
-/// A command that prints what it is told, but for `hang`, and `count N`.
-const ECHO: &str = "lines:read -r word rest; case $word in hang) exec sleep 1000;; \
-    count) i=0; while [ $i -lt $rest ]; do echo line $i; i=$((i+1)); done;; \
-    *) echo got $word $rest;; esac";
-
-/// A server that can be ended and started again on the same directories.
-struct Rig {
-    options: Options,
-    child: Option<Child>,
-    address: SocketAddr,
-    stderr: Arc<Mutex<String>>,
-}
-
-impl Rig {
-    #[track_caller]
-    fn start(flags: &[&str]) -> Rig {
-        let options = Options::new().flags(flags);
-        let address = "127.0.0.1:1".parse().unwrap();
-        let mut rig = Rig { options, child: None, address, stderr: Arc::default() };
-        rig.again();
-        rig
-    }
-
-    fn lines(flags: &[&str]) -> Rig {
-        let mut all = vec!["--agent", ECHO, "--ladder-eof", "300ms", "--ladder-term", "300ms"];
-        all.extend_from_slice(flags);
-        Rig::start(&all)
-    }
-
-    /// Starts it, on another port.
-    #[track_caller]
-    fn again(&mut self) {
-        let mut child = self.options.command().spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let (kept, mut errors) = (self.stderr.clone(), child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = errors.read_to_string(&mut text);
-            kept.lock().unwrap().push_str(&text);
-        });
-        let mut line = String::new();
-        self.address = loop {
-            line.clear();
-            if lines.read_line(&mut line).unwrap() == 0 {
-                std::thread::sleep(Duration::from_millis(100));
-                panic!("it did not start: {:?} {}", child.wait(), self.stderr.lock().unwrap());
-            }
-            if let Some(address) = line.trim().strip_prefix("listening on http://") {
-                break address.parse().unwrap();
-            }
-        };
-        self.child = Some(child);
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
-    fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    #[track_caller]
-    fn stop(&mut self) {
-        support::signal(self.pid(), "TERM");
-        let status = self.child.take().unwrap().wait().unwrap();
-        assert!(status.success(), "{status} {}", self.stderr.lock().unwrap());
-    }
-
-    fn get(&self, path: &str) -> Response {
-        http::request(self.address, "GET", path, &[], b"")
-    }
-
-    fn post(&self, path: &str, body: Value) -> Response {
-        http::request(self.address, "POST", path, &[], body.to_string().as_bytes())
-    }
-
-    fn create(&self) -> String {
-        let body = json!({"workingDir": self.options.scratch().join("root")});
-        let json = self.post("/api/sessions", body).expect(201).json();
-        json["sessionId"].as_str().unwrap().to_owned()
-    }
-
-    fn prompt(&self, session: &str, command: &str) -> Value {
-        let path = format!("/api/session/{session}/prompt");
-        self.post(&path, json!({"command": command})).expect(202).json()
-    }
-
-    fn stream(&self, session: &str, query: &str, cursor: Option<&str>) -> Reader {
-        let headers: Vec<(&str, &str)> =
-            cursor.map(|id| ("Last-Event-ID", id)).into_iter().collect();
-        Reader::open(self.address, &format!("/api/session/{session}/events{query}"), &headers)
-    }
-
-    fn data(&self, name: &str) -> PathBuf {
-        self.options.scratch().path().join("data").join(name)
-    }
-
-    /// The bytes of a session's segments, one after the other.
-    fn journal(&self, session: &str) -> Vec<u8> {
-        segments(&self.data("sessions").join(session))
-            .iter()
-            .flat_map(|path| std::fs::read(path).unwrap())
-            .collect()
-    }
-
-    /// The size that its files may have from here on: a disk that is full, and has room again.
-    fn limit_files(&self, size: &str) {
-        let (pid, size) = (self.pid().to_string(), format!("--fsize={size}:"));
-        let status = Command::new("prlimit").args(["--pid", &pid, &size]).status().unwrap();
-        assert!(status.success());
-    }
-
-    /// A start that must fail: its exit code and its words.
-    fn refused(&self) -> (Option<i32>, String) {
-        let output = self.options.command().output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            support::signal(child.id(), "TERM");
-            let _ = child.wait();
-        }
-        if std::thread::panicking() {
-            eprintln!("--- the server's log:\n{}", self.stderr.lock().unwrap());
-        }
-    }
-}
-
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .collect();
-    found.sort();
-    found
-}
-
-/// The ids of the frames in a journal.
-fn ids_of(journal: &[u8]) -> Vec<String> {
-    let text = std::str::from_utf8(journal).unwrap();
-    text.split_inclusive("\n\n")
-        .map(|frame| parse_frame(frame.as_bytes().to_vec()).unwrap().id.unwrap())
-        .collect()
-}
+use support::{
+    Event, Next, Options, PATIENCE, Reader, Rig, eventually, fixture, http, ids_of, segments,
+};
 
 fn ends(event: &Event, prompt: &str) -> bool {
     let end = ["prompt-completed", "prompt-failed", "prompt-cancelled"];
@@ -275,164 +118,21 @@ fn what_a_dead_agent_asked_and_began_is_ended_at_the_restart() {
     assert!(reader.answer(&prompt).contains("think: hm"), "the conversation goes on");
 }
 
-/// Frames in the order in which they came: their ids, their bytes.
-type Frames = Vec<(String, Vec<u8>)>;
-
-/// One subscriber that always comes back with its last id, whatever happens to the server.
-struct Subscriber {
-    frames: Arc<Mutex<Frames>>,
-    thread: std::thread::JoinHandle<u32>,
-}
-
-impl Subscriber {
-    fn start(path: String, port: Arc<AtomicU16>, over: Arc<AtomicBool>, slow: bool) -> Subscriber {
-        let frames = Arc::new(Mutex::new(Vec::new()));
-        let ours = frames.clone();
-        let thread = std::thread::spawn(move || {
-            let (mut cursor, mut resumed) = (None::<String>, 0);
-            while !over.load(SeqCst) {
-                let address = SocketAddr::from(([127, 0, 0, 1], port.load(SeqCst)));
-                let Some(stream) = open(address, &path, cursor.as_deref()) else {
-                    std::thread::sleep(Duration::from_millis(3));
-                    continue;
-                };
-                resumed += u32::from(cursor.is_some());
-                listen(stream, &mut cursor, &ours, &over, slow);
-            }
-            resumed
-        });
-        Subscriber { frames, thread }
-    }
-}
-
-fn open(address: SocketAddr, path: &str, cursor: Option<&str>) -> Option<std::net::TcpStream> {
-    use std::io::Write;
-    let mut stream =
-        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
-    let last = cursor.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-    let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{last}\r\n");
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.set_read_timeout(Some(Duration::from_millis(50))).ok()?;
-    Some(stream)
-}
-
-/// Reads until the stream ends, takes every whole frame, and checks the verdict on the cursor.
-fn listen(
-    mut stream: std::net::TcpStream,
-    cursor: &mut Option<String>,
-    frames: &Mutex<Frames>,
-    over: &AtomicBool,
-    slow: bool,
-) {
-    let had_cursor = cursor.clone();
-    let (mut pending, mut head_done) = (Vec::new(), false);
-    let mut buffer = vec![0; if slow { 700 } else { 65536 }];
-    while !over.load(SeqCst) {
-        match stream.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => pending.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
-            Err(_) => return,
-        }
-        if !head_done {
-            let Some(end) = memchr::memmem::find(&pending, b"\r\n\r\n") else { continue };
-            let head = String::from_utf8(pending.drain(..end + 4).collect()).unwrap();
-            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-            head_done = true;
-        }
-        while let Some(end) = memchr::memmem::find(&pending, b"\n\n") {
-            let bytes: Vec<u8> = pending.drain(..end + 2).collect();
-            let Some(event) = parse_frame(bytes) else { continue };
-            if event.name == "connected" && had_cursor.is_some() {
-                assert_eq!(event.data["resume"], "ok", "{had_cursor:?} {}", event.data);
-            }
-            if event.name == "server-busy" {
-                return;
-            }
-            if let Some(id) = &event.id {
-                *cursor = Some(id.clone());
-            }
-            if event.is_logged() {
-                frames.lock().unwrap().push((event.id.unwrap(), event.bytes));
-            }
-        }
-    }
-}
-
 #[test]
-fn a_hundred_kills_at_random_moments_lose_nothing_and_repeat_nothing() {
-    let kills = 100;
-    // A small ring, so that those who come back are mostly behind it.
-    let ring = ["--ring-size", "64KiB", "--all-ring-size", "64KiB", "--delta-hold", "1ms"];
-    let mut rig = Rig::lines(&ring);
-    let sessions = [rig.create(), rig.create()];
-    let port = Arc::new(AtomicU16::new(rig.address.port()));
-    let over = Arc::new(AtomicBool::new(false));
-    let paths: Vec<String> = sessions
-        .iter()
-        .map(|id| format!("/api/session/{id}/events?replay=all"))
-        .chain(["/api/events?replay=all".to_owned()])
-        .collect();
-    let subscribers: Vec<(usize, Subscriber)> = (0..6)
-        .map(|n| {
-            let path = paths[n % 3].clone();
-            (n % 3, Subscriber::start(path, port.clone(), over.clone(), n >= 3))
-        })
-        .collect();
-    let start = Instant::now();
-    let mut seed = std::process::id();
-    for round in 0..kills {
-        for session in &sessions {
-            let id = format!("round-{round}");
-            let body = json!({"command": "count 300", "promptId": id});
-            rig.post(&format!("/api/session/{session}/prompt"), body).expect(202);
-        }
-        seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12345);
-        std::thread::sleep(Duration::from_micros(u64::from(seed >> 16) % 80_000));
-        rig.kill();
-        rig.again();
-        port.store(rig.address.port(), SeqCst);
-        assert!(start.elapsed() < 6 * PATIENCE, "{round} rounds took {:?}", start.elapsed());
-    }
-    // What is queued runs out, then everybody has everything.
-    let mut all: Vec<Vec<String>> = Vec::new();
-    eventually("an end of all turns", || {
-        let rows = rig.get("/api/sessions").expect(200).json();
-        let rows = rows["sessions"].as_array().unwrap().clone();
-        rows.iter().all(|row| {
-            row["queueLength"] == 0
-                && ["idle", "suspended"].contains(&row["status"].as_str().unwrap())
-        })
-    });
-    for session in &sessions {
-        all.push(ids_of(&rig.journal(session)));
-    }
-    let mut both: Vec<String> = all.concat();
-    both.sort_by_key(|id| id.rsplit_once('-').unwrap().1.parse::<u64>().unwrap());
-    all.push(both);
-    eventually("everybody to have everything", || {
-        subscribers.iter().all(|(n, one)| {
-            let last = one.frames.lock().unwrap().last().map(|frame| frame.0.clone());
-            last.as_ref() == all[*n].last()
-        })
-    });
-    over.store(true, SeqCst);
-    let mut resumed = 0;
-    for (n, one) in subscribers {
-        resumed += one.thread.join().expect("a subscriber met no surprise");
-        let told: Vec<String> =
-            one.frames.lock().unwrap().iter().map(|frame| frame.0.clone()).collect();
-        let first = told.iter().zip(&all[n]).position(|(told, want)| told != want);
-        assert_eq!(first, None, "{} of {}", told.len(), all[n].len());
-        assert_eq!(told.len(), all[n].len());
-        let bytes: Vec<u8> =
-            one.frames.lock().unwrap().iter().flat_map(|frame| frame.1.clone()).collect();
-        if n < 2 {
-            assert!(bytes == rig.journal(&sessions[n]), "the wire and the journal hold one thing");
-        }
-    }
-    assert!(resumed > 3 * kills, "only {resumed} streams were gone on with");
-    assert!(all[2].len() > 1000, "only {} events", all[2].len());
+fn a_text_that_was_being_written_when_the_server_was_killed_is_ended_at_the_restart() {
+    let mut rig = Rig::start(&["--agent", "demo", "--delta-hold", "0"]);
+    let session = rig.create();
+    let prompt = rig.prompt(&session, "slow 1000 20")["promptId"].as_str().unwrap().to_owned();
+    let mut reader = rig.stream(&session, "?replay=all", None);
+    let delta = reader.until_name("session-output");
+    rig.kill();
+    rig.again();
+    let mut reader = rig.stream(&session, "?replay=all", None);
+    let block = reader.until_name("message-block");
+    assert_eq!(block.data["messageId"], delta.data["messageId"]);
+    assert_eq!(block.data["aborted"], true);
+    assert_eq!(block.data["text"], reader.output(&prompt, "stdout"), "all that was told");
+    assert_eq!(reader.until_name("prompt-failed").data["code"], "server_restarted");
 }
 
 #[test]
@@ -760,4 +460,253 @@ fn sync_does_all_of_it_too() {
     let mut again = rig.stream(&session, "", Some(&cursor));
     assert_eq!(again.joined().data["resume"], "ok");
     assert!(matches!(again.next_within(Duration::from_millis(1)), Next::Silence | Next::Event(_)));
+}
+
+#[test]
+fn images_are_served_after_a_restart() {
+    // One red pixel.
+    const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
+    let mut rig = Rig::lines(&[]);
+    let session = rig.create();
+    let mut reader = rig.stream(&session, "", None);
+    let image = json!({"mediaType": "image/png", "data": PIXEL});
+    let body = json!({"command": "look", "promptId": "p", "images": [image.clone(), image]});
+    rig.post(&format!("/api/session/{session}/prompt"), body).expect(202);
+    let queued = reader.until("it", |event| event.text("promptId") == "p");
+    let href = queued.data["images"][1]["href"].as_str().expect("an href").to_owned();
+    let before = rig.get(&href).expect(200);
+    rig.kill();
+    rig.again();
+    let after = rig.get(&href).expect(200);
+    assert_eq!(after.header("content-type"), Some("image/png"));
+    assert!(after.body.starts_with(b"\x89PNG") && after.body == before.body);
+    let base = href.strip_suffix("1").unwrap();
+    rig.get(&format!("{base}2")).expect(404);
+    let other = rig.create();
+    rig.get(&href.replace(&session, &other)).expect(404);
+}
+
+#[test]
+fn an_old_cursor_of_many_sessions_gets_the_newest_of_their_journals() {
+    let flags = ["--replay-bytes", "64KiB", "--delta-hold", "0ms"];
+    let mut rig = Rig::lines(&flags);
+    let sessions = [rig.create(), rig.create(), rig.create()];
+    for round in 0..6 {
+        for session in &sessions {
+            let id = format!("{session}-{round}");
+            let body = json!({"command": "count 2000", "promptId": id});
+            rig.post(&format!("/api/session/{session}/prompt?wait=30"), body).expect(200);
+        }
+    }
+    rig.stop();
+    rig.again();
+    let number = |id: &String| id.rsplit_once('-').unwrap().1.parse::<u64>().unwrap();
+    for chosen in [&sessions[..], &sessions[..1], &sessions[1..]] {
+        let mut all: Vec<String> =
+            chosen.iter().flat_map(|session| ids_of(&rig.journal(session))).collect();
+        all.sort_by_key(number);
+        let path = format!("/api/events?sessions={}", chosen.join(","));
+        let mut reader = Reader::open(rig.address, &path, &[("Last-Event-ID", "nonsense-1")]);
+        let connected = reader.joined();
+        assert_eq!(connected.data["resume"], "gap");
+        let told = reader.ids();
+        assert!(all.ends_with(&told), "the newest, in order: {} of {}", told.len(), all.len());
+        let events = reader.seen.iter().filter(|event| event.is_logged());
+        let size: usize = events.map(|event| event.bytes.len()).sum();
+        assert!((24 << 10..=64 << 10).contains(&size), "{size} bytes");
+        let before = &all[all.len() - told.len() - 1];
+        let id = connected.id.expect("where this stream goes on");
+        assert!(number(&id) >= number(before) && number(&id) < number(&told[0]), "{id}");
+    }
+}
+
+#[test]
+fn a_compact_view_passes_over_deltas_on_disk_and_goes_on_where_the_ring_is_short() {
+    support::need("python3");
+    let agent = format!("claude:{}", fixture("fake_agent.py"));
+    let mut rig = Rig::start(&["--agent", &agent, "--delta-hold", "0ms", "--ladder-eof", "300ms"]);
+    let session = rig.create();
+    let path = format!("/api/session/{session}/prompt?wait=30");
+    let command = "flood 200 40 ;; stderr kept";
+    rig.post(&path, json!({"command": command, "promptId": "p"})).expect(200);
+    rig.stop();
+    rig.again();
+    for all in ["", "&replay=all"] {
+        let mut whole = rig.stream(&session, &format!("?x=1{all}"), None);
+        whole.joined();
+        let mut compact = rig.stream(&session, &format!("?view=compact{all}"), None);
+        compact.joined();
+        let deltas = |reader: &Reader| {
+            let is_delta = |e: &&Event| e.name == "session-output" && e.text("type") == "stdout";
+            reader.seen.iter().filter(is_delta).count()
+        };
+        assert!(deltas(&whole) > 100, "{all} {}", whole.story());
+        assert_eq!(deltas(&compact), 0, "{all} {}", compact.story());
+        let rest = |reader: &Reader| {
+            let is_delta = |e: &&Event| e.name == "session-output" && e.text("type") == "stdout";
+            let rest = reader.seen.iter().filter(|e| e.is_logged() && !is_delta(e));
+            rest.filter_map(|event| event.id.clone()).collect::<Vec<String>>()
+        };
+        assert_eq!(rest(&compact), rest(&whole), "{all}: everything else is the same");
+        assert!(compact.count("message-block") > 0, "{}", compact.story());
+    }
+}
+
+#[test]
+fn deltas_of_a_block_that_goes_on_are_no_past_for_a_compact_view() {
+    support::need("python3");
+    let agent = format!("claude:{}", fixture("fake_agent.py"));
+    let flags = ["--ring-size", "64KiB", "--delta-hold", "0ms", "--ladder-eof", "300ms"];
+    let rig = Rig::start(&[&["--agent", &agent][..], &flags].concat());
+    let session = rig.create();
+    let mut reader = rig.stream(&session, "", None);
+    let command = "think: a block that ends ;; flood 1000 100 ;; silent";
+    let prompt = rig.prompt(&session, command)["promptId"].as_str().unwrap().to_owned();
+    reader.until("the last delta", |event| event.text("content").contains("999 "));
+    let mut compact = rig.stream(&session, "?view=compact&replay=all", None);
+    compact.joined();
+    let text = compact.output(&prompt, "stdout");
+    assert!(text.starts_with("0 xx") && text.contains("999 "), "{} bytes", text.len());
+    assert_eq!(compact.output(&prompt, "thinking"), "");
+    assert_eq!(compact.count("message-block"), 1, "{}", compact.story());
+}
+
+#[test]
+fn what_a_session_was_allowed_and_where_it_stands_survive_a_crash_at_once() {
+    support::need("python3");
+    let agent = format!("claude:{}", fixture("fake_agent.py"));
+    let mut rig = Rig::start(&["--agent", &agent, "--ladder-eof", "300ms"]);
+    let session = rig.create();
+    let path = format!("/api/session/{session}");
+    let mut reader = rig.stream(&session, "", None);
+    rig.prompt(&session, "approve-rule Bash git status");
+    let asked = reader.until_name("approval-required");
+    let answer = json!({
+        "decision": "allow",
+        "inputHash": asked.data["inputHash"],
+        "updatedPermissions": asked.data["suggestions"],
+    });
+    rig.post(&format!("{path}/approvals/{}", asked.text("approvalId")), answer).expect(200);
+    rig.kill();
+    rig.again();
+    let arguments = |rig: &Rig, session: &str| {
+        let mut reader = rig.stream(session, "", None);
+        let prompt = rig.prompt(session, "argv")["promptId"].as_str().unwrap().to_owned();
+        reader.answer(&prompt)
+    };
+    let told = arguments(&rig, &session);
+    assert!(told.contains("--allowedTools=Bash(git status)"), "{told}");
+    let body = json!({"name": "n", "model": "m", "mode": "plan"});
+    http::request(rig.address, "PATCH", &path, &[], body.to_string().as_bytes()).expect(200);
+    rig.kill();
+    rig.again();
+    let told = arguments(&rig, &session);
+    for argument in ["--allowedTools=Bash(git status)", "--permission-mode=plan", "--model=m"] {
+        assert!(told.contains(argument), "{argument}: {told}");
+    }
+    // A copy that has not begun is still one, and one that has begun is none any more.
+    let row = rig.get(&path).expect(200).json()["session"].clone();
+    let parent = row["conversation"].as_str().unwrap().to_owned();
+    let fork = rig.post(&format!("{path}/fork"), json!({})).expect(201).json();
+    let child = fork["sessionId"].as_str().unwrap().to_owned();
+    rig.kill();
+    rig.again();
+    let row = rig.get(&format!("/api/session/{child}")).expect(200).json()["session"].clone();
+    assert_eq!(row["forkedFrom"], session.as_str(), "{row}");
+    assert_eq!((&row["name"], &row["mode"]), (&json!("n"), &json!("plan")), "{row}");
+    let told = arguments(&rig, &child);
+    for argument in [&format!("--resume={parent}"), "--fork-session", "--resume-session-at="] {
+        assert!(told.contains(argument), "{argument}: {told}");
+    }
+    rig.kill();
+    rig.again();
+    let told = arguments(&rig, &child);
+    let own = format!("--resume={}", row["conversation"].as_str().unwrap());
+    assert!(told.contains(&own) && !told.contains("--fork-session"), "{own}: {told}");
+}
+
+#[test]
+fn what_ended_while_events_were_lost_is_ended_in_the_journal_too() {
+    support::need("python3");
+    support::need("prlimit");
+    let agent = format!("claude:{}", fixture("fake_agent.py"));
+    let flags = ["--ring-size", "64KiB", "--delta-hold", "0ms", "--ladder-eof", "300ms"];
+    let mut rig = Rig::start(&[&["--agent", &agent][..], &flags].concat());
+    let session = rig.create();
+    let path = format!("/api/session/{session}");
+    let mut reader = rig.stream(&session, "", None);
+    let command = "approve Bash {\"command\":\"ls\"} ;; flood 2000 100";
+    rig.prompt(&session, command);
+    let asked = reader.until_name("approval-required");
+    rig.limit_files("100");
+    let answer = json!({"decision": "allow", "inputHash": asked.data["inputHash"]});
+    rig.post(&format!("{path}/approvals/{}", asked.text("approvalId")), answer).expect(200);
+    eventually("the turn is over", || {
+        rig.get(&format!("{path}/status")).json()["status"] == "idle"
+    });
+    rig.limit_files("unlimited");
+    eventually("ready again", || rig.get("/ready").status == 200);
+    eventually("the word of it on disk", || {
+        String::from_utf8_lossy(&rig.journal(&session)).contains("events-lost")
+    });
+    for restart in [false, true] {
+        if restart {
+            rig.stop();
+            rig.again();
+        }
+        let mut all = rig.stream(&session, "?replay=all", None);
+        all.joined();
+        support::rig::check_ends(&all.seen, true);
+        assert_eq!(all.count("events-lost"), 1, "{}", all.story());
+        assert_eq!(all.count("tool-completed"), 1, "{}", all.story());
+    }
+}
+
+#[test]
+fn a_server_that_died_while_its_disk_was_full_says_what_that_cost() {
+    support::need("prlimit");
+    let mut rig = Rig::lines(&[]);
+    let session = rig.create();
+    let mut reader = rig.stream(&session, "", None);
+    reader.joined();
+    let kept = reader.last_id.clone().unwrap();
+    rig.limit_files("100");
+    let first = rig.prompt(&session, "one")["promptId"].as_str().unwrap().to_owned();
+    reader.turn_end(&first);
+    let lost = reader.last_id.clone().unwrap();
+    rig.kill();
+    rig.again();
+    for cursor in [&kept, &lost] {
+        let mut again = rig.stream(&session, "", Some(cursor));
+        assert_eq!(again.joined().data["resume"], "gap", "{cursor}");
+    }
+    let mut all = rig.stream(&session, "?replay=all", None);
+    all.joined();
+    let told = all.seen.iter().find(|event| event.name == "events-lost");
+    let told = told.unwrap_or_else(|| panic!("{}", all.story()));
+    assert_eq!(told.data["reason"], "tail_cut");
+    let number = |id: &str| id.rsplit_once('-').unwrap().1.parse::<u64>().unwrap();
+    let span = number(told.text("from"))..=number(told.text("to"));
+    assert!(span.contains(&number(&lost)), "{}", told.data);
+}
+
+#[test]
+fn trust_is_kept_before_its_answer() {
+    support::need("python3");
+    let agent = format!("claude:{}", fixture("fake_agent.py"));
+    let mut rig = Rig::start(&["--agent", &agent, "--ladder-eof", "300ms"]);
+    let servers = "{\"mcpServers\": {\"x\": {\"command\": \"true\"}}}";
+    std::fs::write(rig.options.scratch().join("root/.mcp.json"), servers).unwrap();
+    let session = rig.create();
+    let mut reader = rig.stream(&session, "", None);
+    rig.prompt(&session, "say: one");
+    let asked = reader.until_name("approval-required");
+    assert_eq!(asked.data["kind"], "trust", "{}", asked.data);
+    let path = format!("/api/session/{session}/approvals/{}", asked.text("approvalId"));
+    rig.post(&path, json!({"decision": "allow", "inputHash": asked.data["inputHash"]})).expect(200);
+    rig.kill();
+    rig.again();
+    let mut reader = rig.stream(&session, "", None);
+    let prompt = rig.prompt(&session, "say: two")["promptId"].as_str().unwrap().to_owned();
+    assert!(reader.answer(&prompt).contains("two"), "it is not asked for again");
 }

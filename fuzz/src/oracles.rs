@@ -547,7 +547,13 @@ impl Play {
                     };
                     DiskReply::Trust { session, commands, hash: "h".to_owned() }
                 }
-                DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
+                DiskRequest::RememberTrust { .. } | DiskRequest::RememberCookie { .. } => {
+                    DiskReply::Remembered(None)
+                }
+                DiskRequest::ReadTokens => DiskReply::Tokens(Err("there is no file".to_owned())),
+                DiskRequest::Sample { connection, .. } => {
+                    DiskReply::Sampled(connection, Box::default())
+                }
                 other @ (DiskRequest::Append(_)
                 | DiskRequest::Read(_)
                 | DiskRequest::Page(_)
@@ -575,11 +581,15 @@ impl Play {
                     let askers = [Asker::Outside, Asker::Agent(agent), Asker::Gone];
                     self.server.asker_known(key, askers[usize::from(self.asker) % 3]);
                 }
+                Effect::Sample(connection) => {
+                    self.disk.push(DiskRequest::Sample { connection, agents: Vec::new() });
+                }
                 Effect::CloseStdin(_)
                 | Effect::Signal(..)
                 | Effect::EndOutput(_)
                 | Effect::Read(_)
                 | Effect::CloseListeners
+                | Effect::Hook { .. }
                 | Effect::Log(_) => {}
             }
         }

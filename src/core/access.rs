@@ -13,7 +13,7 @@ use crate::wire::head::{Head, Method, Span};
 use crate::wire::reply::Status;
 use crate::wire::target::{self, Target};
 use ::core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use tokens::{Digest, Scope, Token, Tokens};
+use tokens::{Scope, Tokens};
 
 /// Who is said to have acted where no token names anybody.
 pub const LOCAL: &str = "local";
@@ -33,8 +33,6 @@ pub struct Access {
     pub allowed_origins: Vec<String>,
     /// A login is given a cookie for reading as well.
     pub read_cookie: bool,
-    /// What that cookie's value is made with: random, new at every start.
-    pub cookie_key: Digest,
     /// Agents may do what their users may.
     pub allow_agent_access: bool,
     /// Proxies whose word for a client's address is taken.
@@ -77,6 +75,8 @@ pub struct Caller<'a> {
     pub by: &'a str,
     /// How far it may go.
     pub scope: Scope,
+    /// The number of its token; 0 where there are none.
+    pub token: u16,
 }
 
 impl Access {
@@ -120,40 +120,41 @@ impl Access {
         target: &Target<'_>,
     ) -> Result<Caller<'_>, Refusal> {
         if self.tokens.is_empty() {
-            return Ok(Caller { by: LOCAL, scope: Scope::Full });
+            return Ok(Caller { by: LOCAL, scope: Scope::Full, token: 0 });
         }
         let entry = match head.authorization {
             Some(field) => {
                 let token = tokens::bearer(field.of(input)).unwrap_or_default();
-                self.token(token).map(|entry| (entry, entry.scope))
+                let entry = self.tokens.find(token).and_then(|index| self.tokens.get(index));
+                entry.map(|entry| (entry, entry.scope))
             }
-            None => self.by_cookie(head, input, target).map(|entry| (entry, Scope::Read)),
+            None => {
+                let index = self.by_cookie(head, input, target);
+                index.and_then(|index| self.tokens.get(index)).map(|entry| (entry, Scope::Read))
+            }
         };
-        entry.map(|(entry, scope)| Caller { by: &entry.name, scope }).ok_or_else(|| {
+        let caller =
+            entry.map(|(entry, scope)| Caller { by: &entry.name, scope, token: entry.number });
+        caller.ok_or_else(|| {
             let sentence = "this server wants a token: log in at /login, or send Authorization: \
                 Bearer with one that `sidestream token add` has made";
             refusal(Status::UNAUTHORIZED, "token_needed", sentence)
         })
     }
 
-    /// The entry of this token.
-    pub fn token(&self, token: &[u8]) -> Option<&Token> {
-        self.tokens.get(self.tokens.find(token)?)
-    }
-
-    fn by_cookie(&self, head: &Head, input: &[u8], target: &Target<'_>) -> Option<&Token> {
+    fn by_cookie(&self, head: &Head, input: &[u8], target: &Target<'_>) -> Option<usize> {
         if !self.read_cookie {
             return None;
         }
         let name = cookie_name(authority(head, input, target));
-        let value = tokens::cookie_value(head.cookie?.of(input), &name)?;
-        self.tokens.get(self.tokens.find_cookie(&self.cookie_key, value)?)
+        self.tokens.find_cookie(tokens::cookie_value(head.cookie?.of(input), &name)?)
     }
 
-    /// `Set-Cookie` for who has just logged in, if there are such cookies.
+    /// `Set-Cookie` for who has just logged in with this token, or, without one, logs out; if
+    /// there are such cookies.
     pub fn set_cookie(
         &self,
-        entry: &Token,
+        token: Option<&[u8]>,
         head: &Head,
         input: &[u8],
         target: &Target<'_>,
@@ -162,10 +163,11 @@ impl Access {
             return None;
         }
         let name = cookie_name(authority(head, input, target));
-        let value = tokens::cookie(&self.cookie_key, entry);
+        let value = token.map(tokens::cookie).unwrap_or_default();
+        let gone = if token.is_none() { "; Max-Age=0" } else { "" };
         let tls = self.public.as_ref().is_some_and(|url| url.origin.starts_with("https:"));
         let secure = if tls { "; Secure" } else { "" };
-        Some(format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/{secure}"))
+        Some(format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/{gone}{secure}"))
     }
 
     /// Whether a scope suffices.
@@ -335,16 +337,17 @@ mod tests {
     fn guarded() -> Access {
         let line = |name, scope| tokens::line(name, scope, name).unwrap();
         let text = [line("eye", Scope::Read), line("me", Scope::Full)].concat();
+        let mut tokens = Tokens::parse(&text).unwrap();
+        tokens.show_cookie(1, b"me").unwrap();
         Access {
             own_uid: 1000,
-            tokens: Tokens::parse(&text).unwrap(),
+            tokens,
             public: Some(PublicUrl {
                 origin: "https://claude.example".into(),
                 host: "claude.example".into(),
             }),
             allowed_origins: vec!["https://app.example".into()],
             read_cookie: true,
-            cookie_key: [7; 32],
             trusted_proxies: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             ..Access::default()
         }
@@ -459,7 +462,7 @@ mod tests {
         let told = |name: &str, scope| Ok((name.to_owned(), scope));
         assert_eq!(caller("Authorization: Bearer eye"), told("eye", Scope::Read));
         assert_eq!(caller("Authorization: bearer me"), told("me", Scope::Full));
-        let value = tokens::cookie(&access.cookie_key, access.token(b"me").unwrap());
+        let value = tokens::cookie(b"me");
         let cookie = format!("Cookie: sidestream-read-3010={value}");
         assert_eq!(caller(&cookie), told("me", Scope::Read), "a cookie reads, whoever it is of");
         let refused = caller("X: y").unwrap_err();
@@ -475,7 +478,8 @@ mod tests {
         ] {
             assert_eq!(caller(fields), Err(refused.clone()), "{fields}");
         }
-        let reach = |has, needs| Access::reach(Caller { by: "x", scope: has }, needs).is_ok();
+        let reach =
+            |scope, needs| Access::reach(Caller { by: "x", scope, token: 1 }, needs).is_ok();
         assert!(reach(Scope::Full, Scope::Answer) && reach(Scope::Answer, Scope::Read));
         assert!(!reach(Scope::Read, Scope::Answer) && !reach(Scope::Answer, Scope::Full));
     }

@@ -10,6 +10,7 @@ use crate::base::text::Text;
 use crate::core::agent::{self, Agent, LINE_SIZE, Life, Speech, TEXT_SIZE};
 use crate::core::effect::{DiskRequest, Effect, Exit, Level, Pipe, Spawn};
 use crate::core::event::EventKind;
+use crate::core::metrics::limit::Limit;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Output, Place};
 use crate::core::server::{Dialect, Server};
@@ -165,6 +166,7 @@ impl Server {
             object.raw("usage", usage.unwrap_or("null"));
             object.string_or_null("code", end.failure.as_ref().map(|failure| failure.code));
             object.optional("error", end.failure.as_ref().map(|failure| &*failure.sentence));
+            object.optional("conversationEntry", session.conversation.entry.as_deref());
         });
         session.feed.scope.turn_id = None;
         session.feed.scope.prompt_id = None;
@@ -282,6 +284,8 @@ impl Server {
         {
             session.waits_for_agent = true;
             self.start_queue.push_back(key);
+            let limit = if full { Limit::Agents } else { Limit::AgentsStarting };
+            self.counters.limits.hit(limit);
             if full {
                 self.update_status(key, Some("agents_max"));
             }
@@ -360,11 +364,13 @@ impl Server {
         let arguments = match config.dialect {
             Dialect::Claude | Dialect::Demo => {
                 let (allowed_tools, directories) = granted(&session.granted);
+                let fork = session.conversation.fork.as_ref();
                 claude::arguments(&claude::Start {
                     conversation_id: &session.conversation.id,
                     resume: session.conversation.begun,
-                    fork_from: session.conversation.fork_from.as_deref(),
-                    mode: session.mode_in_use.as_deref().or(session.mode.as_deref()),
+                    fork_from: fork.map(|fork| &*fork.conversation),
+                    fork_entry: fork.and_then(|fork| fork.entry.as_deref()),
+                    mode: session.mode(),
                     model: session.model.as_deref(),
                     allow_bypass: self.config.allow_bypass,
                     allowed_tools: &allowed_tools,
@@ -813,12 +819,19 @@ impl Server {
     fn start_ended(&mut self, key: Key, tail: &str, exit: Option<Exit>) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         // On exactly the CLI's two refusals the other of --session-id and --resume is tried, once.
-        if let Some(refusal) = claude::refusal(tail)
-            && !session.conversation.retried
-        {
-            session.conversation.retried = true;
-            session.conversation.begun = refusal == claude::Refusal::AlreadyInUse;
-            return;
+        let refusal = claude::refusal(tail).filter(|_| !session.conversation.retried);
+        let forks = session.conversation.fork.is_some();
+        match refusal {
+            // A copy of nothing would be a new conversation that nobody asked for: it is told.
+            Some(claude::Refusal::NotFound) if forks => {}
+            // A copy that is there was made by an agent of ours that had no time to say so.
+            Some(refusal) => {
+                session.conversation.retried = true;
+                session.conversation.begun = refusal == claude::Refusal::AlreadyInUse;
+                session.conversation.fork = None;
+                return;
+            }
+            None => {}
         }
         let line = last_lines(tail).lines().last().unwrap_or_default().trim().to_owned();
         let reason = if line.is_empty() { format!("it {}", describe(exit)) } else { line };
@@ -934,7 +947,8 @@ impl Server {
         let (status, previous) = (session.status(), session.told);
         session.told = status;
         let agent = &self.config.agents[session.agent];
-        let (mode, model) = (session.mode.as_deref(), session.model.as_deref());
+        let mode = session.mode_in_use.as_deref().or(session.mode.as_deref());
+        let model = session.model.as_deref();
         let name = session.name.as_deref();
         let dir = session.working_dir.to_string_lossy();
         self.publisher.publish(&mut session.feed, EventKind::SessionStatus, |object| {

@@ -11,7 +11,9 @@ use crate::base::ring::Found;
 use crate::core::effect::{AppendFailure, Batch, DiskRequest, Effect, Level, Part};
 use crate::core::epochs::Durability;
 use crate::core::event::EventKind;
+use crate::core::holes::Thing;
 use crate::core::journal::Lost;
+use crate::core::publisher::Beside;
 use crate::core::server::Server;
 
 /// Between two tries to write, while the disk takes nothing.
@@ -34,11 +36,12 @@ pub struct Keeper {
     ringed: Vec<Key>,
     /// The next batch ends a time in which not everything that was shown was written.
     heals: bool,
-    /// Lists that are used again and again: of a batch's sessions, and of those that got more since.
-    keys: Vec<Key>,
-    dirty: Vec<Key>,
     /// Bytes of large fields in the batch that is under way.
     flying: usize,
+    /// What of each session was open where its journal stopped, while the disk takes nothing.
+    pub(super) open: Vec<(Key, Vec<Thing>)>,
+    /// What of that has ended without a word that could be written.
+    pub(super) unended: Vec<(Key, Vec<Thing>)>,
 }
 
 #[derive(Debug)]
@@ -57,15 +60,20 @@ impl Keeper {
             total: 0,
             ringed: Vec::new(),
             heals: false,
-            keys: Vec::new(),
-            dirty: Vec::new(),
             flying: 0,
+            open: Vec::new(),
+            unended: Vec::new(),
         }
     }
 
     /// Whether there are journals at all.
     pub fn keeps(&self) -> bool {
         self.durability != Durability::Memory
+    }
+
+    /// Large fields that could not be written, unless they are on their way again.
+    pub fn unwritten(&self) -> impl Iterator<Item = &Beside> {
+        self.batch.iter().flat_map(|batch| &batch.beside)
     }
 
     /// Whether a batch is on its way.
@@ -105,6 +113,7 @@ impl Server {
         if self.keeper.keeps() && self.keeper.failure.is_none() {
             self.hand_over();
         }
+        self.tell_hooks();
         self.release_held();
         self.answer_polls();
         self.release_agents();
@@ -116,18 +125,22 @@ impl Server {
     fn show_everything(&mut self) {
         if self.publisher.has_hidden() {
             let dirty = self.publisher.take_dirty();
-            self.show(self.publisher.seq(), &dirty);
+            for key in &dirty {
+                if let Some(session) = self.sessions.get_mut(*key) {
+                    session.feed.log.dirty = false;
+                }
+            }
+            self.show(self.publisher.seq(), dirty.iter().copied());
             self.publisher.recycle_dirty(dirty);
         }
     }
 
     /// Shows everything up to `seq`, all of it in these sessions.
-    fn show(&mut self, seq: u64, dirty: &[Key]) {
+    fn show(&mut self, seq: u64, keys: impl Iterator<Item = Key>) {
         self.publisher.show(seq);
-        for key in dirty {
-            if let Some(session) = self.sessions.get_mut(*key) {
+        for key in keys {
+            if let Some(session) = self.sessions.get_mut(key) {
                 let log = &mut session.feed.log;
-                log.dirty = false;
                 log.show(seq);
                 let (links, pending) = (&mut self.links, &mut self.pending);
                 Self::wake(log, &mut self.connections, links, pending);
@@ -172,8 +185,7 @@ impl Server {
     /// Puts what is new of one session into a batch.
     fn fill_part(&mut self, batch: &mut Batch, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let mut session_id = batch.spare_ids.pop().unwrap_or_default();
-        session_id.push_str(session.id());
+        let session_id = session.feed.scope.session_id.clone();
         let stays_open = session.process.is_some();
         let log = &mut session.feed.log;
         log.dirty = false;
@@ -192,6 +204,9 @@ impl Server {
         if !self.keeper.ringed.contains(&key) {
             self.keeper.ringed.push(key);
         }
+        if place.after_hole {
+            self.find_unended(key); // Told once this is written.
+        }
         let session = self.sessions.get(key).filter(|_| place.is_new);
         let snapshot = session.map(|session| self.snapshot(session));
         batch.parts.push(Part { key, session_id, place, start, from, stays_open, snapshot });
@@ -200,63 +215,49 @@ impl Server {
     /// The disk thread has answered a batch.
     pub(super) fn appended(&mut self, mut batch: Box<Batch>, result: Result<(), AppendFailure>) {
         self.keeper.flying = 0;
-        let mut keys = std::mem::take(&mut self.keeper.keys);
-        keys.clear();
-        keys.extend(batch.parts.iter().map(|part| part.key));
+        let parts = std::mem::take(&mut batch.parts);
         let last_seq = batch.last_seq;
         match result {
             Ok(()) => {
                 batch.beside.clear();
                 batch.bytes.shrink_to(self.limits.ring_size);
                 let healed = std::mem::take(&mut batch.heals);
+                self.written(&parts);
+                self.show(last_seq, parts.iter().map(|part| part.key));
+                batch.parts = parts;
+                batch.begin(); // Its memory serves the next one.
                 self.keeper.batch = Some(batch);
-                self.written(&keys);
-                self.show_written(last_seq, &keys);
                 if self.keeper.failure.take().is_some() {
                     self.recovered();
                 } else if healed {
                     self.keeper.heals = false;
+                    self.keeper.open.clear();
                 }
                 self.retain();
                 self.release_rings();
             }
             Err(failure) => {
                 self.keeper.batch = Some(batch);
-                self.append_failed(&keys, failure);
+                self.append_failed(&parts, failure);
             }
         }
-        self.keeper.keys = keys;
         self.release_held();
         self.answer_polls();
         self.release_agents();
         self.arm_own();
     }
 
-    /// Like [`Server::show`], for sessions that may have got more in the meantime.
-    fn show_written(&mut self, seq: u64, keys: &[Key]) {
-        let mut dirty = std::mem::take(&mut self.keeper.dirty);
-        dirty.clear();
-        let is_dirty = |key: &&Key| self.sessions.get(**key).is_some_and(|s| s.feed.log.dirty);
-        dirty.extend(keys.iter().filter(is_dirty));
-        self.show(seq, keys);
-        for key in &dirty {
-            if let Some(session) = self.sessions.get_mut(*key) {
-                session.feed.log.dirty = true;
-            }
-        }
-        self.keeper.dirty = dirty;
-    }
-
     /// Notes what is on disk now, and tells what never will be.
-    fn written(&mut self, keys: &[Key]) {
-        for key in keys {
-            let Some(session) = self.sessions.get_mut(*key) else { continue };
+    fn written(&mut self, parts: &[Part]) {
+        for key in parts.iter().map(|part| part.key) {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
             let Some(journal) = &mut session.feed.log.journal else { continue };
             let before = journal.size();
             let lost = journal.wrote();
             self.keeper.total += journal.size().saturating_sub(before);
             if let Some(lost) = lost {
-                self.tell_lost(*key, lost, "journal_failed");
+                self.tell_lost(key, lost, "journal_failed");
+                self.end_unended(key);
             }
         }
     }
@@ -283,25 +284,36 @@ impl Server {
         self.tell_lost(key, Lost { from, to }, "tail_cut");
     }
 
-    fn append_failed(&mut self, keys: &[Key], failure: AppendFailure) {
-        for key in keys {
-            let session = self.sessions.get_mut(*key);
-            if let Some(journal) = session.and_then(|session| session.feed.log.journal.as_mut()) {
-                journal.failed(failure.in_doubt);
+    fn append_failed(&mut self, parts: &[Part], failure: AppendFailure) {
+        let keys = || parts.iter().map(|part| part.key);
+        let is_news = self.keeper.failure.is_none();
+        if is_news {
+            self.note_open();
+        }
+        for key in keys() {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            let log = &mut session.feed.log;
+            let Some(journal) = &mut log.journal else { continue };
+            journal.failed();
+            if failure.in_doubt {
+                let before = journal.size();
+                let ring = &log.ring;
+                let last = |from| ring.last_before(from).map_or(ring.evicted(), |mark| mark.seq);
+                journal.abandon(ring.base(), last);
+                self.keeper.total = (self.keeper.total + journal.size()).saturating_sub(before);
             }
         }
         let retry_at = self.now_ms + RETRY_MS;
         let sentence = failure.sentence;
-        let is_news = self.keeper.failure.is_none();
         self.keeper.failure = Some(Failing { sentence: sentence.clone(), retry_at });
         self.keeper.heals = true;
-        self.show_written(self.publisher.seq(), keys);
+        self.show(self.publisher.seq(), keys());
         if is_news {
             let told = vec![("error", sentence.clone())];
             self.log(Level::Error, "journal", "the journal cannot be written", told);
             let error = format!("the journal cannot be written, streaming goes on: {sentence}");
-            for key in keys {
-                let Some(session) = self.sessions.get_mut(*key) else { continue };
+            for key in keys() {
+                let Some(session) = self.sessions.get_mut(key) else { continue };
                 self.publisher.publish_apart(
                     &mut session.feed,
                     EventKind::SessionError,

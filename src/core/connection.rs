@@ -31,10 +31,10 @@ pub struct Connection {
     pub address: AddressId,
     /// Which list its index is in.
     pub place: Place,
-    /// The kernel takes nothing until it says so.
-    pub blocked: bool,
-    /// The kernel has taken nothing since it was last blocked: being writable is no progress.
-    pub stuck: bool,
+    /// Whether the kernel takes what there is for it.
+    pub flow: Flow,
+    /// The number of the token that its request, or its stream, came with; 0: of none.
+    pub token: u16,
 }
 
 /// Who is at the other end.
@@ -52,6 +52,17 @@ pub enum Peer {
     },
     /// The kernel does not say.
     Unknown,
+}
+
+/// Whether the kernel takes a connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It does, as far as is known.
+    Open,
+    /// It takes nothing until it says so.
+    Blocked,
+    /// It has said so, and has taken nothing since: being writable is no progress.
+    Retried,
 }
 
 /// Which list a connection's index is in: lists share their links.
@@ -340,6 +351,8 @@ pub struct Exchange {
     pub received_before: u64,
     /// Replies since the client last had taken all of them.
     replies: u32,
+    /// It was counted that the next request waits until they are taken.
+    held_back: bool,
     /// The allowed origin of the request under way: its page may read the answer.
     pub origin: Option<usize>,
     /// The request under way waits for the word on who asks, or has it.
@@ -384,6 +397,7 @@ impl Default for Exchange {
             received: 0,
             received_before: 0,
             replies: 0,
+            held_back: false,
             origin: None,
             asker: Asking::Unknown,
             peer: Peer::Unknown,
@@ -458,6 +472,7 @@ impl Exchange {
         }
         if !self.has_output() {
             self.replies = 0;
+            self.held_back = false;
         }
         if self.sent == self.out.len() {
             self.out.clear();
@@ -502,6 +517,14 @@ impl Exchange {
         }
     }
 
+    /// Whether, for the first time since the client last had taken everything, a request waits
+    /// because it has not taken the replies to so many before it.
+    pub fn is_newly_held_back(&mut self, limits: &Limits) -> bool {
+        let waits = self.stage == Stage::Head && !self.input.is_empty();
+        let held_back = waits && self.replies >= limits.pipeline_max;
+        held_back && !std::mem::replace(&mut self.held_back, true)
+    }
+
     fn step_head(&mut self, limits: &Limits) -> Step {
         if self.input.is_empty() {
             return Step::More;
@@ -520,7 +543,6 @@ impl Exchange {
             Err(bad) => return Step::Bad(bad),
         };
         let framing = head.framing;
-        let expects = head.expect_continue && self.input.len() == head.length;
         self.head = Some(head);
         if framing == Framing::None {
             return Step::Request;
@@ -529,11 +551,23 @@ impl Exchange {
             Ok(decoder) => self.decoder = Some(decoder),
             Err(bad) => return Step::Bad(bad),
         }
-        if expects {
-            self.out.extend_from_slice(reply::CONTINUE);
-        }
         self.stage = Stage::Body;
         self.step_body(limits)
+    }
+
+    /// Once for each request whose body is not whole yet: whether it was not asked before.
+    pub fn is_newly_in_body(&self) -> bool {
+        self.stage == Stage::Body && self.body_due.is_none()
+    }
+
+    /// Tells a client that waits for it to send its body (RFC 9110 §10.1.1).
+    pub fn invite_body(&mut self) {
+        let waits = self.head.filter(|head| {
+            head.expect_continue && self.input.len() == head.length && self.body.is_empty()
+        });
+        if waits.is_some() {
+            self.out.extend_from_slice(reply::CONTINUE);
+        }
     }
 
     fn step_body(&mut self, limits: &Limits) -> Step {

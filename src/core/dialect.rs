@@ -10,6 +10,8 @@ use crate::core::agent::{Emission, Speech};
 use crate::core::agents::TurnEnd;
 use crate::core::approvals::{self, Approval, ApprovalKind};
 use crate::core::event::EventKind;
+use crate::core::metrics::TOKEN_KINDS;
+use crate::core::metrics::limit::Limit;
 use crate::core::server::Server;
 use crate::core::session::{Subagent, TodoItem};
 use crate::core::turn::{self, ApiError, EndedTool, Failure, Turn};
@@ -126,6 +128,7 @@ impl Server {
     fn line_too_long(&mut self, agent_key: Key, bytes: u64) {
         let Some(key) = self.agents.get(agent_key).map(|agent| agent.session) else { return };
         let limit = self.limits.line_size_max;
+        self.counters.limits.hit(Limit::LineSize);
         let sentence = format!("a line of {bytes} bytes was dropped; --line-max is {limit}");
         self.session_error(key, &Failure { code: "line_too_long", sentence }, None);
         // It may have been the line that ends the turn: the agent is asked whether it still works.
@@ -206,10 +209,10 @@ impl Server {
             Message::Init { conversation_id, model, mode, .. } => {
                 self.ensure_turn(key);
                 let Some(session) = self.sessions.get_mut(key) else { return };
-                session.conversation.id = conversation_id.into_owned();
-                session.conversation.begun = true;
-                session.conversation.fork_from = None;
                 session.model_in_use = model.map(|model| model.into_owned());
+                session.conversation.begun = true;
+                session.conversation.fork = None;
+                self.conversation_changed(key, &conversation_id);
                 self.mode_changed(key, mode.as_deref());
             }
             Message::Status { status, mode } => {
@@ -240,8 +243,10 @@ impl Server {
                 aborted,
                 error,
                 api_error_status,
+                entry,
                 ..
             } => {
+                self.entry(key, parent_tool_use_id.as_deref(), entry.as_deref());
                 let message = turn::Message {
                     id: &message_id,
                     parent: parent_tool_use_id.as_deref(),
@@ -252,12 +257,17 @@ impl Server {
                     .map(|error| ApiError { status: api_error_status, error: error.into_owned() });
                 self.assistant(key, &message, error, line);
             }
-            Message::ToolResults { results, structured, .. } => {
+            Message::ToolResults { results, structured, entry, parent_tool_use_id } => {
+                self.entry(key, parent_tool_use_id.as_deref(), entry.as_deref());
                 self.tool_results(key, &results, structured);
             }
-            Message::UserText { interrupted_notice: true, .. } => {}
-            Message::UserText { .. }
-            | Message::Compacted { .. }
+            Message::UserText { interrupted_notice, entry, parent_tool_use_id, .. } => {
+                self.entry(key, parent_tool_use_id.as_deref(), entry.as_deref());
+                if !interrupted_notice {
+                    self.agent_event(key, line);
+                }
+            }
+            Message::Compacted { .. }
             | Message::Informational { .. }
             | Message::PermissionDenied { .. }
             | Message::TaskProgress { .. } => self.agent_event(key, line),
@@ -326,10 +336,8 @@ impl Server {
                 self.agent_event(key, line);
             }
             Message::ConversationReset { conversation_id } => {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.conversation.id = conversation_id.into_owned();
-                }
                 self.agent_event(key, line);
+                self.conversation_changed(key, &conversation_id);
             }
         }
     }
@@ -342,12 +350,35 @@ impl Server {
         self.release_agents();
     }
 
+    /// The agent says which mode it is in. A change is told, so that the next agent, also that of
+    /// the next server, is in it too.
     fn mode_changed(&mut self, key: Key, mode: Option<&str>) {
-        if let Some(session) = self.sessions.get_mut(key)
-            && let Some(mode) = mode
-            && session.mode_in_use.as_deref() != Some(mode)
-        {
+        let (Some(session), Some(mode)) = (self.sessions.get_mut(key), mode) else { return };
+        let is_news = session.mode().unwrap_or("default") != mode;
+        if session.mode_in_use.as_deref() != Some(mode) {
             session.mode_in_use = Some(mode.to_owned());
+        }
+        if is_news {
+            self.tell_status(key, Some("changed"));
+        }
+    }
+
+    /// The agent says in which conversation it is. The next agent goes on with that one.
+    fn conversation_changed(&mut self, key: Key, id: &str) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.conversation.id != id {
+            session.conversation.id = id.to_owned();
+            session.conversation.entry = None;
+            self.tell_status(key, Some("changed"));
+        }
+    }
+
+    /// Notes the newest entry of the main conversation.
+    fn entry(&mut self, key: Key, parent: Option<&str>, entry: Option<&str>) {
+        if let (Some(session), Some(entry), None) = (self.sessions.get_mut(key), entry, parent) {
+            let known = session.conversation.entry.get_or_insert_default();
+            known.clear();
+            known.push_str(entry);
         }
     }
 
@@ -555,11 +586,22 @@ impl Server {
         }
     }
 
+    /// Counts what a turn's result says of its model's tokens.
+    fn count_tokens(&mut self, usage: Option<&RawValue>) {
+        let Some(usage) = usage else { return };
+        let Ok(usage) = serde_json::from_str::<serde_json::Value>(usage.get()) else { return };
+        for ((_, member), count) in TOKEN_KINDS.iter().zip(&mut self.counters.tokens) {
+            *count += usage[member].as_u64().unwrap_or_default();
+        }
+    }
+
     /// The agent says that a turn is over.
     fn turn_result(&mut self, agent_key: Key, key: Key, result: &TurnResult<'_>) {
+        self.count_tokens(result.usage);
         let Some(session) = self.sessions.get_mut(key) else { return };
         let cost = result.total_cost_usd.map(|total| (total - session.agent_cost_usd).max(0.0));
         session.agent_cost_usd = result.total_cost_usd.unwrap_or(session.agent_cost_usd);
+        self.counters.cost_usd += cost.filter(|cost| cost.is_finite()).unwrap_or_default();
         if session.turn.is_none() {
             return; // A refusal at the start: its exit tells it.
         }
@@ -659,7 +701,8 @@ impl Server {
             known.models = facts.models.map(approvals::one_line);
             known.commands = facts.commands.map(approvals::one_line);
             known.logged_in = logged_in;
-            session.mode_in_use = facts.mode.map(|mode| mode.into_owned());
+            session.mode_in_use =
+                facts.mode.map(|mode| mode.into_owned()).or(session.mode_in_use.take());
         }
         if logged_in == Some(false) {
             let sentence = "the agent is not logged in; run `claude` in a terminal and log in, \
@@ -689,6 +732,8 @@ impl Server {
             };
             let sentence = format!("an approval for {} was denied: {why}", request.tool);
             self.counters.limited += 1;
+            let limit = if large { Limit::ApprovalsSize } else { Limit::Approvals };
+            self.counters.limits.hit(limit);
             return self.session_error(key, &Failure { code: "approvals_max", sentence }, None);
         }
         let mut title = String::new();

@@ -3,10 +3,13 @@
 //! The core never waits for an effect. What became of it comes back as a fact, if anything does.
 
 use crate::base::arena::Key;
+use crate::core::access::tokens::Tokens;
 use crate::core::event::Filter;
 use crate::core::journal::{Place, SegmentId};
+use crate::core::metrics::Sample;
 use crate::core::publisher::Beside;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Something that only the shell can do. Drained after every input.
 #[derive(Debug)]
@@ -32,6 +35,16 @@ pub enum Effect {
     /// Say whose process is at the other end of a connection: one of an agent's, or not.
     /// Answered by `Server::asker_known`.
     WhoIs(Key),
+    /// Run one of the operator's commands, by its number, with this JSON on its standard input.
+    Hook {
+        /// Which.
+        hook: usize,
+        /// An object.
+        json: Vec<u8>,
+    },
+    /// Ask the kernel what our processes use, for this connection. Answered by
+    /// [`DiskReply::Sampled`].
+    Sample(Key),
     /// A line for the operator.
     Log(LogLine),
 }
@@ -129,6 +142,20 @@ pub enum DiskRequest {
         /// The hash of what it said.
         hash: String,
     },
+    /// Keep which read cookie a token has; not answered.
+    RememberCookie {
+        /// The line to keep.
+        line: String,
+    },
+    /// Read the token file again.
+    ReadTokens,
+    /// Ask the kernel what we and these agents' processes use.
+    Sample {
+        /// Comes back with the reply.
+        connection: Key,
+        /// Agents and their processes.
+        agents: Vec<(Key, u32)>,
+    },
     /// Kill what an ended agent left behind, wherever it moved to.
     Sweep {
         /// The ended agent.
@@ -148,6 +175,8 @@ pub enum DiskRequest {
         seq: u64,
         /// Where its frame is, should it have no large field.
         source: Source,
+        /// The image of a prompt that is wanted instead, from 0.
+        image: Option<usize>,
     },
     /// Read a page of one journal, backwards.
     Page(Box<Page>),
@@ -173,8 +202,20 @@ pub enum DiskRequest {
 
 impl DiskRequest {
     /// Whether it goes before everything else: somebody waits for it before he sees anything.
+    /// What is trusted goes before the event that says so, since its answer waits for that one.
     pub fn is_urgent(&self) -> bool {
-        matches!(self, DiskRequest::Append(_))
+        matches!(self, DiskRequest::Append(_) | DiskRequest::RememberTrust { .. })
+    }
+
+    /// Whether it is about somebody else's files or processes, which may take any time.
+    pub fn is_chore(&self) -> bool {
+        matches!(
+            self,
+            DiskRequest::Directory { .. }
+                | DiskRequest::List { .. }
+                | DiskRequest::LookForTrust { .. }
+                | DiskRequest::Sweep { .. }
+        )
     }
 }
 
@@ -194,18 +235,13 @@ pub struct Batch {
     pub sync: bool,
     /// Once it is written, the journals hold everything again that was shown.
     pub heals: bool,
-    /// Texts of former parts, empty, for the next ones.
-    pub spare_ids: Vec<String>,
 }
 
 impl Batch {
     /// Forgets what it held, and keeps the memory.
     pub fn begin(&mut self) {
         self.bytes.clear();
-        self.spare_ids.extend(self.parts.drain(..).map(|mut part| {
-            part.session_id.clear();
-            part.session_id
-        }));
+        self.parts.clear();
     }
 }
 
@@ -215,7 +251,7 @@ pub struct Part {
     /// The session's slot.
     pub key: Key,
     /// The session.
-    pub session_id: String,
+    pub session_id: Arc<str>,
     /// Where it goes.
     pub place: Place,
     /// The position of its first byte.
@@ -266,6 +302,8 @@ pub struct Page {
     pub bytes: Vec<u8>,
     /// There are more before them.
     pub more: bool,
+    /// How many frames there are.
+    pub found: usize,
 }
 
 /// What is to be read of one journal.
@@ -290,6 +328,8 @@ pub enum Fetched {
     Text(Vec<u8>),
     /// JSON.
     Json(Vec<u8>),
+    /// An image, as its client sent it.
+    Image(Vec<u8>),
     /// The frame: it has no large field.
     Frame(Vec<u8>),
 }
@@ -338,8 +378,12 @@ pub enum DiskReply {
         /// The hash of what it said.
         hash: String,
     },
-    /// To [`DiskRequest::RememberTrust`]: the system's words, if it could not be kept.
+    /// To [`DiskRequest::RememberTrust`] and [`DiskRequest::RememberCookie`]: the system's words,
+    /// if it could not be kept.
     Remembered(Option<String>),
+    /// To [`DiskRequest::ReadTokens`]: who has a token now, or a sentence that says why that
+    /// cannot be said.
+    Tokens(Result<Tokens, String>),
     /// To [`DiskRequest::Sweep`].
     Swept {
         /// That of the request.
@@ -347,6 +391,8 @@ pub enum DiskReply {
         /// Processes that were killed in this pass.
         killed: u32,
     },
+    /// To [`DiskRequest::Sample`].
+    Sampled(Key, Box<Sample>),
     /// To [`DiskRequest::Append`].
     Appended(Box<Batch>, Result<(), AppendFailure>),
     /// To [`DiskRequest::Read`].
@@ -393,13 +439,14 @@ pub struct LogLine {
 }
 
 /// How bad a log line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Somebody must act.
     Error,
     /// Somebody should look.
     Warn,
     /// Normal life.
+    #[default]
     Info,
     /// For whoever hunts a bug.
     Debug,

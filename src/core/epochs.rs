@@ -123,6 +123,11 @@ impl Epochs {
         self.starts.last().map(|last| last.durability)
     }
 
+    /// The newest start.
+    pub fn last(&self) -> Option<&Start> {
+        self.starts.last()
+    }
+
     /// Adds a start.
     pub fn begin(&mut self, start: Start) {
         debug_assert!(self.starts.last().is_none_or(|last| last.first_seq < start.first_seq));

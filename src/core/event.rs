@@ -67,6 +67,11 @@ pub const NAMES: [&str; KINDS] = [
 ];
 
 impl EventKind {
+    /// All names, by discriminant.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter()
+    }
+
     /// The name on the wire.
     pub fn name(self) -> &'static str {
         NAMES[self as usize]

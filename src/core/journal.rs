@@ -83,6 +83,11 @@ pub struct Place {
     pub is_new: bool,
     /// The segment that ends with it.
     pub closes: Option<SegmentId>,
+    /// Frames before it were lost.
+    pub after_hole: bool,
+    /// It begins with frames that stand in the segment before it, too, whose bytes are in doubt:
+    /// until it is whole, those count.
+    pub rewrites: bool,
 }
 
 /// A session's journal.
@@ -93,10 +98,10 @@ pub struct Journal {
     last_seq: u64,
     evicted: u64,
     handed: Option<Handed>,
+    /// Memory of the last [`Handed::index`], for the next one.
+    spare: Vec<(u64, u64)>,
     /// The newest segment is not to be written to any more.
     abandoned: bool,
-    /// The memory of the last [`Handed::index`], for the next.
-    spare_index: Vec<(u64, u64)>,
 }
 
 impl Journal {
@@ -214,7 +219,7 @@ impl Journal {
         let goes_on = newest.filter(|_| !full && !hole && !self.abandoned);
         let segment = goes_on.unwrap_or(SegmentId { start, first_seq });
         let mut indexed = self.segments.back().and_then(|segment| segment.index.last()).copied();
-        let (mut index, mut last_seq) = (std::mem::take(&mut self.spare_index), first_seq);
+        let (mut index, mut last_seq) = (std::mem::take(&mut self.spare), first_seq);
         for (seq, position) in marks {
             last_seq = seq;
             let near = indexed.is_some_and(|(_, known)| position < known + INDEX_STEP);
@@ -227,11 +232,9 @@ impl Journal {
         let segment_made = is_new.then_some(segment);
         self.handed =
             Some(Handed { segment: segment_made, end, last_seq, large_size, index, lost });
-        Some(Place {
-            segment,
-            is_new,
-            closes: newest.filter(|newest| is_new && *newest != segment),
-        })
+        // An abandoned one could not be synced: a second try would only seem to succeed.
+        let closes = newest.filter(|newest| is_new && *newest != segment && !self.abandoned);
+        Some(Place { segment, is_new, closes, after_hole: hole, rewrites: self.abandoned })
     }
 
     /// The disk thread has written what it was handed. Returns what was lost before it.
@@ -252,18 +255,63 @@ impl Journal {
             (segment.last_seq, segment.end) = (handed.last_seq, handed.end);
         }
         (self.written, self.last_seq) = (handed.end, handed.last_seq);
-        handed.index.clear();
-        self.spare_index = handed.index;
         if let Some(lost) = handed.lost {
             self.evict_to(lost.to);
         }
+        handed.index.clear();
+        self.spare = handed.index;
         handed.lost
     }
 
-    /// The disk thread could not. `abandon`: what the segment holds on disk is in doubt.
-    pub fn failed(&mut self, abandon: bool) {
-        self.handed = None;
-        self.abandoned |= abandon;
+    /// The disk thread could not.
+    pub fn failed(&mut self) {
+        if let Some(handed) = self.handed.take() {
+            self.spare = handed.index;
+            self.spare.clear();
+        }
+    }
+
+    /// Gives up the newest segment: what it holds on disk is in doubt. It is left from where
+    /// `rewritten` starts (its frames are still in memory and follow frame `before`), or from its
+    /// own start if that is later. Returns the position from which on all is to be written again.
+    pub fn abandon(&mut self, rewritten: u64, before: impl FnOnce(u64) -> u64) -> u64 {
+        self.abandoned = true;
+        let Some(newest) = self.segments.back_mut() else { return self.written };
+        let from = rewritten.max(newest.id.start);
+        if from < self.written {
+            self.written = from;
+            self.last_seq = before(from);
+            newest.index.retain(|(_, position)| *position < from);
+            (newest.end, newest.last_seq) = (from, self.last_seq);
+            if from == newest.id.start {
+                self.segments.pop_back();
+            }
+        }
+        self.written
+    }
+
+    /// Numbers, newest first, each with the size of a stretch of frames up to it that begins
+    /// behind the next one: together the newest frames, in steps of about [`INDEX_STEP`].
+    pub fn newest_steps(&self) -> impl Iterator<Item = (u64, u64)> {
+        let marks = self.segments.iter().rev().flat_map(|segment| {
+            let own = (segment.id.first_seq, segment.id.start);
+            segment.index.iter().rev().copied().chain(std::iter::once(own))
+        });
+        let mut last = (self.last_seq, self.written);
+        marks.map(move |(seq, position)| {
+            let step = (last.0, last.1.saturating_sub(position));
+            last = (seq.saturating_sub(1), position);
+            step
+        })
+    }
+
+    /// The lowest number that a frame at [`Journal::seek`] of `seq` or behind can have.
+    pub fn least_from(&self, seq: u64) -> u64 {
+        let index = self.segments.partition_point(|segment| segment.id.first_seq <= seq);
+        match index.checked_sub(1).map(|at| &self.segments[at]) {
+            Some(segment) if seq < segment.last_seq => 0,
+            _ => self.segments.get(index).map_or(0, |next| next.id.first_seq),
+        }
     }
 
     /// Forgets the oldest segment. Returns its name, and the number up to which large fields that
@@ -420,22 +468,49 @@ mod tests {
     fn a_failure_changes_nothing_and_what_the_ring_lost_meanwhile_is_a_hole() {
         let mut journal = filled(10);
         journal.hand((1000, 1100), marks(10, 1), 0).unwrap();
-        journal.failed(false);
+        journal.failed();
         assert_eq!((journal.written(), journal.last_seq()), (1000, 10));
         let place = journal.hand((1000, 1200), marks(10, 2), 0).unwrap();
         assert!(!place.is_new, "the same segment, the same place");
-        journal.failed(true);
-        let place = journal.hand((1000, 1200), marks(10, 2), 0).unwrap();
-        let second = SegmentId { start: 1000, first_seq: 11 };
-        assert_eq!((place.is_new, place.segment, place.closes.unwrap().start), (true, second, 0));
+        journal.failed();
+        // The ring holds frames from position 600 on: those are written again, elsewhere.
+        assert_eq!(journal.abandon(600, |from| from / 100), 600);
+        assert_eq!((journal.written(), journal.last_seq()), (600, 6));
+        let place = journal.hand((600, 1200), marks(6, 6), 0).unwrap();
+        let second = SegmentId { start: 600, first_seq: 7 };
+        assert_eq!((place.is_new, place.segment, place.closes), (true, second, None));
+        assert!(place.rewrites);
         assert_eq!(journal.wrote(), None);
-        assert_eq!(journal.segment_at(999).unwrap().1, 1000, "the doubtful tail is not read");
+        assert_eq!(journal.segment_at(599).unwrap().1, 600, "the doubtful tail is not read");
+        assert_eq!((journal.written(), journal.last_seq(), journal.size()), (1200, 12, 1200));
         let place = journal.hand((1500, 1600), marks(15, 1), 0).unwrap();
         assert!(place.is_new);
         assert_eq!(journal.wrote(), Some(Lost { from: 13, to: 15 }));
         assert_eq!((journal.evicted(), journal.written()), (15, 1600));
         assert_eq!((journal.segment_at(1199).unwrap().1, journal.segment_at(1200)), (1200, None));
         assert_eq!((journal.next_start(1200), journal.next_start(1500)), (Some(1500), None));
+        // All of the newest segment is in memory: nothing of it is left.
+        assert_eq!(journal.abandon(1400, |_| 15), 1500);
+        assert_eq!(journal.segment_at(1500), None);
+        let place = journal.hand((1500, 1600), marks(15, 1), 0).unwrap();
+        assert!(place.is_new && !place.after_hole && place.closes.is_none());
+        assert_eq!((journal.wrote(), journal.segment_at(1500).unwrap().1), (None, 1600));
+    }
+
+    #[test]
+    fn the_newest_frames_are_counted_in_steps_from_the_end() {
+        let journal = filled(100_000);
+        let (mut size, mut count) = (0, 0);
+        for (seq, step) in journal.newest_steps() {
+            assert_eq!(seq * 100, 10_000_000 - size, "{size} bytes follow number {seq}");
+            assert!(step <= INDEX_STEP + 100, "{step}");
+            (size, count) = (size + step, count + 1);
+        }
+        assert!(size == 10_000_000 && count > 500, "{size} in {count} steps");
+        assert_eq!(Journal::default().newest_steps().count(), 0);
+        assert_eq!([journal.least_from(0), journal.least_from(42_000)], [1, 42_001]);
+        assert_eq!(journal.least_from(41_000), 0, "an older segment has it");
+        assert_eq!(journal.least_from(100_000), 0, "nothing follows");
     }
 
     #[test]

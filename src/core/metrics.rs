@@ -1,10 +1,29 @@
 //! What the server counts, and the JSON in which the seed's dashboards read it.
+//!
+//! Counting is an addition to a field of one struct; nothing is allocated for it. How the rest of
+//! the world reads it is `api/scrape.rs`'s business.
 
+pub mod histogram;
+pub mod limit;
+pub mod tally;
+
+use crate::base::arena::Key;
 use crate::core::event::{KINDS, NAMES};
 use crate::wire::json::Object;
+use histogram::Histogram;
+use limit::LimitHits;
+use tally::{BAD, REFUSALS, Tally};
+
+/// Kinds of tokens that a model's usage tells apart: the label, and the member of the usage.
+pub const TOKEN_KINDS: [(&str, &str); 4] = [
+    ("input", "input_tokens"),
+    ("output", "output_tokens"),
+    ("cache_read", "cache_read_input_tokens"),
+    ("cache_creation", "cache_creation_input_tokens"),
+];
 
 /// Counters since process start. Each only rises.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Counters {
     /// Streams opened: from their 200 on.
     pub streams_opened: u64,
@@ -44,6 +63,127 @@ pub struct Counters {
     pub orphans_killed: u64,
     /// Answers that a limit made: 429 and 503.
     pub limited: u64,
+    /// Runs of the operator's commands.
+    pub hooks_started: u64,
+    /// Those that did not end well, or in time.
+    pub hooks_failed: u64,
+    /// Those that were not run, for want of room.
+    pub hooks_dropped: u64,
+    /// The same by what was met, and what was held back or cut for a limit without an answer.
+    pub limits: LimitHits,
+    /// Requests that were not let in, by the code of their answer.
+    pub refusals: Tally<{ REFUSALS.len() }>,
+    /// Requests that were none, by the status of their answer.
+    pub bad: Tally<{ BAD.len() }>,
+    /// Answers by the class of their status, from 1xx on.
+    pub answers: [u64; 5],
+    /// Streams and polls by the verdict on their cursor: fresh, ok, gap.
+    pub resumes: [u64; 3],
+    /// Streams that began in the journals rather than in memory.
+    pub replays_from_disk: u64,
+    /// Tokens that models took and gave, by [`TOKEN_KINDS`].
+    pub tokens: [u64; TOKEN_KINDS.len()],
+    /// What turns cost, in US dollars.
+    pub cost_usd: f64,
+    /// CPU time of all agents there ever were, in seconds, as of the last look.
+    pub agents_cpu_s: f64,
+    /// Log lines that stderr did not take, and those that were too many of their kind.
+    pub log_dropped: u64,
+    /// See `log_dropped`.
+    pub log_suppressed: u64,
+    /// From a wake-up of the loop until it sleeps again.
+    pub turns: Histogram,
+    /// From when a deadline was due to when the loop came to it.
+    pub lag: Histogram,
+    /// From when a batch went to the disk thread until its answer.
+    pub commits: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters {
+            streams_opened: 0,
+            streams_closed: 0,
+            connections_accepted: 0,
+            connections_closed: 0,
+            connections_refused: 0,
+            requests: 0,
+            requests_bad: 0,
+            requests_refused: 0,
+            requests_late: 0,
+            requests_deferred: 0,
+            logins_failed: 0,
+            self_accesses: 0,
+            addresses_limited: 0,
+            readers_cut: 0,
+            gaps: 0,
+            agents_started: 0,
+            agents_ended: 0,
+            orphans_killed: 0,
+            limited: 0,
+            hooks_started: 0,
+            hooks_failed: 0,
+            hooks_dropped: 0,
+            limits: LimitHits::default(),
+            refusals: Tally::new(&REFUSALS),
+            bad: Tally::new(&BAD),
+            answers: [0; 5],
+            resumes: [0; 3],
+            replays_from_disk: 0,
+            tokens: [0; TOKEN_KINDS.len()],
+            cost_usd: 0.0,
+            agents_cpu_s: 0.0,
+            log_dropped: 0,
+            log_suppressed: 0,
+            turns: Histogram::default(),
+            lag: Histogram::default(),
+            commits: Histogram::default(),
+        }
+    }
+}
+
+/// What the kernel says about processes at one moment.
+#[derive(Debug, Default)]
+pub struct Sample {
+    /// About ours; none where the kernel does not say.
+    pub own: Option<OwnUse>,
+    /// About agents with all they started; the last about what lost its parents.
+    pub agents: Vec<AgentUse>,
+    /// CPU time of all agents there ever were, in seconds.
+    pub agents_cpu_s: f64,
+}
+
+/// What our own process uses.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnUse {
+    /// CPU time, in seconds.
+    pub cpu_s: f64,
+    /// Resident memory, in bytes.
+    pub resident_size: u64,
+    /// Address space, in bytes.
+    pub virtual_size: u64,
+    /// Descriptors.
+    pub open_files: u64,
+    /// The limit on them.
+    pub open_files_max: u64,
+}
+
+/// What an agent uses, with all that it started.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentUse {
+    /// Which; none: what it started has lost its parents.
+    pub agent: Option<Key>,
+    /// Processes.
+    pub processes: u64,
+    /// Resident memory, in bytes; what is shared counts for each.
+    pub resident_size: u64,
+}
+
+impl AgentUse {
+    /// Nothing yet.
+    pub fn new(agent: Option<Key>) -> AgentUse {
+        AgentUse { agent, processes: 0, resident_size: 0 }
+    }
 }
 
 /// One log's streams, as the seed's metrics tell them.
@@ -113,5 +253,8 @@ pub fn write(
         server.number("agentsStarted", counters.agents_started);
         server.number("orphansKilled", counters.orphans_killed);
         server.number("limited", counters.limited);
+        server.number("hooksStarted", counters.hooks_started);
+        server.number("hooksFailed", counters.hooks_failed);
+        server.number("hooksDropped", counters.hooks_dropped);
     });
 }

@@ -25,16 +25,27 @@ macro_rules! pages {
 }
 
 /// All of them.
-pub static PAGES: [Page; 14] = pages! {
+pub static PAGES: [Page; 25] = pages! {
     "/" HTML "index.html"
     "/sessions" HTML "index.html"
-    "/session" HTML "index.html"
+    "/session" HTML "session.html"
     "/login" HTML "login.html"
     "/test-sse.html" HTML "test-sse.html"
     "/js/app.js" SCRIPT "app.js"
+    "/js/approvals.js" SCRIPT "approvals.js"
+    "/js/composer.js" SCRIPT "composer.js"
+    "/js/diff.js" SCRIPT "diff.js"
+    "/js/dom.js" SCRIPT "dom.js"
     "/js/login.js" SCRIPT "login.js"
+    "/js/markdown.js" SCRIPT "markdown.js"
+    "/js/notify.js" SCRIPT "notify.js"
+    "/js/server.js" SCRIPT "server.js"
+    "/js/session.js" SCRIPT "session.js"
+    "/js/sessions.js" SCRIPT "sessions.js"
     "/js/test-sse.js" SCRIPT "test-sse.js"
-    "/js/ui.js" SCRIPT "ui.js"
+    "/js/timeline.js" SCRIPT "timeline.js"
+    "/js/tools.js" SCRIPT "tools.js"
+    "/js/visible.js" SCRIPT "visible.js"
     "/js/session-event-stream.js" SCRIPT "session-event-stream.js"
     "/js/session-event-stream.mjs" SCRIPT "session-event-stream.mjs"
     "/style.css" STYLE "style.css"
@@ -42,7 +53,9 @@ pub static PAGES: [Page; 14] = pages! {
     "/api/events.schema.json" SCHEMA "events.schema.json"
 };
 
-/// The page at a path. `/session/…` is one page for all sessions.
+/// The page at a path. `/session/…` is one page for all sessions; it lies a step deeper than the
+/// others, so its links begin with `../`. All links are relative: whatever path a proxy puts before
+/// ours, they hold.
 pub fn find(path: &str) -> Option<&'static Page> {
     let path = if path.strip_prefix("/session/").is_some_and(|id| !id.contains('/')) {
         "/session"
@@ -71,6 +84,52 @@ const fn hash(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use crate::core::event::NAMES;
+
+    /// The pages are read by people and carried by every binary.
+    const PAGES_SIZE_MAX: usize = 220 * 1024;
+
+    #[test]
+    fn the_page_of_a_session_is_the_home_page_one_step_deeper() {
+        let text = |path| std::str::from_utf8(find(path).unwrap().bytes).unwrap();
+        let mut home = text("/").to_owned();
+        for (link, deeper) in [("=\"./", "=\"../"), ("=\"js/", "=\"../js/")] {
+            home = home.replace(link, deeper);
+        }
+        for file in ["style.css", "favicon.svg", "test-sse.html"] {
+            home = home.replace(&format!("=\"{file}"), &format!("=\"../{file}"));
+        }
+        assert_eq!(home, text("/session/session-1"));
+    }
+
+    #[test]
+    fn no_page_links_to_an_absolute_path_or_another_host() {
+        for page in PAGES.iter().filter(|page| page.content_type == HTML) {
+            let text = std::str::from_utf8(page.bytes).unwrap();
+            for start in
+                ["href=\"/", "src=\"/", "=\"http", "<style", " style=", "<script>", " onclick"]
+            {
+                assert!(!text.contains(start), "{}: {start}", page.path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_module_that_a_script_imports_is_served() {
+        for page in PAGES.iter().filter(|page| page.content_type == SCRIPT) {
+            let text = std::str::from_utf8(page.bytes).unwrap();
+            for part in text.split("from './").skip(1) {
+                let name = part.split('\'').next().unwrap();
+                assert!(find(&format!("/js/{name}")).is_some(), "{}: {name}", page.path);
+            }
+        }
+    }
+
+    #[test]
+    fn the_pages_stay_small() {
+        let scripts = PAGES.iter().filter(|page| page.content_type != SCHEMA);
+        let size: usize = scripts.map(|page| page.bytes.len()).sum();
+        assert!(size < PAGES_SIZE_MAX, "{size} bytes of pages");
+    }
 
     #[test]
     fn the_schema_describes_every_event_and_no_other() {

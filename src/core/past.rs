@@ -9,9 +9,11 @@
 use crate::base::arena::Key;
 use crate::core::connection::{Phase, Place, Reader, Whose};
 use crate::core::effect::{DiskRequest, Effect, Level, Read, ReadFailure, Source};
-use crate::core::event::NAMES;
+use crate::core::event::{EventKind, NAMES};
+use crate::core::journal::Journal;
 use crate::core::server::Server;
-use crate::wire::sse::EventId;
+use crate::core::session::Session;
+use crate::wire::sse::{self, EventId};
 use std::collections::VecDeque;
 
 /// Bytes of a piece. One frame that is longer comes whole.
@@ -103,6 +105,11 @@ impl Past {
         Box::new(Past { jumps: true, ..Past::default() })
     }
 
+    /// Reads on behind number `after`, and over holes: it asked for what is left.
+    pub fn newest(after: u64) -> Box<Past> {
+        Box::new(Past { skip_to: after, last: after, jumps: true, ..Past::default() })
+    }
+
     /// Goes on for a reader that the ring has outrun; its replay is counted already.
     pub fn outrun(whole_seq: u64, beyond: usize) -> Box<Past> {
         let counted = u64::MAX;
@@ -149,6 +156,37 @@ pub fn head(bytes: &[u8]) -> Option<(u64, u8, usize)> {
     Some((EventId::parse(id)?.seq, kind as u8, end))
 }
 
+/// The block that a `session-output` belongs to.
+#[derive(Debug, PartialEq, Eq)]
+struct Delta<'a> {
+    session_id: &'a str,
+    message_id: &'a str,
+    block: u32,
+}
+
+impl Delta<'_> {
+    /// Reads what [`crate::core::publisher`] writes. `None`: text of no message, which nothing
+    /// supersedes.
+    fn of(frame: &[u8]) -> Option<Delta<'_>> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Data<'a> {
+            session_id: &'a str,
+            turn_id: Option<&'a str>,
+            #[serde(rename = "type")]
+            kind: &'a str,
+            message_id: &'a str,
+            block: u32,
+        }
+        let (_, _, data) = sse::parse_frame(frame)?;
+        let data: Data<'_> = serde_json::from_str(data).ok()?;
+        let of_message = data.turn_id.is_some_and(|turn_id| turn_id != data.message_id);
+        let Data { session_id, message_id, block, .. } = data;
+        let delta = Delta { session_id, message_id, block };
+        Some(delta).filter(|_| of_message && data.kind != "stderr")
+    }
+}
+
 /// How much is left of the frame within which `bytes` begin.
 fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
     // The last newline alone: the next one ends the next frame.
@@ -160,7 +198,9 @@ fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
 
 /// Finds the next frames of a reader's piece that are to be sent. Returns whether the replay ends
 /// before the next frame; `None`: the piece is no frame.
-fn find_run(reader: &mut Reader) -> Option<bool> {
+///
+/// `is_open`: whether the block whose text this frame brings has not ended.
+fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool> {
     let rare = reader.rare.as_deref_mut()?;
     let past = rare.past.as_mut()?;
     let piece = past.piece.as_mut()?;
@@ -182,7 +222,10 @@ fn find_run(reader: &mut Reader) -> Option<bool> {
         if is_end {
             return Some(!has_run);
         }
-        if seq <= past.skip_to || !reader.filter.takes(kind, false) {
+        let is_delta = kind == EventKind::SessionOutput as u8;
+        let superseded =
+            is_delta && reader.filter.is_compact() && !is_open(&piece.bytes[at..at + length]);
+        if seq <= past.skip_to || !reader.filter.takes(kind, superseded) {
             if has_run {
                 break;
             }
@@ -264,7 +307,16 @@ impl Server {
                 self.serve_readers();
                 return Step::Seam;
             }
-            match find_run(reader) {
+            let is_open = |frame: &[u8]| {
+                let delta = Delta::of(frame);
+                delta.is_none_or(|delta| {
+                    let session = self.by_id.get(delta.session_id);
+                    let session = session.and_then(|key| self.sessions.get(*key));
+                    let turn = session.and_then(|session| session.turn.as_ref());
+                    turn.is_some_and(|turn| turn.has_open_block(delta.message_id, delta.block))
+                })
+            };
+            match find_run(reader, is_open) {
                 Some(true) => return Step::Seam,
                 Some(false) => {}
                 None => {
@@ -319,7 +371,9 @@ impl Server {
         let Some((segment, end)) = journal.segment_at(reader.position) else {
             let hole = reader.position >= journal.base();
             let next = journal.next_start(reader.position);
-            match next.filter(|next| hole && past.jumps && *next <= limit) {
+            // A hole that comes later is news: the reader comes back and is told.
+            let jumps = past.jumps && reader.replay_end() != u64::MAX;
+            match next.filter(|next| hole && jumps && *next <= limit) {
                 Some(next) => {
                     reader.position = next;
                     return Step::Again;
@@ -369,7 +423,12 @@ impl Server {
             return if replays { Step::Seam } else { Step::Wait };
         }
         let (after, built) = (past.last, visible_seq);
-        let sources = self.sources(key, after);
+        let jumps = past.jumps && reader.replay_end() != u64::MAX;
+        if !jumps && after < self.evicted_of(self.owners_of(key)) {
+            self.counters.readers_cut += 1; // It comes back, and is told of the hole.
+            return Step::Close;
+        }
+        let sources = self.sources_of(self.owners_of(key), after);
         let Some(connection) = self.connections.get_mut(key) else { return Step::Close };
         let Phase::Stream(reader) = &mut connection.phase else { return Step::Close };
         let Some(past) = reader.past_mut() else { return Step::Again };
@@ -381,20 +440,50 @@ impl Server {
         Step::Again
     }
 
-    /// What the journals of a reader's sessions hold behind number `after`.
-    fn sources(&self, key: Key, after: u64) -> Vec<Source> {
-        let owners = match self.connections.get(key).map(|connection| &connection.phase) {
+    /// The sessions that a reader of several is limited to, if it is.
+    fn owners_of(&self, key: Key) -> Option<&[u32]> {
+        match self.connections.get(key).map(|connection| &connection.phase) {
             Some(Phase::Stream(reader)) => reader.owners(),
             _ => None,
-        };
-        self.sources_of(owners, after)
+        }
+    }
+
+    /// The number behind which the newest frames of some sessions, or of all, take about `size`
+    /// bytes on disk, and not more.
+    pub(super) fn newest_of(&self, owners: Option<&[u32]>, size: u64) -> u64 {
+        let mut steps: Vec<(u64, u64)> = Vec::new();
+        for session in self.sessions_of(owners) {
+            let mut left = size;
+            for (seq, step) in session.feed.log.journal.iter().flat_map(Journal::newest_steps) {
+                steps.push((seq, step));
+                match left.checked_sub(step) {
+                    Some(less) => left = less,
+                    None => break,
+                }
+            }
+        }
+        steps.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+        let mut left = size;
+        let too_old = steps.into_iter().find(|(_, step)| match left.checked_sub(*step) {
+            Some(less) => {
+                left = less;
+                false
+            }
+            None => true,
+        });
+        too_old.map_or(0, |(seq, _)| seq)
+    }
+
+    /// Some sessions, or all.
+    fn sessions_of(&self, owners: Option<&[u32]>) -> impl Iterator<Item = &Session> {
+        (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .filter(move |session| owners.is_none_or(|all| all.contains(&session.feed.number)))
     }
 
     /// What the journals of some sessions, or of all, hold behind number `after`.
     pub(super) fn sources_of(&self, owners: Option<&[u32]>, after: u64) -> Vec<Source> {
-        (0..self.sessions.capacity())
-            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
-            .filter(|session| owners.is_none_or(|owners| owners.contains(&session.feed.number)))
+        self.sessions_of(owners)
             .filter_map(|session| {
                 let log = &session.feed.log;
                 let journal = log.journal.as_ref().filter(|journal| journal.last_seq() > after)?;
@@ -406,7 +495,7 @@ impl Server {
                     segments,
                     position,
                     end: log.visible().min(journal.written()),
-                    least_seq: 0,
+                    least_seq: journal.least_from(after),
                 })
             })
             .collect()
@@ -582,6 +671,21 @@ mod tests {
                 assert_eq!(rest_of_frame(&bytes[at..]), Some(text.len() - at), "from {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_delta_names_its_block_unless_it_is_of_none() {
+        let frame = |kind: &str, message: &str| {
+            format!(
+                "id: 00000000000a-17\nevent: session-output\ndata: {{\"sessionId\":\"s\",\
+                 \"turnId\":\"turn-1\",\"type\":\"{kind}\",\"content\":\"\\n\\\"\",\
+                 \"messageId\":\"{message}\",\"block\":3,\"offset\":0}}\n\n"
+            )
+        };
+        let delta = Delta { session_id: "s", message_id: "m", block: 3 };
+        assert_eq!(Delta::of(frame("stdout", "m").as_bytes()), Some(delta));
+        assert_eq!(Delta::of(frame("stderr", "m").as_bytes()), None, "no block's end ends it");
+        assert_eq!(Delta::of(frame("stdout", "turn-1").as_bytes()), None, "it has no messages");
     }
 
     #[test]

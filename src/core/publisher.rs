@@ -9,11 +9,13 @@ use crate::base::arena::Key;
 use crate::base::ring::{Mark, TooLarge};
 use crate::core::epochs::Epochs;
 use crate::core::event::{EventKind, KINDS};
+use crate::core::hooks::Aside;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::wire::json::Object;
 use crate::wire::sse::{self, EventId};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The most text in one `session-output` event, in bytes. Half of it where a ring is small: text
 /// of control characters grows sixfold when it is encoded.
@@ -24,8 +26,8 @@ const PREVIEW_SIZE: usize = 1024;
 /// What every event of a session says about where it belongs.
 #[derive(Debug)]
 pub struct Scope {
-    /// The session's id.
-    pub session_id: String,
+    /// The session's id. Shared, so that what goes to the disk names it without a copy.
+    pub session_id: Arc<str>,
     /// The turn under way.
     pub turn_id: Option<String>,
     /// The prompt that the turn answers; a turn that nobody asked for has none.
@@ -87,7 +89,7 @@ impl Output {
 impl Feed {
     /// A feed for a new session.
     pub fn new(key: Key, number: u32, session_id: String, ring_size: usize) -> Feed {
-        let scope = Scope { session_id, turn_id: None, prompt_id: None };
+        let scope = Scope { session_id: session_id.into(), turn_id: None, prompt_id: None };
         Feed { key, number, log: Log::new(ring_size), scope, held: Held::default() }
     }
 
@@ -101,7 +103,7 @@ impl Feed {
 #[derive(Debug)]
 pub struct Beside {
     /// The session.
-    pub session_id: String,
+    pub session_id: Arc<str>,
     /// The event.
     pub seq: u64,
     /// What it is.
@@ -168,6 +170,8 @@ pub struct Publisher {
     pub images: LargeFields,
     /// Events published, by kind.
     pub published: [u64; KINDS],
+    /// Events that commands are to be told of.
+    pub aside: Aside,
     /// The frame is standard error's.
     is_stderr: bool,
     /// Text deltas are joined for so long.
@@ -198,6 +202,7 @@ impl Publisher {
             images: LargeFields::new(large.size_max() / 2, usize::MAX),
             large,
             published: [0; KINDS],
+            aside: Aside::default(),
             is_stderr: false,
             hold_ms,
             now_ms: 0,
@@ -324,11 +329,12 @@ impl Publisher {
     }
 
     /// Lets the compact view pass over a block's deltas from event `seq` on: the block has ended.
+    /// 0 for one that began before this start of the server: from the oldest that is held.
     pub fn supersede(&mut self, feed: &mut Feed, seq: u64) {
         let owner = feed.number;
         let delta = |mark: &Mark| mark.tag == EventKind::SessionOutput as u8 && mark.owner == owner;
         for ring in [&mut feed.log.ring, &mut self.all.ring] {
-            let from = ring.after(seq - 1);
+            let from = ring.after(seq.saturating_sub(1));
             ring.supersede(from, delta);
         }
     }
@@ -419,6 +425,11 @@ impl Publisher {
             assert_eq!(fits, Ok(()), "a frame without members fits into any ring");
         }
         self.published[kind as usize] += 1;
+        if self.aside.mask & 1 << kind as u32 != 0
+            && let Some((_, _, data)) = sse::parse_frame(&self.frame)
+        {
+            self.aside.keep(self.seq, kind, data);
+        }
         self.seq
     }
 

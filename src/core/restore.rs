@@ -14,7 +14,9 @@ use crate::core::log::Log;
 use crate::core::prompts::{Prompt, Prompts};
 use crate::core::publisher::Feed;
 use crate::core::server::{AgentConfig, Dialect, Server};
-use crate::core::session::{Conversation, Process, Session, Status, Subagent, TodoItem, Trust};
+use crate::core::session::{
+    Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust,
+};
 use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -66,8 +68,10 @@ pub struct Snapshot {
     pub conversation: String,
     /// That conversation can be resumed.
     pub resumable: bool,
-    /// The conversation that it is to begin as a copy of.
-    pub fork_from: Option<String>,
+    /// Its newest entry, as far as the last whole turn goes.
+    pub entry: Option<String>,
+    /// What it is to begin as a copy of.
+    pub fork: Option<Fork>,
     /// The session that it is a copy of.
     pub forked_from: Option<String>,
     /// It is put away.
@@ -165,6 +169,9 @@ struct Data<'a> {
     name: Option<String>,
     conversation: Option<String>,
     resumable: Option<bool>,
+    conversation_entry: Option<String>,
+    fork: Option<Fork>,
+    permissions: Option<Vec<serde_json::Value>>,
     reason: Option<String>,
     forked_from: Option<String>,
     #[serde(borrow)]
@@ -213,9 +220,8 @@ impl Snapshot {
             "session-output" => self.output(data),
             "message-block" => self.block(data),
             "tool-started" => {
-                if let (Some(turn), Some(id)) = (&mut self.turn, data.tool_use_id) {
-                    turn.open.tools.push(id);
-                }
+                let tools = self.turn.as_mut().map_or(&mut self.tools, |turn| &mut turn.open.tools);
+                tools.extend(data.tool_use_id);
             }
             "tool-completed" => {
                 self.tools.retain(|id| Some(id) != data.tool_use_id.as_ref());
@@ -233,6 +239,7 @@ impl Snapshot {
                 self.approvals.extend(data.approval_id.map(|id| (id, data.tool_use_id)));
             }
             "approval-resolved" | "approval-withdrawn" => {
+                self.granted.extend(data.permissions.into_iter().flatten());
                 self.approvals.retain(|(id, _)| Some(id) != data.approval_id.as_ref());
             }
             "todos-updated" => {
@@ -257,8 +264,14 @@ impl Snapshot {
         self.forked_from = data.forked_from.or(self.forked_from.take());
         self.working_dir = data.working_dir.unwrap_or(std::mem::take(&mut self.working_dir));
         self.agent = data.agent.unwrap_or(std::mem::take(&mut self.agent));
-        self.conversation = data.conversation.unwrap_or(std::mem::take(&mut self.conversation));
+        if let Some(conversation) = data.conversation
+            && conversation != self.conversation
+        {
+            (self.conversation, self.entry) = (conversation, None);
+        }
         self.resumable = data.resumable.unwrap_or(self.resumable);
+        // What has begun is nobody's copy any more.
+        self.fork = data.fork.or(self.fork.take()).filter(|_| !self.resumable);
         (self.model, self.mode, self.name) = (data.model, data.mode, data.name);
     }
 
@@ -297,6 +310,7 @@ impl Snapshot {
         } else {
             self.queue.retain(|prompt| Some(&prompt.id) != data.prompt_id.as_ref());
         }
+        self.entry = data.conversation_entry.or(self.entry.take());
         if let Some(total) = data.total_cost_usd {
             (self.total_cost_usd, self.agent_cost_usd) = (total, total);
         }
@@ -356,15 +370,15 @@ impl Server {
                 continue;
             }
             let torn = one.torn;
-            let key = self.restore_session(one);
+            let (key, tools) = self.restore_session(one);
             if torn {
                 self.tell_cut_tail(key);
             }
-            self.settle(key);
+            self.settle(key, &tools);
         }
     }
 
-    fn restore_session(&mut self, found: Found) -> Key {
+    fn restore_session(&mut self, found: Found) -> (Key, Vec<OpenTool>) {
         let Found { snapshot, journal, .. } = found;
         let agent = self.agent_index(&snapshot.agent);
         self.session_number += 1;
@@ -420,7 +434,8 @@ impl Server {
             conversation: Conversation {
                 id: snapshot.conversation,
                 begun: snapshot.resumable,
-                fork_from: snapshot.fork_from,
+                entry: snapshot.entry,
+                fork: snapshot.fork,
                 retried: false,
             },
             told: Status::parse(&snapshot.status),
@@ -441,24 +456,26 @@ impl Server {
             granted: snapshot.granted,
             self_access_told_at: None,
         };
-        let mut session = session;
-        if let Some(subagent) = session.subagents.first_mut() {
-            let tools = snapshot.tools.into_iter();
-            subagent.tools = tools.map(|id| OpenTool::restored(id, now_ms)).collect();
-        }
+        let tools = snapshot.tools.into_iter().map(|id| OpenTool::restored(id, now_ms));
+        let tools: Vec<OpenTool> = tools.collect();
         let key = self.sessions.insert(session).expect("the caller saw to the room");
         if let Some(session) = self.sessions.get_mut(key) {
             (session.key, session.feed.key) = (key, key);
             let id = session.id().to_owned();
             self.by_id.insert(id, key);
         }
-        key
+        (key, tools)
     }
 
-    /// Ends what had started and not ended, and lets go on what waits.
-    fn settle(&mut self, key: Key) {
+    /// Ends what had started and not ended, tool calls that outlived their turn among it, and lets
+    /// go on what waits.
+    fn settle(&mut self, key: Key, tools: &[OpenTool]) {
         let active_at = self.sessions.get(key).map_or(0, |session| session.active_at);
         self.withdraw_approvals(key, "server_restarted", |_| true);
+        if let Some(session) = self.sessions.get_mut(key) {
+            let (feed, now_ms) = (&mut session.feed, self.now_ms);
+            tools.iter().for_each(|tool| tool.lost(&mut self.publisher, feed, now_ms));
+        }
         self.end_subagents(key);
         let sentence = "the server was restarted in the middle of the turn".to_owned();
         let failure = Some(Failure { code: "server_restarted", sentence });
@@ -524,14 +541,15 @@ impl Server {
             working_dir: session.working_dir.to_string_lossy().into_owned(),
             agent: self.config.agents[session.agent].name.clone(),
             model: session.model.clone(),
-            mode: session.mode.clone(),
+            mode: session.mode().map(str::to_owned),
             created_at: session.created_at,
             active_at: session.active_at,
             last_prompt: session.last_prompt.clone(),
             status: session.told.as_str().to_owned(),
             conversation: session.conversation.id.clone(),
             resumable: session.conversation.begun,
-            fork_from: session.conversation.fork_from.clone(),
+            entry: session.conversation.entry.clone(),
+            fork: session.conversation.fork.clone(),
             forked_from: session.forked_from.clone(),
             archived: session.archived,
             granted: session.granted.clone(),

@@ -10,22 +10,26 @@ use crate::base::list::{Links, List};
 use crate::base::ring::Found;
 use crate::base::wheel::Wheel;
 use crate::core::access::Access;
+use crate::core::access::tokens::Digest;
 use crate::core::addresses::{AddressId, Addresses};
 use crate::core::agent::{Agent, Life};
 use crate::core::commit::Keeper;
 use crate::core::connection::{
-    Asking, Connection, Exchange, Output, Peer, Phase, Place, Rare, Stage, Step, whole_time,
+    Asking, Connection, Exchange, Flow, Output, Peer, Phase, Place, Rare, Stage, Step, whole_time,
 };
 use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program, Source};
 use crate::core::epochs::{Durability, Epochs};
+use crate::core::hooks::Chosen;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::core::metrics::Counters;
+use crate::core::metrics::limit::Limit;
 use crate::core::past::Pieces;
 use crate::core::publisher::Publisher;
 use crate::core::random::Random;
 use crate::core::session::Session;
 use crate::core::streams::Beat;
+use crate::core::tickets::Tickets;
 use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
@@ -111,6 +115,14 @@ pub struct Config {
     pub trusted: BTreeSet<(PathBuf, String)>,
     /// Where sessions may work, canonical.
     pub roots: Vec<PathBuf>,
+    /// What each of the operator's commands is told of.
+    pub hooks: Vec<Chosen>,
+    /// Where people find us, with the base path, for the links that commands are told.
+    pub public_place: Option<String>,
+    /// Random, if commands are told links that answer.
+    pub ticket_key: Option<Digest>,
+    /// The least urgent lines that are worth making.
+    pub log_level: Level,
     /// The program's version.
     pub version: &'static str,
 }
@@ -189,6 +201,8 @@ pub struct Server {
     pub now_ms: u64,
     /// The time of this turn, since 1970.
     pub wall_ms: u64,
+    /// The same at the start.
+    pub(super) started_wall_ms: u64,
     pub(super) random: Random,
     pub(super) publisher: Publisher,
     pub(super) keeper: Keeper,
@@ -220,6 +234,8 @@ pub struct Server {
     /// Answers that wait for their event, in its order.
     held: VecDeque<(u64, Key)>,
     pub(super) tickets: BTreeMap<u64, PendingDirectory>,
+    /// Links that answer approvals.
+    pub(super) answer_tickets: Tickets,
     pub(super) next_ticket: u64,
     /// The agent that has the long-line buffer, and those that wait for it.
     pub(super) long_line: VecDeque<Key>,
@@ -247,7 +263,7 @@ pub struct Server {
     pub(super) configured: usize,
     /// Who is being sent a large field, or about to be; who waits for that: the event, and where it is.
     pub(super) large_to: Option<Key>,
-    pub(super) large_queue: VecDeque<(Key, u64, Source)>,
+    pub(super) large_queue: VecDeque<(Key, u64, Source, Option<usize>)>,
     /// Pages of journals that the disk thread was asked for.
     pub(super) pages_read: u32,
     /// Requests that wait for something to happen.
@@ -294,6 +310,7 @@ impl Server {
             beat: Beat::default(),
             held: VecDeque::new(),
             tickets: BTreeMap::new(),
+            answer_tickets: Tickets::new(config.ticket_key),
             next_ticket: 1,
             long_line: VecDeque::new(),
             start_queue: VecDeque::new(),
@@ -316,10 +333,13 @@ impl Server {
             json: Vec::new(),
             now_ms: 0,
             wall_ms: 0,
+            started_wall_ms: birth.wall_ms,
             limits,
             config,
         };
         server.set_time(birth.now_ms, birth.wall_ms);
+        let masks = server.config.hooks.iter().map(|hook| hook.mask());
+        server.publisher.aside.mask = masks.fold(0, |all, mask| all | mask);
         server
     }
 
@@ -372,11 +392,12 @@ impl Server {
             phase: Phase::Idle { due: (self.now_ms + self.limits.head_timeout_ms) as u32, peer },
             address: AddressId::NONE,
             place: Place::Nowhere,
-            blocked: false,
-            stuck: false,
+            flow: Flow::Open,
+            token: 0,
         };
         let Ok(key) = self.connections.insert(connection) else {
             self.counters.connections_refused += 1;
+            self.counters.limits.hit(Limit::Connections);
             return None;
         };
         self.counters.connections_accepted += 1;
@@ -385,11 +406,18 @@ impl Server {
             && !self.count_address(key, Some(address))
         {
             self.counters.connections_refused += 1;
+            self.counters.limits.hit(Limit::ConnectionsPerAddress);
             self.forget(key);
             return None;
         }
         self.arm_connection(key);
         Some(key)
+    }
+
+    /// A client had to be hung up on: the system has no descriptor for it.
+    pub fn turned_away(&mut self) {
+        self.counters.connections_refused += 1;
+        self.counters.limits.hit(Limit::OpenFiles);
     }
 
     /// Counts a connection under this address from now on. Returns whether there is room.
@@ -427,8 +455,9 @@ impl Server {
             return allowed;
         }
         // One with something to send is looked at again when that is sent.
-        if connection.place == Place::Nowhere && !connection.blocked {
+        if connection.place == Place::Nowhere && connection.flow != Flow::Blocked {
             self.counters.requests_deferred += 1;
+            self.counters.limits.hit(Limit::Requests);
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.place = Place::Starved;
             }
@@ -513,6 +542,15 @@ impl Server {
             self.count_exchange(&mut exchange);
             match step {
                 Step::More => {
+                    if exchange.is_newly_held_back(&self.limits) {
+                        self.counters.limits.hit(Limit::Pipeline);
+                    }
+                    if exchange.is_newly_in_body() {
+                        if self.refuse_early(key, &mut exchange) {
+                            return self.put_exchange(key, exchange);
+                        }
+                        exchange.invite_body();
+                    }
                     self.update_exchange_due(&mut exchange);
                     let over = self.bodies_size > self.limits.bodies_size_max
                         && exchange.stage == Stage::Body;
@@ -529,7 +567,6 @@ impl Server {
                     return;
                 }
                 Step::Bad(bad) => {
-                    self.counters.requests_bad += 1;
                     self.answer_bad(&mut exchange, bad);
                     exchange.close = true;
                     exchange.stage = Stage::Ending;
@@ -704,7 +741,7 @@ impl Server {
     /// Puts a connection on the list of those with something to send, unless it is blocked.
     pub(super) fn push_pending(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.blocked || connection.place == Place::Pending {
+        if connection.flow == Flow::Blocked || connection.place == Place::Pending {
             return;
         }
         self.unlink(key);
@@ -746,7 +783,9 @@ impl Server {
     /// The kernel took this many bytes of the last [`Server::output`].
     pub fn sent(&mut self, key: Key, count: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.stuck &= count == 0;
+        if count > 0 {
+            connection.flow = Flow::Open;
+        }
         match &mut connection.phase {
             Phase::Idle { .. } | Phase::Taken => {}
             Phase::Stream(_) => self.stream_sent(key, count),
@@ -775,8 +814,7 @@ impl Server {
         self.give_back_piece(key); // Others can use it; it is read again when there is room.
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.blocked = true;
-        if !std::mem::replace(&mut connection.stuck, true) {
+        if std::mem::replace(&mut connection.flow, Flow::Blocked) == Flow::Open {
             match &mut connection.phase {
                 Phase::Stream(reader) => reader.touch(now_ms),
                 Phase::Http(exchange) => exchange.blocked_at = now_ms,
@@ -789,7 +827,8 @@ impl Server {
     /// The kernel takes bytes again.
     pub fn writable(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if std::mem::replace(&mut connection.blocked, false) {
+        if connection.flow == Flow::Blocked {
+            connection.flow = Flow::Retried;
             self.push_pending(key);
         }
     }
@@ -884,8 +923,8 @@ impl Server {
     pub(super) fn arm_connection(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         let (now_ms, limits) = (self.now_ms, &self.limits);
-        let stall = match (connection.blocked, &connection.phase) {
-            (true, Phase::Http(exchange)) => exchange.blocked_at + limits.write_stall_ms,
+        let stall = match (connection.flow, &connection.phase) {
+            (Flow::Blocked, Phase::Http(exchange)) => exchange.blocked_at + limits.write_stall_ms,
             _ => u64::MAX,
         };
         let due = match &connection.phase {
@@ -899,9 +938,11 @@ impl Server {
             Phase::Idle { due, .. } => whole_time(now_ms, *due),
             Phase::Stream(reader) => {
                 let (beat_ms, quiet_ms) = (u64::from(reader.heartbeat_ms), reader.quiet_ms(now_ms));
-                match connection.blocked {
-                    true => now_ms + beat_ms.min(limits.write_stall_ms.saturating_sub(quiet_ms)),
-                    false => now_ms + beat_ms.saturating_sub(quiet_ms),
+                match connection.flow {
+                    Flow::Blocked => {
+                        now_ms + beat_ms.min(limits.write_stall_ms.saturating_sub(quiet_ms))
+                    }
+                    Flow::Open | Flow::Retried => now_ms + beat_ms.saturating_sub(quiet_ms),
                 }
             }
             Phase::Taken => return,
@@ -918,12 +959,13 @@ impl Server {
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
         let stalled_ms = match &connection.phase {
-            _ if !connection.blocked => 0,
+            _ if connection.flow != Flow::Blocked => 0,
             Phase::Stream(reader) => reader.quiet_ms(now_ms),
             Phase::Http(exchange) => now_ms - exchange.blocked_at,
             Phase::Idle { .. } | Phase::Taken => 0,
         };
-        if connection.blocked && stalled_ms >= self.limits.write_stall_ms {
+        if connection.flow == Flow::Blocked && stalled_ms >= self.limits.write_stall_ms {
+            self.counters.limits.hit(Limit::WriteStall);
             if matches!(connection.phase, Phase::Stream(_)) {
                 self.counters.readers_cut += 1;
             }
@@ -947,7 +989,10 @@ impl Server {
                 Stage::Lingering => return self.close(key),
                 // A slow client still takes its reply: the stall deadline judges that.
                 _ if exchange.has_output() => exchange.due = now_ms + self.limits.keep_alive_ms,
-                Stage::Head if exchange.input.is_empty() => return self.close(key),
+                Stage::Head if exchange.input.is_empty() => {
+                    self.counters.limits.hit(Limit::KeepAlive);
+                    return self.close(key);
+                }
                 Stage::Head | Stage::Body => return self.answer_timeout(key),
             },
             Phase::Idle { .. } | Phase::Http(_) | Phase::Taken => {}
@@ -971,7 +1016,6 @@ impl Server {
     /// A request did not arrive in time.
     fn answer_timeout(&mut self, key: Key) {
         let Some(mut exchange) = self.take_exchange(key) else { return };
-        self.counters.requests_bad += 1;
         self.counters.requests_late += 1;
         self.answer_late(&mut exchange);
         exchange.close = true;
@@ -1053,8 +1097,10 @@ impl Server {
             DiskReply::Remembered(None) => {}
             DiskReply::Remembered(Some(error)) => {
                 let fields = vec![("error", error)];
-                self.log(Level::Warn, "trust", "a permission could not be kept", fields);
+                self.log(Level::Warn, "disk", "the next start will not know of this", fields);
             }
+            DiskReply::Tokens(result) => self.tokens_read(result),
+            DiskReply::Sampled(connection, sample) => self.sampled(connection, &sample),
             DiskReply::Swept { agent, killed } => self.agent_swept(agent, killed),
             DiskReply::Appended(batch, result) => self.appended(batch, result),
             DiskReply::Read(read, result) => self.piece_read(*read, result),
@@ -1188,7 +1234,7 @@ impl Server {
             assert!(!matches!(connection.phase, Phase::Taken), "an exchange was not put back");
             pending += u32::from(connection.place == Place::Pending);
             starved += u32::from(connection.place == Place::Starved);
-            assert!(!(connection.blocked && connection.place != Place::Nowhere));
+            assert!(!(connection.flow == Flow::Blocked && connection.place != Place::Nowhere));
             let Phase::Stream(reader) = &connection.phase else {
                 assert_ne!(connection.place, Place::Waiting);
                 continue;
@@ -1208,7 +1254,8 @@ impl Server {
                 }
             };
             assert!(reader.position <= log.visible(), "a reader is ahead of what is visible");
-            let idle = connection.place == Place::Nowhere && !connection.blocked;
+            let is_blocked = connection.flow == Flow::Blocked;
+            let idle = connection.place == Place::Nowhere && !is_blocked;
             assert!(!idle, "a reader that nobody will come back to");
         }
         assert_eq!(pending, self.pending.len());

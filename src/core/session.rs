@@ -59,12 +59,24 @@ impl Status {
 pub struct Conversation {
     /// The agent's name for it: a UUID that we chose, until the agent says another.
     pub id: String,
-    /// It is to begin as a copy of this one.
-    pub fork_from: Option<String>,
+    /// The agent's name for its newest entry, as far as the last whole turn goes.
+    pub entry: Option<String>,
+    /// It is to begin as a copy of another one.
+    pub fork: Option<Fork>,
     /// A turn has begun in it, so that it can be resumed.
     pub begun: bool,
     /// The other of `--session-id` and `--resume` was tried after a refusal.
     pub retried: bool,
+}
+
+/// What a conversation begins as a copy of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Fork {
+    /// The other conversation.
+    pub conversation: String,
+    /// Its last entry when the copy was asked for: later ones are not copied. None: an agent that
+    /// names none.
+    pub entry: Option<String>,
 }
 
 /// Whether a session's directory may make its agent run things by itself.
@@ -222,6 +234,11 @@ impl Session {
             Process::Never => Status::Idle,
             Process::Leaving | Process::Gone => Status::Suspended,
         }
+    }
+
+    /// The permission mode of its agent, or of the next one.
+    pub fn mode(&self) -> Option<&str> {
+        self.mode_in_use.as_deref().or(self.mode.as_deref())
     }
 
     /// Whether this prompt waits or runs.

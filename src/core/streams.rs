@@ -8,9 +8,10 @@
 use crate::base::arena::Key;
 use crate::base::ring::{Found, Mark};
 use crate::core::api::CORS_FIELDS_MAX;
-use crate::core::connection::{Across, Exchange, Output, Phase, Place, Rare, Reader, Whose};
+use crate::core::connection::{Across, Exchange, Flow, Output, Phase, Place, Rare, Reader, Whose};
 use crate::core::event::{EventKind, Filter};
 use crate::core::log::Log;
+use crate::core::metrics::limit::Limit;
 use crate::core::past::{Past, PastState};
 use crate::core::server::{POOL_MAX, Server};
 use crate::wire::json;
@@ -97,6 +98,25 @@ impl Join {
     }
 }
 
+/// Why a stream is refused for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// The server goes away.
+    Draining,
+    /// A limit was met.
+    Limit(Limit),
+}
+
+impl Busy {
+    /// The `reason` on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Busy::Draining => "draining",
+            Busy::Limit(limit) => limit.code(),
+        }
+    }
+}
+
 impl Server {
     /// What a reader needs that is not simply waiting, from the pool; counted like a request.
     fn new_rare(&mut self) -> Box<Rare> {
@@ -143,15 +163,16 @@ impl Server {
     }
 
     /// Whether another stream may be opened there: the reason if not.
-    pub(super) fn stream_refused(&self, session: Option<Key>) -> Option<&'static str> {
+    pub(super) fn stream_refused(&self, session: Option<Key>) -> Option<Busy> {
         if self.is_draining() {
-            return Some("draining");
+            return Some(Busy::Draining);
         }
         let readers = match session {
             None => self.publisher.all.readers,
             Some(key) => self.sessions.get(key).map_or(0, |session| session.feed.log.readers),
         };
-        (readers >= self.limits.readers_per_session_max).then_some("readers_max")
+        let full = readers >= self.limits.readers_per_session_max;
+        full.then_some(Busy::Limit(Limit::ReadersPerSession))
     }
 
     /// Writes a stream that tells its client to come back later, and ends.
@@ -174,7 +195,8 @@ impl Server {
     }
 
     /// Appends the head of a stream's reply.
-    pub(super) fn write_stream_head(&self, exchange: &mut Exchange) {
+    pub(super) fn write_stream_head(&mut self, exchange: &mut Exchange) {
+        self.count_answer(Status::OK);
         let version = exchange.head().version;
         let mut fields = [("", ""); 5 + CORS_FIELDS_MAX];
         fields[..4].copy_from_slice(STREAM_FIELDS);
@@ -210,9 +232,14 @@ impl Server {
         }
         self.write_stream_head(&mut exchange);
         let join = self.join(&request);
-        if join.resume == "gap" {
-            self.counters.gaps += 1;
-        }
+        let verdict = match join.resume {
+            "fresh" => 0,
+            "ok" => 1,
+            _ => 2,
+        };
+        self.counters.resumes[verdict] += 1;
+        self.counters.gaps += u64::from(verdict == 2);
+        self.counters.replays_from_disk += u64::from(join.past.is_some());
         // Jittered, so that the readers of a server that restarts do not all come back at once.
         let retry_ms = self.random.around(RETRY_MS);
         self.write_connected(&mut exchange.out, &request, &join, retry_ms);
@@ -301,13 +328,12 @@ impl Server {
         // The ring may hold less than is wanted: then the rest is on disk.
         if let Some(journal) = &log.journal
             && position == log.ring.base()
-            && (position == end || !request.filter.is_compact())
             && let Some((position, seq)) = journal.newest(replay_size, end)
             && position < newest.position
         {
             newest.position = position;
             newest.id = Some(seq - 1);
-            newest.past = Some(Past::behind(seq - 1));
+            newest.past = Some(Past::newest(seq - 1));
         }
         match (cursor, request.replay) {
             (Some(_), _) => Join { resume: "gap", ..newest },
@@ -341,13 +367,23 @@ impl Server {
             true => newest_turns(log, request.filter, replay_size.min(COMPACT_SIZE_MAX)),
             false => log.ring.newest(replay_size, end),
         };
-        match (cursor, request.replay) {
-            (Some(_), _) => {
-                let first = log.ring.mark_at(newest).filter(|_| newest < end);
-                let id = Some(first.map_or(visible_seq, |mark| mark.seq - 1));
-                Join { id, ..Join::at("gap", newest) }
+        let first = log.ring.mark_at(newest).filter(|_| newest < end);
+        let mut after = first.map_or(visible_seq, |mark| mark.seq - 1);
+        let mut newest = Join::at("gap", newest);
+        // The ring may hold less than is wanted: then the rest is on disk. Of a few sessions it
+        // may hold little, however large it is.
+        let owners = request.owners.as_deref();
+        if self.keeper.keeps() && (newest.position == log.ring.base() || owners.is_some()) {
+            let older = self.newest_of(owners, replay_size);
+            if older < after && older < log.ring.evicted() {
+                after = older;
+                newest.past = Some(Past::newest(older));
             }
-            (None, Replay::Newest) => Join::at("fresh", newest),
+        }
+        newest.id = Some(after);
+        match (cursor, request.replay) {
+            (Some(_), _) => newest,
+            (None, Replay::Newest) => Join { resume: "fresh", id: None, ..newest },
             (None, Replay::None) => Join { id: Some(visible_seq), ..Join::at("fresh", end) },
             (None, Replay::All) if self.keeper.keeps() => {
                 let past = Some(Past::everything());
@@ -359,7 +395,7 @@ impl Server {
     }
 
     /// The newest number that is gone of any of these sessions.
-    fn evicted_of(&self, owners: Option<&[u32]>) -> u64 {
+    pub(super) fn evicted_of(&self, owners: Option<&[u32]>) -> u64 {
         let asked = |number: u32| owners.is_none_or(|owners| owners.contains(&number));
         let sessions = (0..self.sessions.capacity())
             .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
@@ -698,7 +734,7 @@ impl Server {
         if reader.quiet_ms(now_ms) < u64::from(reader.heartbeat_ms) {
             return;
         }
-        if !connection.blocked {
+        if connection.flow != Flow::Blocked {
             reader.touch(now_ms); // Of a blocked one the time is since when it is.
         }
         // Only a reader that has everything stands at a frame's end, and only it is quiet because

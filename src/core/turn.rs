@@ -493,6 +493,14 @@ impl Turn {
         *offset - utf16_length(text)
     }
 
+    /// Whether this block has begun and not ended.
+    pub fn has_open_block(&self, message_id: &str, block: u32) -> bool {
+        self.streaming.as_ref().is_some_and(|streaming| {
+            let is_it = |open: &OpenBlock| open.block == block;
+            streaming.message_id == message_id && streaming.blocks.iter().any(is_it)
+        })
+    }
+
     /// Whether this call is open.
     pub fn has_tool(&self, tool_use_id: &str) -> bool {
         self.tools.iter().any(|open| open.tool_use_id == tool_use_id)

@@ -8,6 +8,7 @@ use crate::base::ring::{Found, Mark};
 use crate::core::connection::Phase;
 use crate::core::event::Filter;
 use crate::core::log::Log;
+use crate::core::metrics::Sample;
 use crate::core::server::Server;
 use crate::wire::json::Array;
 use crate::wire::sse;
@@ -31,6 +32,8 @@ pub struct Wait {
 pub enum Awaited {
     /// Any event behind a cursor.
     Events(Cursor),
+    /// What the kernel says of our processes.
+    Sample,
     /// The end of a prompt.
     Prompt {
         /// Its session.
@@ -177,7 +180,7 @@ impl Server {
         while at < self.waits.len() {
             let has_news = match &self.waits[at].what {
                 Awaited::Events(cursor) => !self.page_after(cursor).is_empty(),
-                Awaited::Prompt { .. } => false,
+                Awaited::Prompt { .. } | Awaited::Sample => false,
             };
             let gone = !self.has_connection(self.waits[at].connection);
             if !has_news && !gone {
@@ -198,6 +201,7 @@ impl Server {
         };
         match self.waits.swap_remove(at).what {
             Awaited::Events(cursor) => self.answer_poll(connection, &cursor),
+            Awaited::Sample => self.answer_scrape(connection, &Sample::default()),
             Awaited::Prompt { session, prompt_id, cursor, position } => {
                 self.answer_prompt_wait(connection, (session, &prompt_id), cursor, position);
             }

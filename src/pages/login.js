@@ -1,4 +1,5 @@
-// The login page: takes a token from the fragment or the form, asks the server, keeps it, goes on.
+// The login page: takes a token from the fragment or the form, asks the server, keeps it, goes on;
+// and forgets it again.
 //
 // A fragment is sent to no server and reaches no log; it is taken out of the address and the
 // history before anything else happens.
@@ -7,6 +8,7 @@ const BASE = new URL('..', import.meta.url).href.replace(/\/$/, '');
 const form = document.querySelector('#login');
 const field = document.querySelector('#token');
 const state = document.querySelector('#state');
+const logout = document.querySelector('#logout');
 
 async function logIn(token) {
   state.textContent = 'Asking the server …';
@@ -35,9 +37,45 @@ async function logIn(token) {
       return;
     }
   }
-  location.replace(`${BASE}/`);
+  location.replace(next());
 }
 
+/** Back to where a token was asked for, if that was one of our own pages. */
+function next() {
+  try {
+    const address = sessionStorage.getItem('sidestream.next');
+    sessionStorage.removeItem('sidestream.next');
+    if (address?.startsWith(`${BASE}/`)) return address;
+  } catch { /* Then home. */ }
+  return `${BASE}/`;
+}
+
+/** Forgets the token, and has the server take away the cookie, which no page can. */
+async function logOut() {
+  try {
+    localStorage.removeItem('sidestream.token');
+  } catch {
+    // What cannot be kept was not kept.
+  }
+  try {
+    const response = await fetch(`${BASE}/api/login`, { method: 'DELETE', headers: { Accept: 'application/json' } });
+    if (!response.ok) throw new Error(`The server answered ${response.status}.`);
+    state.textContent = 'Logged out of this browser.';
+    logout.hidden = true;
+  } catch (error) {
+    state.textContent = `The token is forgotten, but the server did not take the cookie back: ${error.message}`;
+  }
+}
+
+function keepsToken() {
+  try {
+    return localStorage.getItem('sidestream.token') !== null;
+  } catch {
+    return false;
+  }
+}
+
+logout.addEventListener('click', logOut);
 form.addEventListener('submit', (event) => {
   event.preventDefault();
   logIn(field.value.trim());
@@ -48,5 +86,6 @@ if (token) {
   history.replaceState(null, '', location.pathname);
   logIn(token);
 } else {
+  logout.hidden = !keepsToken();
   field.focus();
 }

@@ -2,10 +2,14 @@
 
 export type StreamState = 'connecting' | 'open' | 'reconnecting' | 'closed';
 
+/** How events arrive: `tabs` is by way of another tab, `poll` the fall-back for broken networks. */
+export type Transport = 'eventsource' | 'fetch' | 'tabs' | 'poll';
+
 /** Why a stream is `closed`. Treat an unknown one as final. */
 export type ClosedReason =
   | 'disconnected' // by disconnect()
   | 'session-closed' // the session ended
+  | 'bad-request' // 400: an option that the server does not take
   | 'unauthorized' // 401
   | 'forbidden' // 403
   | 'not-found' // 404
@@ -25,6 +29,8 @@ export interface SessionEventStreamOptions {
   connectTimeout?: number;
   /** Only these event names (`-name`: all but). Sent as `?types=`. */
   types?: string | string[];
+  /** `compact`: leave out the pieces of texts that have ended, which `message-block` tells whole. */
+  view?: 'compact';
   /** Without a cursor: `none` live only, `all` from the start; else the newest 256 KiB. */
   replay?: 'none' | 'all';
   /** Resume after this event. */
@@ -32,10 +38,18 @@ export interface SessionEventStreamOptions {
   /** Seconds between heartbeats, 5 to 60. Sent as `?heartbeat=`. */
   heartbeat?: number;
   /** Share one connection with instances whose URL would be the same. Default true. The timings
-   *  above are then those of the instance that came first. */
-  share?: boolean;
+   *  above are then those of the instance that came first. `tabs`: share one stream over all
+   *  sessions with every tab of this origin that does the same; needs a secure context (https or
+   *  this machine), and is as `true` without one. */
+  share?: boolean | 'tabs';
   /** Bearer token, or a function that gives one: streams by fetch instead of EventSource. */
   token?: string | (() => string | undefined | null);
+  /** So many streams in a row that died early though the server answers: go on by long poll, and
+   *  tell `transport`. Default 3; Infinity: never. */
+  pollAfter?: number;
+  /** Reconnect in a hidden page too, for pages that notify. Default false: a stream that is lost
+   *  while nobody looks is opened again when somebody does. */
+  background?: boolean;
 }
 
 /** Common to every event's JSON. */
@@ -59,6 +73,8 @@ export interface ConnectedData extends SessionEventData {
   queue?: number;
   heartbeatInterval?: number;
   agent?: string;
+  /** True by long poll. */
+  poll?: boolean;
   /** True when this instance joined a connection that was open already. What follows up to
    *  `replay-complete` comes from its buffer (the newest 256 Ki characters), which is what a
    *  connection of its own would have replayed. `queue` is left out where it is not known. */
@@ -82,6 +98,10 @@ export interface LocalEvents {
   /** Nothing was heard for too long; a reconnect follows. */
   stale: { silenceMs: number };
   'reconnect-scheduled': { delayMs: number; attempt: number };
+  /** It was time for a try, and there will be none before the page is seen or the network back. */
+  paused: { reason: 'hidden' | 'offline' };
+  /** From streams to long polls, or back. */
+  transport: { transport: 'stream' | 'poll' };
   /** For good. `error` and `code` are the server's, where it gave a reason. */
   closed: { reason: ClosedReason; status: number | null; error?: string; code?: string };
 }
@@ -92,15 +112,18 @@ export declare class SessionEventStream extends EventTarget {
   static readonly eventNames: readonly string[];
   static readonly controlNames: readonly string[];
 
-  /** Connects at once. */
-  constructor(sessionId: string, options?: SessionEventStreamOptions);
+  /** Connects at once. An array of ids, or `'*'` for all: the stream over many sessions, which
+   *  without a cursor or `replay` begins now. */
+  constructor(sessionId: string | string[], options?: SessionEventStreamOptions);
 
-  readonly sessionId: string;
+  readonly sessionId: string | string[];
   readonly state: StreamState;
   readonly reason: ClosedReason | null;
   readonly lastEventId: string;
-  /** Instances on this instance's connection, itself included; 0 when closed. */
+  /** Instances of this page on this instance's connection, itself included; 0 when closed. */
   readonly sharedWith: number;
+  /** How events arrive now; null between connections and when closed. */
+  readonly transport: Transport | null;
 
   on<K extends keyof LocalEvents>(name: K, listener: (event: SessionStreamEvent<LocalEvents[K]>) => void): () => void;
   on(name: 'connected', listener: (event: SessionStreamEvent<ConnectedData>) => void): () => void;
@@ -114,6 +137,9 @@ export declare class SessionEventStream extends EventTarget {
 
 export default SessionEventStream;
 
+/** For code that takes the class from the page, after a plain script tag. */
+type SessionEventStreamClass = typeof SessionEventStream;
+
 declare global {
-  var SessionEventStream: typeof import('./session-event-stream').SessionEventStream;
+  var SessionEventStream: SessionEventStreamClass;
 }

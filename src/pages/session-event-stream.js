@@ -1,5 +1,5 @@
 /*!
- * session-event-stream.js: one session of sidestream as a stream of events, for browsers.
+ * session-event-stream.js: sessions of sidestream as streams of events, for browsers.
  *
  *   const stream = new SessionEventStream('session-…');
  *   const off = stream.on('session-output', (event) => console.log(event.detail.content));
@@ -7,10 +7,11 @@
  *
  * Promises: every event reaches a listener once and in order, across lost connections, sleeping
  * phones and server restarts; a hole is told by a `gap` event, never silent; instances for one
- * session in one page share one connection (a browser opens six per host, for all its tabs);
- * a refusal that time will not cure ends the stream with a reason instead of retrying for ever.
+ * session in one page share one connection (a browser opens six per host, for all its tabs), and
+ * with `share: 'tabs'` all tabs share one, whatever sessions they show; where streams do not get
+ * through, long polls do; a refusal that time will not cure ends the stream with a reason.
  *
- * Does not know: what the events mean (but for `session-closed`), other tabs, how to send.
+ * Does not know: what the events mean (but for `session-closed`), how to send.
  *
  * Plain <script src> sets `SessionEventStream`; as a module use session-event-stream.mjs.
  * No dependencies. Types stand in session-event-stream.d.ts.
@@ -41,13 +42,26 @@
   /** A late timer is not yet a dead stream: slack on the heartbeat interval after a wake-up. */
   const WAKE_SLACK_MS = 5000;
 
+  /** A line longer than this is no line of ours: the server's frames are far below. Characters. */
+  const LINE_MAX = 64 * 1024 * 1024;
+  /** Seconds that a long poll waits for news. */
+  const POLL_WAIT_S = 25;
+  /** After so long by long poll, a stream is tried again: the network may have changed. */
+  const POLL_FOR_MS = 15 * 60 * 1000;
+  /** A leading tab that does not answer a question in this time is dead or frozen. */
+  const LEADER_ANSWER_MS = 2000;
+  /** A page without streams gives up the lead after this: a reconnect must not cost it. */
+  const LINGER_MS = 200;
+  /** Characters kept for one stream while it is brought up to date. More: it starts over. */
+  const QUEUE_SIZE_MAX = 8 * 1024 * 1024;
+
   /** Answers that no retry will change. Everything else is tried again. */
-  const FINAL_REASONS = { 401: 'unauthorized', 403: 'forbidden', 404: 'not-found', 410: 'gone' };
+  const FINAL_REASONS = { 400: 'bad-request', 401: 'unauthorized', 403: 'forbidden', 404: 'not-found', 410: 'gone' };
 
   const DEFAULTS = {
     baseUrl: undefined, heartbeatTimeout: 45000, reconnectDelay: 1000, maxReconnectDelay: 30000,
-    connectTimeout: 15000, types: undefined, replay: undefined, lastEventId: undefined,
-    heartbeat: undefined, share: true, token: undefined,
+    connectTimeout: 15000, types: undefined, view: undefined, replay: undefined, lastEventId: undefined,
+    heartbeat: undefined, share: true, token: undefined, pollAfter: 3, background: false,
   };
 
   /** Where the server is: this file is served as BASE/js/session-event-stream.js. */
@@ -67,19 +81,21 @@
     }
   }
 
-  // ---- Transports: bytes to frames. Both call frame(name, text, lastEventId) and end(status?).
+  // ---- Transports: bytes to frames. Each calls frame(name, text, lastEventId), then end(refused,
+  // verdict) once, and nothing after close().
 
   /** The browser's EventSource, less its own retries: we own those, to see and to pace them. */
   class EventSourceTransport {
     constructor(url, names, sink) {
-      this.source = new EventSource(url);
-      this.sink = sink;
-      this.names = new Set();
-      for (const name of names) this.listen(name);
+      Object.assign(this, { name: 'eventsource', url, sink, wanted: names, names: new Set() });
+    }
+    start() {
+      this.source = new EventSource(this.url);
+      for (const name of this.wanted) this.listen(name);
       this.source.onerror = () => {
         const refused = this.source.readyState === EventSource.CLOSED;
         this.close();
-        sink.end(refused);
+        this.sink.end(refused);
       };
     }
     listen(name) {
@@ -91,6 +107,7 @@
       });
     }
     close() {
+      if (!this.source) return;
       this.source.onerror = null;
       this.source.close();
     }
@@ -99,19 +116,17 @@
   /** fetch, for streams with a token: an EventSource cannot send an Authorization header. */
   class FetchTransport {
     constructor(url, token, sink) {
-      this.abort = new AbortController();
-      this.sink = sink;
-      this.run(url, token);
+      Object.assign(this, { name: 'fetch', url, token, sink, abort: new AbortController() });
     }
     listen() {} // Sees every name anyway.
     close() {
       this.sink = null;
       this.abort.abort();
     }
-    async run(url, token) {
+    async start() {
       try {
-        const response = await fetch(url, {
-          headers: { Accept: 'text/event-stream', Authorization: `Bearer ${token}` },
+        const response = await fetch(this.url, {
+          headers: { Accept: 'text/event-stream', Authorization: `Bearer ${this.token}` },
           cache: 'no-store', signal: this.abort.signal,
         });
         const type = response.headers.get('Content-Type') ?? '';
@@ -126,6 +141,7 @@
           parser.push(part.value);
         }
       } catch { /* Cut, refused or aborted: the end is all that matters. */ }
+      this.abort.abort(); // If it was us who gave up, the rest is not wanted.
       this.sink?.end(false);
     }
   }
@@ -135,7 +151,9 @@
     constructor(deliver) {
       this.deliver = deliver;
       this.decoder = new TextDecoder(); // Strips the one BOM that the grammar allows.
-      this.rest = '';
+      this.begun = []; // Pieces of a line whose end has not come: joined once, however many.
+      this.begunSize = 0;
+      this.afterCr = false; // The last line ended in CR: an LF now belongs to that end.
       this.lastId = '';
       this.clear();
     }
@@ -144,12 +162,24 @@
       this.data = [];
     }
     push(bytes) {
-      this.rest += this.decoder.decode(bytes, { stream: true });
-      // A CR at the very end may be half of a CRLF: it waits for the next piece.
-      const held = this.rest.endsWith('\r') ? 1 : 0;
-      const lines = this.rest.slice(0, this.rest.length - held).split(/\r\n|\n|\r/);
-      this.rest = lines.pop() + (held ? '\r' : '');
-      for (const line of lines) this.line(line);
+      let text = this.decoder.decode(bytes, { stream: true });
+      if (text === '') return;
+      if (this.afterCr && text.startsWith('\n')) text = text.slice(1);
+      this.afterCr = text.endsWith('\r');
+      const lines = text.split(/\r\n|\n|\r/);
+      const rest = lines.pop();
+      for (const line of lines) this.line(this.whole(line));
+      if (rest === '') return;
+      this.begun.push(rest);
+      this.begunSize += rest.length;
+      if (this.begunSize > LINE_MAX) throw new RangeError('a line too long to be one of ours');
+    }
+    whole(end) {
+      if (this.begun.length === 0) return end;
+      const line = this.begun.join('') + end;
+      this.begun = [];
+      this.begunSize = 0;
+      return line;
     }
     line(line) {
       if (line === '') {
@@ -167,7 +197,70 @@
     }
   }
 
-  // ---- The connection: one per session, base and URL options; any number of instances on it.
+  /** Long polls in the shape of a stream, for networks that break streams. */
+  class PollTransport {
+    constructor(connection, sink) {
+      Object.assign(this, { name: 'poll', connection, sink, abort: new AbortController() });
+    }
+    listen() {} // Sees every name anyway.
+    close() {
+      this.sink = null;
+      this.abort.abort();
+    }
+    async start() {
+      let verdict;
+      try {
+        verdict = await this.run();
+      } catch { /* Cut or aborted: the end is all that matters. */ }
+      this.sink?.end(verdict !== undefined, verdict);
+    }
+    async get(url) {
+      const headers = this.connection.authorization();
+      return fetch(url, { headers, cache: 'no-store', signal: this.abort.signal });
+    }
+    async run() {
+      const until = Date.now() + POLL_FOR_MS;
+      let greeted = false;
+      let caughtUp = false; // The replay ends with the first answer that has nothing new.
+      let count = 0;
+      while (this.sink && Date.now() < until) {
+        const wait = caughtUp ? POLL_WAIT_S : 0;
+        const response = await this.get(this.connection.url('events/poll', { wait }));
+        if (response.status !== 200) return this.connection.verdictOf(response);
+        const { events, next, resume } = await response.json();
+        if (!greeted || resume === 'gap') {
+          this.sink?.frame('connected', JSON.stringify(await this.greeting(resume)), resume === 'gap' ? next : '');
+          greeted = true;
+          caughtUp = false;
+          count = 0;
+        }
+        for (const { id, event, data } of events) this.sink?.frame(event, JSON.stringify(data), id);
+        count += events.length;
+        if (events.length > 0) continue;
+        // Over what a filter passed over, the cursor moves without an event.
+        if (caughtUp) this.sink?.frame('heartbeat', '{}', next);
+        else this.sink?.frame('replay-complete', JSON.stringify({ count }), next);
+        caughtUp = true;
+      }
+      return undefined;
+    }
+    /** What a stream's `connected` says, as far as it can be asked for. */
+    async greeting(resume) {
+      const { many, sessionId } = this.connection.options;
+      const told = { sessionId: many ? '*' : sessionId, resume, missed: resume === 'ok' ? 0 : null, poll: true, heartbeatInterval: POLL_WAIT_S * 1000 };
+      if (many) return told;
+      const [status, approvals] = await Promise.all(['status', 'approvals'].map(async (leaf) => {
+        const response = await this.get(this.connection.path(leaf));
+        return response.ok ? response.json() : {};
+      }));
+      return {
+        ...told, status: status.status, queue: status.queueLength, agent: status.agent,
+        pendingApprovals: approvals.approvals?.map(({ approvalId }) => approvalId),
+      };
+    }
+  }
+
+  // ---- The connection: one per URL and token; any number of instances on it.
 
   /** Open connections by what they were opened for. Emptied by the last instance that leaves. */
   const shared = new Map();
@@ -191,6 +284,9 @@
       this.replayed = false;
       this.extraNames = new Set();
       this.attempts = 0; // Failed tries since a connection that stayed open.
+      this.early = 0; // Connections in a row that died early with the server at fault or in reach.
+      this.askedToWait = false; // The present connection ends because the server said so.
+      this.kind = 'stream'; // Or `poll`: how the last connection came about.
       this.notBefore = 0; // The server asked not to be called before (wall clock, ms).
       this.openedAt = 0;
       this.transport = null;
@@ -207,22 +303,37 @@
       this.retryTimer = 0;
       this.notBefore = 0;
       this.opened = false;
+      this.askedToWait = false;
       const sink = {
         frame: (name, text, id) => this.transport?.sinkIs(sink) && this.frame(name, text, id),
-        end: (refused) => this.transport?.sinkIs(sink) && this.ended(refused),
+        heard: () => this.transport?.sinkIs(sink) && this.heard(),
+        end: (refused, verdict) => this.transport?.sinkIs(sink) && this.ended(refused, verdict),
       };
-      const url = this.url();
-      const names = [...WIRE_NAMES, ...this.extraNames];
-      const token = this.token();
-      const inner = token ? new FetchTransport(url, token, sink) : new EventSourceTransport(url, names, sink);
+      const inner = this.newTransport(sink);
       // A closed transport may still have a frame in flight; only the present one is heard.
       this.transport = {
+        name: inner.name,
         sinkIs: (other) => other === sink,
         listen: (name) => inner.listen(name),
+        wake: () => inner.wake?.(),
         close: () => inner.close(),
       };
       this.heard();
-      this.armSilence(this.options.connectTimeout);
+      this.armSilence(inner.waitsForOthers ? this.options.heartbeatTimeout : this.options.connectTimeout);
+      inner.start(); // Only now: it may have frames at once.
+    }
+
+    newTransport(sink) {
+      const { options } = this;
+      if (this.early >= options.pollAfter) return new PollTransport(this, sink);
+      if (options.share === 'tabs' && TabChannel.possible()) return new TabTransport(this, sink);
+      return this.directTransport(sink);
+    }
+
+    directTransport(sink) {
+      const token = this.token();
+      if (token) return new FetchTransport(this.url(), token, sink);
+      return new EventSourceTransport(this.url(), [...WIRE_NAMES, ...this.extraNames], sink);
     }
 
     token() {
@@ -230,19 +341,30 @@
       return typeof token === 'function' ? token() : token;
     }
 
-    url() {
-      const { types, replay, heartbeat } = this.options;
+    authorization() {
+      const token = this.token();
+      return token ? { Authorization: `Bearer ${token}` } : {};
+    }
+
+    url(leaf = 'events', more = {}) {
+      const { types, view, replay, heartbeat, sessions } = this.options;
       const query = new URLSearchParams();
       if (this.cursor) query.set('lastEventId', this.cursor);
+      if (sessions) query.set('sessions', sessions);
       if (types) query.set('types', types);
+      if (view) query.set('view', view);
       if (replay !== undefined) query.set('replay', replay);
-      if (heartbeat !== undefined) query.set('heartbeat', heartbeat);
+      if (heartbeat !== undefined && leaf === 'events') query.set('heartbeat', heartbeat);
+      for (const [name, value] of Object.entries(more)) query.set(name, value);
       const text = query.toString();
-      return this.path('events') + (text ? `?${text}` : '');
+      return this.path(leaf) + (text ? `?${text}` : '');
     }
 
     path(leaf) {
-      return `${this.options.baseUrl}/api/session/${encodeURIComponent(this.options.sessionId)}/${leaf}`;
+      const { baseUrl, sessionId, many } = this.options;
+      if (!many) return `${baseUrl}/api/session/${encodeURIComponent(sessionId)}/${leaf}`;
+      // Of all sessions together there is no status: the list refuses whom the stream refuses.
+      return leaf === 'status' ? `${baseUrl}/api/sessions?limit=1` : `${baseUrl}/api/${leaf}`;
     }
 
     drop() {
@@ -252,34 +374,39 @@
       this.transport = null;
     }
 
-    /** The transport is gone. `refused`: the answer was no stream, so ask why before retrying. */
-    async ended(refused) {
+    /** The transport is gone. `refused`: the answer was no stream; `verdict`: and this is why. */
+    async ended(refused, verdict = undefined) {
+      const polled = this.transport?.name === 'poll';
+      // Only a connection that stayed open clears the count: one that dies at once must not spin.
+      const stayed = this.opened && Date.now() - this.openedAt >= 10 * this.options.reconnectDelay;
       this.drop();
       this.setState('reconnecting');
-      if (!refused) return this.retry();
-      const verdict = await this.askStatus();
-      // While we asked, the last instance may have left, or a wake-up may have reconnected.
-      if (this.state === 'closed' || this.transport) return undefined;
-      if (verdict.reason) return this.close(verdict);
-      return this.retry();
+      if (stayed) this.attempts = 0;
+      if (polled) this.early = this.options.pollAfter - 1; // One stream is tried, then polls again.
+      else if (stayed) this.early = 0;
+      else if (!this.askedToWait) this.early += 1;
+      const suspicious = !polled && this.early >= this.options.pollAfter;
+      if (refused || suspicious) {
+        const told = verdict ?? await this.askStatus();
+        // While we asked, the last instance may have left, or a wake-up may have reconnected.
+        if (this.state === 'closed' || this.transport) return;
+        if (told.reason) {
+          this.close(told);
+          return;
+        }
+        // Nobody there is not a network that breaks streams: a poll would fare no better.
+        if (!told.reached) this.early = 0;
+      }
+      this.retry();
     }
 
+    /** An EventSource hides the status of its refusal; the session's own answers the same. */
     async askStatus() {
       const abort = new AbortController();
       const timer = setTimeout(() => abort.abort(), this.options.connectTimeout);
       try {
-        const token = this.token();
-        const response = await fetch(this.path('status'), {
-          headers: token ? { Authorization: `Bearer ${token}` } : {},
-          cache: 'no-store', signal: abort.signal,
-        });
-        const reason = FINAL_REASONS[response.status];
-        if (!reason) {
-          this.askToWait(Number(response.headers.get('Retry-After')) * 1000);
-          return {};
-        }
-        const body = await response.json().catch(() => ({}));
-        return { reason, status: response.status, error: body?.error, code: body?.code };
+        const headers = this.authorization();
+        return await this.verdictOf(await fetch(this.path('status'), { headers, cache: 'no-store', signal: abort.signal }));
       } catch {
         return {};
       } finally {
@@ -287,18 +414,28 @@
       }
     }
 
+    /** What an answer means: `reason` if it is final, `reached` if it is the server's own 200. */
+    async verdictOf(response) {
+      const reason = FINAL_REASONS[response.status];
+      if (!reason) {
+        this.askToWait(Number(response.headers.get('Retry-After')) * 1000);
+        return { reached: response.ok };
+      }
+      const body = await response.json().catch(() => ({}));
+      return { reason, status: response.status, error: body?.error, code: body?.code };
+    }
+
     askToWait(delayMs) {
       if (!(delayMs > 0)) return;
-      this.notBefore = Math.max(this.notBefore, Date.now() + Math.min(delayMs, RETRY_AFTER_MAX_MS));
+      // A little later than asked: a proxy that tells everybody the same must not get all at once.
+      const wait = Math.min(delayMs, RETRY_AFTER_MAX_MS) * (1 + Math.random() / 10);
+      this.notBefore = Math.max(this.notBefore, Date.now() + wait);
     }
 
     /** The first try follows at once; each further one waits twice as long, half of it random. */
     retry() {
       if (this.state === 'closed') return;
       const { reconnectDelay, maxReconnectDelay } = this.options;
-      // Only a connection that stayed open clears the count: one that dies at once must not spin.
-      const stayed = this.opened && Date.now() - this.openedAt >= 10 * reconnectDelay;
-      if (stayed) this.attempts = 0;
       this.opened = false;
       const full = Math.min(maxReconnectDelay, reconnectDelay * 2 ** (this.attempts - 1));
       const backoff = this.attempts === 0 ? 0 : full / 2 + (full / 2) * Math.random();
@@ -311,11 +448,23 @@
       clearTimeout(this.retryTimer);
       this.retryTimer = setTimeout(() => {
         this.retryTimer = 0;
-        if (!this.offline()) this.open(); // Else `online` calls wake().
+        const reason = this.pausedBy();
+        if (reason) this.tell('paused', { reason }); // What ends the pause calls wake().
+        else this.open();
       }, delay);
       const delayMs = Math.round(delay);
-      console.info(`[SessionEventStream] ${this.options.sessionId}: reconnecting in ${delayMs} ms, try ${this.attempts}`);
+      this.log(`reconnecting in ${delayMs} ms, try ${this.attempts}`);
       this.tell('reconnect-scheduled', { delayMs, attempt: this.attempts });
+    }
+
+    /** Why no new connection is tried now: nobody looks, or there is no network. */
+    pausedBy() {
+      if (!this.options.background && globalThis.document?.visibilityState === 'hidden') return 'hidden';
+      return this.offline() ? 'offline' : null;
+    }
+
+    log(text) {
+      console.info(`[SessionEventStream] ${this.options.sessionId}: ${text}`);
     }
 
     /** Without a network there is nothing to try, except on this machine itself. */
@@ -335,7 +484,8 @@
           ? Math.min(this.options.heartbeatTimeout, allowed)
           : this.options.connectTimeout;
         if (restored || this.silenceMs() >= limit) this.stale();
-      } else if (this.state === 'reconnecting' && !this.offline()) {
+        else this.transport.wake();
+      } else if (this.state === 'reconnecting' && !this.pausedBy()) {
         const wait = this.notBefore - Date.now();
         if (wait <= 0) this.open();
         else if (!this.retryTimer) this.schedule(wait);
@@ -391,10 +541,7 @@
 
     stale() {
       this.tell('stale', { silenceMs: Math.round(this.silenceMs()) });
-      if (this.state === 'closed') return; // A listener left.
-      this.drop();
-      this.setState('reconnecting');
-      this.retry();
+      if (this.state !== 'closed') this.ended(false); // Else a listener left.
     }
 
     // -- frames
@@ -407,7 +554,10 @@
         detail = JSON.parse(text);
       } catch { /* Not ours to repair: listeners still get rawData. */ }
       if (name === 'connected') return this.onConnected(detail ?? {}, text);
-      if (name === 'server-busy' || name === 'server-shutdown') this.askToWait(detail?.retryAfterMs);
+      if (name === 'server-busy' || name === 'server-shutdown') {
+        this.askedToWait = true;
+        this.askToWait(detail?.retryAfterMs);
+      }
       if (CONTROL_NAMES.includes(name)) {
         if (name === 'replay-complete') this.replayed = true;
         return this.deliver({ name, detail, text, id: this.cursor });
@@ -421,7 +571,13 @@
       this.armSilence(this.options.heartbeatTimeout);
       const gap = detail.resume === 'gap';
       const first = !this.origin;
-      if (!first) console.info(`[SessionEventStream] ${this.options.sessionId}: reconnected, resume ${detail.resume}`);
+      if (!first) this.log(`reconnected, resume ${detail.resume}`);
+      const kind = this.transport.name === 'poll' ? 'poll' : 'stream';
+      if (kind !== this.kind) {
+        this.kind = kind;
+        this.log(kind === 'poll' ? 'streams do not get through, falling back to long poll' : 'streaming again');
+        this.tell('transport', { transport: kind });
+      }
       if (gap || first) {
         // From here on the server replays anew; what came before is not what a joiner would get.
         this.buffer = [];
@@ -446,7 +602,7 @@
         if (this.seen.size > SEEN_IDS_MAX) this.seen.delete(this.seen.values().next().value);
       }
       this.deliver(frame);
-      const closes = frame.name === 'session-closed'
+      const closes = frame.name === 'session-closed' && !this.options.many
         && (frame.detail?.sessionId ?? this.options.sessionId) === this.options.sessionId;
       if (closes) this.close({ reason: 'session-closed', status: null });
     }
@@ -547,7 +703,324 @@
   }
 
   /** Told by this library, not by the server: they never collide with a name on the wire. */
-  const LOCAL_NAMES = ['state', 'gap', 'stale', 'reconnect-scheduled', 'closed', '*'];
+  const LOCAL_NAMES = ['state', 'gap', 'stale', 'reconnect-scheduled', 'paused', 'transport', 'closed', '*'];
+
+  // ---- Many tabs, one stream
+  //
+  // One tab leads: it holds a Web Lock, which the browser gives to the next tab when that one goes,
+  // crashes included. It alone keeps a stream open, /api/events, and tells every frame to the
+  // others over a BroadcastChannel. A tab's own streams are brought up to date by a short stream of
+  // their own, closed at its `replay-complete`; from then on they live on what the leader tells.
+  // So nothing here keeps a history: whatever breaks (a leader that fell silent, a frame missed)
+  // ends the tab's stream as a lost connection would, and it resumes by its own id.
+
+  /** Open channels by name. One per page for each server and token. */
+  const channels = new Map();
+
+  class TabChannel {
+    /** Locks need a secure context: https, or this machine. Elsewhere each page streams itself. */
+    static possible() {
+      return Boolean(globalThis.BroadcastChannel && globalThis.navigator?.locks);
+    }
+
+    static of(connection) {
+      const { baseUrl, heartbeat } = connection.options;
+      // Tabs that were let in differently see different things. Only a hash: names can be listed.
+      const name = `sidestream ${baseUrl} ${heartbeat ?? ''} ${hash(connection.token() ?? '')}`;
+      return channels.get(name) ?? new TabChannel(name, connection.options);
+    }
+
+    constructor(name, options) {
+      Object.assign(this, { name, options });
+      this.id = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+      this.members = new Set(); // This page's streams.
+      this.names = new Set(); // Events that some tab listens to beyond those this file knows.
+      this.leader = null; // Whose word counts.
+      this.up = false; // It streams.
+      this.count = 0; // Its frames so far: a step of more than one is a hole.
+      this.cursor = ''; // Of its stream: where the next leader goes on.
+      this.upstream = null; // Ours, if we lead.
+      this.answerTimer = 0;
+      this.lingerTimer = 0;
+      this.radio = new BroadcastChannel(name);
+      this.radio.onmessage = (event) => this.hear(event.data);
+      channels.set(name, this);
+      this.stand({});
+    }
+
+    add(member) {
+      clearTimeout(this.lingerTimer);
+      this.members.add(member);
+      if (this.upstream) {
+        if (this.up) member.begin();
+        return;
+      }
+      // What we believe may be old: the leader must answer, or it is a leader no more.
+      this.radio.postMessage({ kind: 'hello', names: [...this.names] });
+      clearTimeout(this.answerTimer);
+      this.answerTimer = setTimeout(() => this.stand({ steal: true }), LEADER_ANSWER_MS);
+      if (this.up) member.begin();
+    }
+
+    remove(member) {
+      this.members.delete(member);
+      if (this.members.size > 0) return;
+      clearTimeout(this.lingerTimer);
+      this.lingerTimer = setTimeout(() => this.members.size === 0 && this.close(), LINGER_MS);
+    }
+
+    listen(names) {
+      const news = names.filter((name) => !this.names.has(name));
+      if (news.length === 0) return;
+      for (const name of news) this.names.add(name);
+      if (this.upstream) news.forEach((name) => this.upstream.listen(name));
+      else this.radio.postMessage({ kind: 'listen', names: news });
+    }
+
+    wake() {
+      if (this.up) return;
+      if (this.upstream) this.upstream.wake(false);
+      else this.radio.postMessage({ kind: 'wake' });
+    }
+
+    close() {
+      clearTimeout(this.answerTimer);
+      clearTimeout(this.lingerTimer);
+      this.candidacy?.abort();
+      this.candidacy = null;
+      this.resign();
+      this.radio.close();
+      if (channels.get(this.name) === this) channels.delete(this.name);
+    }
+
+    // -- the lead
+
+    /** Stands for the lead: in line, or (`steal`) in place of a leader that does not answer. */
+    stand({ steal = false }) {
+      this.candidacy?.abort();
+      const candidacy = new AbortController();
+      this.candidacy = candidacy;
+      const present = () => this.candidacy === candidacy;
+      const lead = () => new Promise((release) => {
+        if (!present()) {
+          release();
+          return;
+        }
+        this.release = release;
+        this.lead();
+      });
+      navigator.locks.request(this.name, steal ? { steal } : { signal: candidacy.signal }, lead).catch(() => {
+        if (!present()) return; // We withdrew.
+        this.resign(); // Another tab took the lead from us.
+        this.stand({});
+      });
+    }
+
+    lead() {
+      clearTimeout(this.answerTimer);
+      this.leader = this.id;
+      const { baseUrl, heartbeatTimeout, reconnectDelay, maxReconnectDelay, connectTimeout, heartbeat, token, pollAfter } = this.options;
+      const upstream = new Connection(null, {
+        baseUrl, heartbeatTimeout, reconnectDelay, maxReconnectDelay, connectTimeout, heartbeat, token, pollAfter,
+        sessionId: '*', many: true, replay: 'none', lastEventId: this.cursor, share: false,
+        background: true, // Other tabs may be seen while this one is not.
+      });
+      this.upstream = upstream;
+      // What a stream's instance is to its connection, this channel is to the upstream.
+      upstream.add({
+        state: 'connecting',
+        _names: this.names,
+        _frame: (frame) => this.upstream === upstream && this.tellFrame(frame),
+        _setState: (state) => this.upstream === upstream && state === 'reconnecting' && this.tell({ kind: 'down' }),
+        _tell: () => {},
+        _closed: () => {
+          if (this.upstream !== upstream) return; // We resigned.
+          this.tell({ kind: 'refused' });
+          this.close();
+        },
+      });
+    }
+
+    resign() {
+      const { upstream, release } = this;
+      this.upstream = null;
+      this.release = null;
+      upstream?.close({ reason: 'disconnected', status: null });
+      release?.();
+    }
+
+    tell(message) {
+      message.leader = this.id;
+      this.radio.postMessage(message);
+      this.hear(message);
+    }
+
+    tellFrame({ name, detail, text, id }) {
+      if (name === 'connected') {
+        // After `ok` it goes on exactly behind that id; else nobody can tell what is missing.
+        this.tell({ kind: 'up', behind: detail.resume === 'ok' ? id : '', cursor: id, count: 0 });
+      } else if (name === 'heartbeat') {
+        this.tell({ kind: 'beat' });
+      } else if (name !== 'replay-complete' && name !== 'server-busy') {
+        const control = CONTROL_NAMES.includes(name);
+        this.tell({ kind: 'frame', count: this.count + 1, name, text, id: control ? '' : id, sessionId: control ? '*' : detail?.sessionId });
+      }
+    }
+
+    // -- the others
+
+    hear(message) {
+      const { kind, leader } = message;
+      if (kind === 'wake') {
+        this.upstream?.wake(false);
+        return;
+      }
+      if (kind === 'hello' || kind === 'listen') {
+        this.listen(message.names);
+        const { cursor, count } = this;
+        if (kind === 'hello' && this.upstream) {
+          this.radio.postMessage(this.up ? { kind: 'up', behind: cursor, cursor, count, leader: this.id } : { kind: 'down', leader: this.id });
+        }
+        return;
+      }
+      if (this.upstream && leader !== this.id) return; // The last words of a leader we replaced.
+      clearTimeout(this.answerTimer);
+      const same = this.leader === leader;
+      this.leader = leader;
+      if (kind === 'up') this.hearUp(message);
+      else if (kind === 'down') this.break();
+      else if (kind === 'refused') this.break(true);
+      else if (this.up && same && kind === 'beat') this.members.forEach((member) => member.sink?.heard());
+      else if (this.up && same && kind === 'frame' && message.count === this.count + 1) this.hearFrame(message);
+      else this.break(); // A hole, or a leader that we did not see begin.
+    }
+
+    hearUp({ behind, cursor, count }) {
+      if (this.up && (behind === '' || behind !== this.cursor)) this.break();
+      Object.assign(this, { up: true, cursor, count });
+      for (const member of [...this.members]) member.begin();
+    }
+
+    hearFrame(frame) {
+      this.count = frame.count;
+      if (frame.id) this.cursor = frame.id;
+      for (const member of [...this.members]) member.take(frame);
+    }
+
+    /** Ends this page's streams. They come back, each with its own cursor. */
+    break(refused = false) {
+      this.up = false;
+      for (const member of [...this.members]) {
+        if (member.begun || refused) member.fail(refused);
+        else member.sink?.heard(); // It waits for the leader's stream, which is being seen to.
+      }
+    }
+  }
+
+  /** A stream by way of the leading tab. */
+  class TabTransport {
+    constructor(connection, sink) {
+      Object.assign(this, { name: 'tabs', waitsForOthers: true, connection, sink });
+      this.begun = false;
+      this.queue = []; // What the leader tells until we are up to date; then null.
+      this.queueSize = 0;
+      const { types, many, sessionId, sessions } = connection.options;
+      const listed = types?.split(',').map((name) => name.trim()) ?? [];
+      const wanted = listed.filter((name) => !name.startsWith('-'));
+      const unwanted = listed.filter((name) => name.startsWith('-')).map((name) => name.slice(1));
+      this.takesName = (name) => (wanted.length === 0 || wanted.includes(name)) && !unwanted.includes(name);
+      const ids = sessions ? sessions.split(',') : [sessionId];
+      this.takesSession = (id) => id === '*' || ids.includes(id) || (many && !sessions);
+    }
+
+    start() {
+      this.channel = TabChannel.of(this.connection);
+      this.channel.listen([...this.connection.extraNames]);
+      this.channel.add(this);
+    }
+
+    listen(name) {
+      this.channel.listen([name]);
+      this.own?.listen(name);
+    }
+
+    /** Somebody looks at this page: a leader in the background need not wait for its next try. */
+    wake() {
+      this.channel.wake();
+    }
+
+    /** The leader streams: what we miss comes by a stream of our own, the rest from the leader. */
+    begin() {
+      if (this.begun) return;
+      this.begun = true;
+      this.own = this.connection.directTransport({
+        frame: (name, text, id) => this.sink && this.ownFrame(name, text, id),
+        heard: () => this.sink?.heard(),
+        end: (refused, verdict) => this.fail(refused, verdict),
+      });
+      this.own.start();
+    }
+
+    ownFrame(name, text, id) {
+      this.sink.frame(name, text, id);
+      if (name !== 'replay-complete' || !this.sink) return;
+      this.own.close();
+      this.own = null;
+      const { queue } = this;
+      this.queue = null;
+      for (const frame of queue) this.pass(frame);
+    }
+
+    take(frame) {
+      this.sink?.heard(); // Also by what is another session's.
+      if (!this.begun || !this.takesSession(frame.sessionId)) return;
+      if (!this.queue) {
+        this.pass(frame);
+        return;
+      }
+      this.queue.push(frame);
+      this.queueSize += frameSize(frame);
+      if (this.queueSize > QUEUE_SIZE_MAX) this.fail(false);
+    }
+
+    pass({ name, text, id }) {
+      const control = CONTROL_NAMES.includes(name);
+      if (!control && (!this.takesName(name) || isUpTo(id, this.connection.cursor))) return;
+      this.sink?.frame(name, text, id);
+    }
+
+    fail(refused, verdict = undefined) {
+      const { sink } = this;
+      this.close();
+      sink?.end(refused, verdict);
+    }
+
+    close() {
+      this.sink = null;
+      this.own?.close();
+      this.own = null;
+      this.channel?.remove(this);
+    }
+  }
+
+  /** Whether a reader at this cursor has had this event. Ids of one start of the server are
+   *  numbered in order; of different starts nothing is said: the newer one resumed behind it. */
+  function isUpTo(id, cursor) {
+    const [, epoch, number] = /^(.*)-(\d+)$/.exec(id) ?? [];
+    const [, cursorEpoch, cursorNumber] = /^(.*)-(\d+)$/.exec(cursor) ?? [];
+    if (epoch === undefined || epoch !== cursorEpoch) return false;
+    return number.length < cursorNumber.length || (number.length === cursorNumber.length && number <= cursorNumber);
+  }
+
+  /** FNV-1a, twice over: to tell tokens apart, not to hide them from scripts of our own origin. */
+  function hash(text) {
+    let [low, high] = [0x811c9dc5, 0x01000193];
+    for (let i = 0; i < text.length; i++) {
+      low = Math.imul(low ^ text.charCodeAt(i), 0x01000193);
+      high = Math.imul(high ^ text.charCodeAt(i), 0x85ebca6b);
+    }
+    return (low >>> 0).toString(36) + (high >>> 0).toString(36);
+  }
 
   // ---- The public class
 
@@ -558,7 +1031,10 @@
     /** Connects at once. See session-event-stream.d.ts for the options. */
     constructor(sessionId, options = {}) {
       super();
-      if (typeof sessionId !== 'string' || sessionId === '') throw new TypeError('sessionId must be a non-empty string');
+      const ids = Array.isArray(sessionId) ? sessionId : [sessionId];
+      if (ids.length === 0 || !ids.every((id) => typeof id === 'string' && id !== '')) {
+        throw new TypeError('sessionId must be a non-empty string, or an array of such');
+      }
       this._names = new Set();
       this.sessionId = sessionId;
       this.state = 'connecting';
@@ -598,6 +1074,11 @@
     /** Of the connection that instances of this session share; for tests and the curious. */
     get sharedWith() {
       return this.state === 'closed' ? 0 : this.#connection.instances.size + this.#connection.waiting.size;
+    }
+
+    /** How events come now: `eventsource`, `fetch`, `tabs` (through another tab), `poll`, or null. */
+    get transport() {
+      return this.state === 'closed' ? null : this.#connection.transport?.name ?? null;
     }
 
     // -- called by the connection only
@@ -643,21 +1124,24 @@
   function normalise(sessionId, given) {
     const defined = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
     const options = { ...DEFAULTS, ...SessionEventStream.defaults, ...defined, sessionId };
+    options.many = sessionId === '*' || Array.isArray(sessionId);
+    options.sessions = Array.isArray(sessionId) ? sessionId.join(',') : undefined;
     const base = options.baseUrl ?? SCRIPT_BASE ?? globalThis.location?.origin;
     options.baseUrl = new URL(base, globalThis.location?.href).href.replace(/\/+$/, '');
     if (Array.isArray(options.types)) options.types = options.types.join(',');
     for (const name of ['heartbeatTimeout', 'reconnectDelay', 'maxReconnectDelay', 'connectTimeout']) {
       if (!(options[name] > 0)) throw new RangeError(`${name} must be a number of milliseconds above 0`);
     }
+    if (!(options.pollAfter >= 1)) throw new RangeError('pollAfter must be a number of failures from 1, or Infinity');
     return options;
   }
 
   /** Instances share if their URLs would be the same. Timings are those of whoever came first. */
   function connectionFor(options) {
     if (!options.share) return new Connection(null, options);
-    const { baseUrl, sessionId, types, replay, lastEventId, heartbeat, token } = options;
+    const { baseUrl, sessionId, types, view, replay, lastEventId, heartbeat, token, share } = options;
     const secret = typeof token === 'function' ? token() : token;
-    const key = JSON.stringify([baseUrl, sessionId, types, replay, lastEventId, heartbeat, secret]);
+    const key = JSON.stringify([baseUrl, sessionId, types, view, replay, lastEventId, heartbeat, secret, share]);
     const present = shared.get(key);
     if (present?.canJoin()) return present;
     const connection = new Connection(key, options);
@@ -672,6 +1156,8 @@
   });
   globalThis.document?.addEventListener('resume', () => wakeAll(false));
   globalThis.addEventListener?.('online', () => wakeAll(false));
+  // Whoever comes back asks again; whoever leads must not take the lead into a page's sleep.
+  globalThis.addEventListener?.('pagehide', () => [...channels.values()].forEach((channel) => channel.close()));
   // A page restored from the back/forward cache has sockets that only look alive.
   globalThis.addEventListener?.('pageshow', (event) => wakeAll(event.persisted));
 

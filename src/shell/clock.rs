@@ -20,7 +20,17 @@ impl Clock {
 
     /// Milliseconds since the start, from 1 on; never falls.
     pub fn now_ms(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64 + 1
+        Clock::ms_of(self.now_us())
+    }
+
+    /// Microseconds since the start, to measure with; never falls.
+    pub fn now_us(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
+    }
+
+    /// What [`Clock::now_ms`] said when [`Clock::now_us`] said this.
+    pub fn ms_of(now_us: u64) -> u64 {
+        now_us / 1000 + 1
     }
 
     /// Milliseconds since 1970 by the wall; 0 while the wall shows an earlier time.

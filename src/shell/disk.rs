@@ -1,24 +1,28 @@
-//! The one helper thread, for file work that may block.
+//! The helper threads, for file work that may block: one for the journals, one for the rest.
 //!
 //! Requests and replies go through bounded channels, in order: one request, one reply. Frames to
-//! be written go before everything else, since everybody waits for them. Neither side ever waits for the other while the server runs: a full request channel is the
-//! caller's refusal to give, and the thread holds back when replies are not taken. Each reply
-//! wakes the reactor. What the answers mean is not known here.
+//! be written go before everything else, since everybody waits for them. Neither side ever waits
+//! for the other while the server runs: a full request channel is the caller's refusal to give, and
+//! a thread holds back when replies are not taken. Each reply wakes the reactor. What the answers
+//! mean is not known here.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select};
 
 use super::journal::Store;
-use super::{process, sys, trust};
+use super::{process, sample, sys, token_file, trust};
 use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest, ReadFailure};
 
 /// The thread's stack: its deepest work is JSON, whose reader bounds its own depth.
 pub const STACK_SIZE: usize = 1024 * 1024;
+/// How long the end of the server waits for work on somebody else's files.
+const CHORES_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the thread needs to know beside the requests.
 #[derive(Clone, Debug)]
@@ -29,11 +33,67 @@ pub struct Surroundings {
     pub data_dir: PathBuf,
     /// What the markers of our agents begin with: the data directory's id.
     pub marker_prefix: String,
+    /// Where everybody's tokens stand, if anybody is asked for one.
+    pub token_file: Option<PathBuf>,
 }
 
-/// The thread's handle, held by the reactor.
+/// The threads' handle, held by the reactor.
+///
+/// What is ours, the journals, has a thread to itself: everybody waits for it before he sees
+/// anything. What is somebody else's, working directories and processes, has another: a network
+/// file system that hangs holds up those who asked for it, and no commit.
 #[derive(Debug)]
 pub struct Disk {
+    journal: Lane,
+    chores: Lane,
+}
+
+impl Disk {
+    /// Starts the threads. At most `capacity` requests wait for each, and as many replies.
+    ///
+    /// # Errors
+    /// When out of threads.
+    pub fn start(
+        waker: mio::Waker,
+        capacity: usize,
+        surroundings: Surroundings,
+        store: Option<Store>,
+    ) -> io::Result<Disk> {
+        let waker = Arc::new(waker);
+        let around = surroundings.clone();
+        let journal = Lane::start("disk", waker.clone(), capacity, around, store)?;
+        let chores = Lane::start("chores", waker, capacity, surroundings, None)?;
+        Ok(Disk { journal, chores })
+    }
+
+    /// Hands over a request.
+    ///
+    /// # Errors
+    /// Gives it back when as many as fit are waiting; there is room after the next reply.
+    pub fn try_send(&self, request: DiskRequest) -> Result<(), DiskRequest> {
+        let lane = if request.is_chore() { &self.chores } else { &self.journal };
+        lane.try_send(request)
+    }
+
+    /// The next reply, if there is one. After a wake take them until there is none: two replies
+    /// may share a wake.
+    pub fn try_recv(&self) -> Option<DiskReply> {
+        let reply = self.journal.replies.try_recv();
+        reply.or_else(|_| self.chores.replies.try_recv()).ok()
+    }
+
+    /// Lets the threads finish what they were given, waits for their ends and returns the replies
+    /// that were not taken. For a file system that hangs it does not wait long.
+    pub fn stop(mut self) -> Vec<DiskReply> {
+        let mut replies = self.journal.finish(None);
+        replies.extend(self.chores.finish(Some(CHORES_PATIENCE)));
+        replies
+    }
+}
+
+/// One thread, and the ways to it and back.
+#[derive(Debug)]
+struct Lane {
     /// `None` once the thread was told to end.
     requests: Option<Senders>,
     replies: Receiver<DiskReply>,
@@ -47,17 +107,14 @@ struct Senders {
     other: Sender<DiskRequest>,
 }
 
-impl Disk {
-    /// Starts the thread. At most `capacity` requests wait, and as many replies.
-    ///
-    /// # Errors
-    /// When out of threads.
-    pub fn start(
-        waker: mio::Waker,
+impl Lane {
+    fn start(
+        name: &str,
+        waker: Arc<mio::Waker>,
         capacity: usize,
         surroundings: Surroundings,
         store: Option<Store>,
-    ) -> io::Result<Disk> {
+    ) -> io::Result<Lane> {
         let (urgent, first) = bounded(1); // The core has one batch under way at most.
         let (other, inbox) = bounded(capacity);
         let (outbox, replies) = bounded(capacity);
@@ -69,16 +126,12 @@ impl Disk {
             }
         };
         let requests = Senders { urgent, other };
-        let thread = thread::Builder::new().name("disk".into()).stack_size(STACK_SIZE);
+        let thread = thread::Builder::new().name(name.into()).stack_size(STACK_SIZE);
         let thread = thread.spawn(work)?;
-        Ok(Disk { requests: Some(requests), replies, thread: Some(thread) })
+        Ok(Lane { requests: Some(requests), replies, thread: Some(thread) })
     }
 
-    /// Hands over a request.
-    ///
-    /// # Errors
-    /// Gives it back when as many as fit are waiting; there is room after the next reply.
-    pub fn try_send(&self, request: DiskRequest) -> Result<(), DiskRequest> {
+    fn try_send(&self, request: DiskRequest) -> Result<(), DiskRequest> {
         let Some(requests) = &self.requests else { return Err(request) };
         let way = if request.is_urgent() { &requests.urgent } else { &requests.other };
         way.try_send(request).map_err(|error| match error {
@@ -86,21 +139,25 @@ impl Disk {
         })
     }
 
-    /// The next reply, if there is one. After a wake take them until there is none: two replies
-    /// may share a wake.
-    pub fn try_recv(&self) -> Option<DiskReply> {
-        self.replies.try_recv().ok()
-    }
-
-    /// Lets the thread finish what it was given, waits for its end and returns the replies that
-    /// were not taken.
-    pub fn stop(mut self) -> Vec<DiskReply> {
-        self.finish()
-    }
-
-    fn finish(&mut self) -> Vec<DiskReply> {
+    /// Ends the thread; with a patience, one that hangs is left to end with the process.
+    fn finish(&mut self, patience: Option<Duration>) -> Vec<DiskReply> {
         self.requests = None; // The thread's loop ends when it has emptied the channel.
-        let replies = self.replies.iter().collect(); // Until the thread drops its end.
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let mut replies = Vec::new();
+        loop {
+            let reply = match deadline {
+                None => self.replies.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => self.replies.recv_deadline(deadline),
+            };
+            match reply {
+                Ok(reply) => replies.push(reply),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.thread = None;
+                    return replies;
+                }
+                Err(RecvTimeoutError::Disconnected) => break, // The thread dropped its end.
+            }
+        }
         if let Some(thread) = self.thread.take() {
             // A panic in it was told on stderr; the requests it took with it have no reply.
             let _ = thread.join();
@@ -111,14 +168,15 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        self.finish();
+        self.journal.finish(None);
+        self.chores.finish(Some(CHORES_PATIENCE));
     }
 }
 
-/// What the thread works with.
+/// What a thread works with.
 struct Worker {
     outbox: Sender<DiskReply>,
-    waker: mio::Waker,
+    waker: Arc<mio::Waker>,
     surroundings: Surroundings,
     store: Option<Store>,
 }
@@ -135,20 +193,35 @@ impl Worker {
                 },
             };
             let Ok(request) = request else { break };
-            if !self.serve(request) {
+            if !self.serve(request, first) {
                 return;
             }
         }
         for request in first.iter().chain(inbox.iter()) {
-            if !self.serve(request) {
+            if !self.serve(request, first) {
                 return;
             }
         }
     }
 
-    /// Answers one request. Returns whether anybody is left to tell.
-    fn serve(&mut self, request: DiskRequest) -> bool {
-        let reply = self.answer(request);
+    /// Answers one request, and what is urgent before it is done with a long one. Returns whether
+    /// anybody is left to tell.
+    fn serve(&mut self, request: DiskRequest, first: &Receiver<DiskRequest>) -> bool {
+        let reply = match request {
+            DiskRequest::Page(mut page) => loop {
+                let store = self.store.as_ref();
+                match store.map_or(Err(ReadFailure::Gone), |store| store.page(&mut page)) {
+                    Ok(true) => {}
+                    result => break DiskReply::Page(page, result.map(|_| ())),
+                }
+                if let Ok(urgent) = first.try_recv()
+                    && !self.serve(urgent, first)
+                {
+                    return false;
+                }
+            },
+            request => self.answer(request),
+        };
         if self.outbox.send(reply).is_err() {
             return false;
         }
@@ -176,6 +249,17 @@ impl Worker {
                 let kept = trust::remember(&self.surroundings.data_dir, &path, &hash);
                 DiskReply::Remembered(kept.err().map(|error| error.to_string()))
             }
+            DiskRequest::RememberCookie { line } => {
+                let kept = token_file::remember_cookie(&self.surroundings.data_dir, &line);
+                DiskReply::Remembered(kept.err().map(|error| error.to_string()))
+            }
+            DiskRequest::ReadTokens => DiskReply::Tokens(match &self.surroundings.token_file {
+                Some(path) => token_file::read(path),
+                None => Err("there is no token file".into()),
+            }),
+            DiskRequest::Sample { connection, agents } => {
+                DiskReply::Sampled(connection, Box::new(sample::take(&agents)))
+            }
             // Nobody is spared: the session's next agent starts only after this.
             DiskRequest::Sweep { agent, session_id } => {
                 let prefix = &self.surroundings.marker_prefix;
@@ -191,14 +275,10 @@ impl Worker {
                 let result = store.map_or(Err(ReadFailure::Gone), |store| store.read(&mut read));
                 DiskReply::Read(read, result)
             }
-            DiskRequest::Page(mut page) => {
+            DiskRequest::Page(page) => DiskReply::Page(page, Err(ReadFailure::Gone)),
+            DiskRequest::Large { connection, seq, source, image } => {
                 let store = self.store.as_ref();
-                let result = store.map_or(Err(ReadFailure::Gone), |store| store.page(&mut page));
-                DiskReply::Page(page, result)
-            }
-            DiskRequest::Large { connection, seq, source } => {
-                let store = self.store.as_ref();
-                let result = store.and_then(|store| store.fetch(seq, &source));
+                let result = store.and_then(|store| store.fetch(seq, &source, image));
                 DiskReply::Large { connection, result }
             }
             DiskRequest::Drop { session_id, segment, until, snapshot } => {
@@ -273,7 +353,6 @@ mod tests {
     use super::*;
     use crate::base::arena::Key;
     use std::os::unix::fs::symlink;
-    use std::time::Duration;
 
     /// A directory of our own, removed at the end.
     struct Scratch(PathBuf);
@@ -295,7 +374,12 @@ mod tests {
 
     fn surroundings(roots: &[PathBuf], data_dir: &Path) -> Surroundings {
         let marker_prefix = "nobody".to_owned();
-        Surroundings { roots: Arc::from(roots), data_dir: data_dir.into(), marker_prefix }
+        Surroundings {
+            roots: Arc::from(roots),
+            data_dir: data_dir.into(),
+            marker_prefix,
+            token_file: None,
+        }
     }
 
     #[test]
@@ -369,7 +453,7 @@ mod tests {
             match disk.try_send(ask(sent)) {
                 Ok(()) => sent += 1,
                 // The thread may be about to take one: full is full only when nothing moves.
-                Err(request) if disk.replies.is_full() && sent >= 5 => break request,
+                Err(request) if disk.chores.replies.is_full() && sent >= 5 => break request,
                 Err(_) => thread::yield_now(),
             }
         };

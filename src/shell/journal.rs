@@ -7,10 +7,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::core::effect::{AppendFailure, Batch, Fetched, Page, Part, Read, ReadFailure, Source};
 use crate::core::epochs::{Durability, Epochs, Start};
@@ -18,6 +17,10 @@ use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId}
 use crate::core::past::{self, PIECE_SIZE};
 use crate::core::publisher::Kind;
 use crate::core::restore::{Beside, FORMAT, Found, Snapshot};
+use crate::shell::files::{
+    self as fs, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt,
+};
+use crate::wire::base64;
 use crate::wire::sse::Epoch;
 
 /// The format of the data directory that this version writes, and the newest one that it reads.
@@ -29,6 +32,8 @@ const MERGE_READ_SIZE: usize = 16 * 1024;
 /// How the directory of a session that is being removed ends.
 const GONE: &str = ".gone";
 const SNAPSHOT: &str = "session.json";
+/// How the name of a file ends until it is whole.
+const DRAFT: &str = "new";
 
 /// What was found in a data directory, and what this start is.
 #[derive(Debug)]
@@ -66,8 +71,13 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     }
     let mut found = Loaded::default();
     if durability != Durability::Memory {
+        let last_start = epochs.last().map_or(0, |start| start.first_seq);
         let covered = epochs.last_survived(&boot_id);
         found = load(&dir.join("sessions"), covered)?;
+        // What was shown last is nowhere: of whom it was, only its journal could say.
+        let spoke = |one: &&mut Found| one.journal.last_seq() >= last_start;
+        let lost = found.sessions.iter_mut().filter(spoke);
+        lost.for_each(|one| one.torn |= is_broken);
     }
     let refuse = |error: io::Error| failed(&path, &error);
     let mut lines = String::new();
@@ -90,7 +100,7 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     file.set_len(whole as u64).map_err(refuse)?; // A torn line never counted.
     (&file).write_all(lines.as_bytes()).map_err(refuse)?;
     file.sync_all().map_err(refuse)?;
-    let store = (durability != Durability::Memory).then(|| Store::new(dir));
+    let store = (durability != Durability::Memory).then(|| Store::new(dir, durability));
     if let Some(store) = &store {
         make_directory(&store.sessions).map_err(|error| failed(&store.sessions, &error))?;
         let intact = dir.join("intact");
@@ -167,9 +177,14 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// What a file is called until it is whole.
+fn draft(path: &Path) -> PathBuf {
+    path.with_added_extension(DRAFT)
+}
+
 /// Writes a file so that it is there whole or not at all.
 fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-    let draft = path.with_extension("new");
+    let draft = draft(path);
     let mut file = private().create(true).truncate(true).open(&draft)?;
     file.write_all(bytes)?;
     if sync {
@@ -243,21 +258,26 @@ struct Files {
     segments: Vec<SegmentId>,
     /// Numbers, sizes and names of large fields.
     beside: Vec<(u64, u64, PathBuf)>,
+    /// What was never whole.
+    drafts: Vec<PathBuf>,
 }
 
 impl Files {
     fn list(dir: &Path) -> io::Result<Files> {
-        let (mut segments, mut beside) = (Vec::new(), Vec::new());
+        let (mut segments, mut beside, mut drafts) = (Vec::new(), Vec::new(), Vec::new());
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             segments.extend(SegmentId::parse(&name));
+            if name.ends_with(DRAFT) {
+                drafts.push(entry.path());
+            }
             if let Some(seq) = beside_seq(&name) {
                 beside.push((seq, entry.metadata()?.len(), entry.path()));
             }
         }
         segments.sort_unstable();
-        Ok(Files { dir: dir.to_owned(), segments, beside })
+        Ok(Files { dir: dir.to_owned(), segments, beside, drafts })
     }
 }
 
@@ -317,6 +337,9 @@ fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, St
         return Ok(None);
     }
     snapshot.session_id = id.to_owned();
+    for path in &files.drafts {
+        let _ = fs::remove_file(path); // Nothing counts that is in it.
+    }
     for (seq, _, path) in &files.beside {
         if *seq > journal.last_seq() || Some(*seq) < journal.oldest_seq() {
             let _ = fs::remove_file(path); // Its frame was never written, or is gone.
@@ -379,7 +402,7 @@ fn load_journal(
     }
     if end < snapshot.position {
         // The snapshot reached the medium and the frames before it did not.
-        torn |= !covered && end > 0;
+        torn |= !covered && count > 0;
         evicted = evicted.max(snapshot.seq);
         end = snapshot.position;
     }
@@ -421,21 +444,37 @@ fn cut(path: &Path, length: u64) -> Result<(), String> {
 
 // Writing and reading.
 
+/// How segments reach the medium. Tests put one that fails in its place.
+#[derive(Clone, Copy, Debug)]
+struct Medium {
+    write_at: fn(&File, &[u8], u64) -> io::Result<()>,
+    sync: fn(&File) -> io::Result<()>,
+}
+
+const DISK: Medium = Medium {
+    write_at: |file, bytes, offset| file.write_all_at(bytes, offset),
+    sync: File::sync_data,
+};
+
 /// The journals, as the disk thread has them.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
     sessions: PathBuf,
+    medium: Medium,
+    /// Everything is to survive power loss.
+    syncs: bool,
     /// Segments that are open for writing.
-    handles: HashMap<String, (SegmentId, File)>,
+    handles: HashMap<Arc<str>, (SegmentId, File)>,
     /// The last batch failed.
     failing: bool,
 }
 
 impl Store {
-    fn new(dir: &Path) -> Store {
+    fn new(dir: &Path, durability: Durability) -> Store {
         let (dir, sessions) = (dir.to_owned(), dir.join("sessions"));
-        Store { dir, sessions, handles: HashMap::new(), failing: false }
+        let (medium, syncs) = (DISK, durability == Durability::Sync);
+        Store { dir, sessions, medium, syncs, handles: HashMap::new(), failing: false }
     }
 
     fn path(&self, session_id: &str, segment: SegmentId) -> PathBuf {
@@ -451,6 +490,9 @@ impl Store {
         if result.is_err() && !std::mem::replace(&mut self.failing, true) {
             // Its absence outlives us where no byte can be written.
             let _ = fs::remove_file(self.dir.join("intact"));
+            if self.syncs {
+                let _ = sync_directory(&self.dir);
+            }
         }
         self.failing = result.is_err();
         if result.is_ok() && batch.heals {
@@ -463,7 +505,7 @@ impl Store {
 
     fn try_append(&mut self, batch: &Batch) -> Result<(), AppendFailure> {
         for one in &batch.beside {
-            let path = self.sessions.join(&one.session_id);
+            let path = self.sessions.join(&*one.session_id);
             make_directory(&path).map_err(|error| failure(&path, &error))?;
             let path = path.join(beside_name(one.seq, one.kind));
             let file = private().create(true).truncate(true).open(&path);
@@ -475,9 +517,7 @@ impl Store {
         }
         for (at, part) in batch.parts.iter().enumerate() {
             let end = batch.parts.get(at + 1).map_or(batch.bytes.len(), |next| next.from);
-            let path = self.path(&part.session_id, part.place.segment);
-            self.write_part(part, &batch.bytes[part.from..end])
-                .map_err(|error| failure(&path, &error))?;
+            self.write_part(part, &batch.bytes[part.from..end])?;
         }
         if batch.sync {
             self.sync_parts(batch)?;
@@ -494,63 +534,91 @@ impl Store {
         Ok(())
     }
 
-    fn write_part(&mut self, part: &Part, bytes: &[u8]) -> io::Result<()> {
+    /// Writes one session's frames where they belong. Takes no memory, unless a file is opened.
+    fn write_part(&mut self, part: &Part, bytes: &[u8]) -> Result<(), AppendFailure> {
+        let segment = part.place.segment;
         if part.place.is_new {
             self.begin_segment(part)?;
         }
-        let segment = part.place.segment;
-        let path = self.path(&part.session_id, segment);
-        let known = self.handles.get(&part.session_id).is_some_and(|(id, _)| *id == segment);
+        let known = self.handles.get(&*part.session_id).is_some_and(|(id, _)| *id == segment);
         if !known {
             if self.handles.len() >= HANDLES_MAX {
                 self.handles.clear(); // What is closed here is synced when its segment ends.
             }
-            let file = private().open(&path)?;
+            let path = self.path(&part.session_id, segment);
+            let file = private().open(&path).map_err(|error| failure(&path, &error))?;
             self.handles.insert(part.session_id.clone(), (segment, file));
         }
-        let Some((_, file)) = self.handles.get(&part.session_id) else { return Ok(()) };
+        let Some((_, file)) = self.handles.get(&*part.session_id) else { return Ok(()) };
         let offset = part.start - segment.start;
-        let written = file.write_all_at(bytes, offset);
-        if written.is_err() {
+        let path = || self.path(&part.session_id, segment);
+        (self.medium.write_at)(file, bytes, offset).map_err(|error| {
             let _ = file.set_len(offset); // Half a frame is no use; recovery would cut it, too.
+            failure(&path(), &error)
+        })?;
+        if part.place.rewrites {
+            // From here on these bytes count, and no longer those that are in doubt.
+            let path = path();
+            if self.syncs {
+                (self.medium.sync)(file).map_err(|error| in_doubt(&path, &error))?;
+            }
+            fs::rename(draft(&path), &path).map_err(|error| failure(&path, &error))?;
         }
-        written
+        Ok(())
     }
 
     /// Makes a segment's file, and sees that the one before it is on the medium.
-    fn begin_segment(&mut self, part: &Part) -> io::Result<()> {
-        let dir = self.sessions.join(&part.session_id);
-        make_directory(&dir)?;
+    fn begin_segment(&mut self, part: &Part) -> Result<(), AppendFailure> {
+        let dir = self.sessions.join(&*part.session_id);
+        let refuse = |error: io::Error| failure(&dir, &error);
+        make_directory(&dir).map_err(refuse)?;
+        let handle = self.handles.remove(&*part.session_id);
         if let Some(closes) = part.place.closes {
-            match self.handles.remove(&part.session_id) {
-                Some((id, file)) if id == closes => file.sync_data()?,
-                _ => private().open(dir.join(closes.file_name()))?.sync_data()?,
-            }
+            let path = dir.join(closes.file_name());
+            let file = match handle {
+                Some((id, file)) if id == closes => Ok(file),
+                _ => private().open(&path),
+            };
+            let file = file.map_err(|error| failure(&path, &error))?;
+            (self.medium.sync)(&file).map_err(|error| in_doubt(&path, &error))?;
         }
-        let path = dir.join(part.place.segment.file_name());
-        let file = private().create(true).truncate(true).open(path)?;
-        self.handles.insert(part.session_id.clone(), (part.place.segment, file));
+        // Of a try to write that failed, before the place was another one.
+        let files = Files::list(&dir).map_err(refuse)?;
+        let segment = part.place.segment;
+        for later in files.segments.iter().filter(|one| one.start > segment.start) {
+            let path = dir.join(later.file_name());
+            fs::remove_file(&path).map_err(|error| failure(&path, &error))?;
+        }
+        let path = dir.join(segment.file_name());
+        let path = if part.place.rewrites { draft(&path) } else { path };
+        let file = private().create(true).truncate(true).open(&path);
+        let file = file.map_err(|error| failure(&path, &error))?;
+        self.handles.insert(part.session_id.clone(), (segment, file));
         Ok(())
     }
 
     /// Group commit: everything that the batch touched reaches the medium.
     fn sync_parts(&self, batch: &Batch) -> Result<(), AppendFailure> {
         for part in &batch.parts {
-            let path = self.path(&part.session_id, part.place.segment);
-            let in_doubt =
-                |error: io::Error| AppendFailure { in_doubt: true, ..failure(&path, &error) };
-            if let Some((_, file)) = self.handles.get(&part.session_id) {
-                file.sync_data().map_err(in_doubt)?;
-            }
+            // All files are known: that of a part may have been closed to make room for another's.
+            let segment = part.place.segment;
+            let known = self.handles.get(&*part.session_id).filter(|(id, _)| *id == segment);
+            let path = || self.path(&part.session_id, segment);
+            let synced = match known {
+                Some((_, file)) => (self.medium.sync)(file),
+                None => private().open(path()).and_then(|file| (self.medium.sync)(&file)),
+            };
+            synced.map_err(|error| in_doubt(&path(), &error))?;
             if part.place.is_new {
-                sync_directory(&self.sessions.join(&part.session_id)).map_err(in_doubt)?;
-                sync_directory(&self.sessions).map_err(in_doubt)?;
+                let dir = self.sessions.join(&*part.session_id);
+                sync_directory(&dir).map_err(|error| in_doubt(&dir, &error))?;
+                sync_directory(&self.sessions).map_err(|error| in_doubt(&self.sessions, &error))?;
             }
         }
         let mut synced: Vec<&str> = Vec::new();
         for one in &batch.beside {
             if !synced.contains(&&*one.session_id) {
-                let path = self.sessions.join(&one.session_id);
+                let path = self.sessions.join(&*one.session_id);
                 sync_directory(&path).map_err(|error| failure(&path, &error))?;
                 synced.push(&one.session_id);
             }
@@ -558,9 +626,16 @@ impl Store {
         Ok(())
     }
 
+    /// Puts a snapshot in the place of the last one. Its bytes are synced before it gets its name,
+    /// since an empty one would be worse than an old one; its name is where all is.
     fn write_snapshot(&self, session_id: &str, bytes: &[u8]) -> Result<(), AppendFailure> {
-        let path = self.sessions.join(session_id).join(SNAPSHOT);
-        replace(&path, bytes, true).map_err(|error| failure(&path, &error))
+        let dir = self.sessions.join(session_id);
+        let path = dir.join(SNAPSHOT);
+        replace(&path, bytes, true).map_err(|error| failure(&path, &error))?;
+        if self.syncs {
+            sync_directory(&dir).map_err(|error| failure(&dir, &error))?;
+        }
+        Ok(())
     }
 
     /// Reads the next piece of a replay.
@@ -640,50 +715,48 @@ impl Store {
         Ok(())
     }
 
-    /// A page of one journal, backwards: segment by segment, until it is full.
+    /// Goes on with a page of one journal, backwards, by one segment: whoever writes need not wait
+    /// for all of them. Returns whether there may be more to do.
     ///
     /// # Errors
     /// If a segment cannot be read.
-    pub fn page(&self, page: &mut Page) -> Result<(), ReadFailure> {
-        let (mut frames, mut size): (VecDeque<Vec<u8>>, usize) = (VecDeque::new(), 0);
-        for (segment, end) in page.source.segments.iter().rev() {
-            if segment.first_seq >= page.before {
-                continue;
-            }
-            let path = self.path(&page.source.session_id, *segment);
-            let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
-            let end = (*end).min(page.source.end);
-            let mut bytes = vec![0; end.saturating_sub(segment.start) as usize];
-            let count = read_at(&file, &mut bytes, 0);
-            bytes.truncate(count.map_err(|error| unreadable(&path, &error))?);
-            let mut wanted = Vec::new();
-            let mut at = 0;
-            while let Some((seq, kind, length)) = past::head(&bytes[at..])
-                && seq < page.before
-            {
-                if page.filter.takes(kind, false) {
-                    wanted.push(at..at + length);
-                }
-                at += length;
-            }
-            for range in wanted.into_iter().rev() {
-                size += range.len();
-                if frames.len() == page.limit || size > page.size_max && !frames.is_empty() {
-                    page.more = true;
-                    break;
-                }
-                frames.push_front(bytes[range].to_vec());
-            }
-            if page.more {
-                break;
-            }
+    pub fn page(&self, page: &mut Page) -> Result<bool, ReadFailure> {
+        let Some((segment, end)) = page.source.segments.pop() else { return Ok(false) };
+        if segment.first_seq >= page.before {
+            return Ok(true);
         }
-        page.bytes = frames.into_iter().flatten().collect();
-        Ok(())
+        let path = self.path(&page.source.session_id, segment);
+        let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+        let end = end.min(page.source.end);
+        let mut bytes = vec![0; end.saturating_sub(segment.start) as usize];
+        let count = read_at(&file, &mut bytes, 0);
+        bytes.truncate(count.map_err(|error| unreadable(&path, &error))?);
+        let mut wanted = Vec::new();
+        let mut at = 0;
+        while let Some((seq, kind, length)) = past::head(&bytes[at..])
+            && seq < page.before
+        {
+            if page.filter.takes(kind, false) {
+                wanted.push(at..at + length);
+            }
+            at += length;
+        }
+        let mut size = page.bytes.len();
+        let first = wanted.iter().rposition(|range| {
+            size += range.len();
+            page.more = page.found == page.limit || size > page.size_max && page.found > 0;
+            page.found += usize::from(!page.more);
+            page.more
+        });
+        let taken = wanted.drain(first.map_or(0, |at| at + 1)..);
+        let mut found: Vec<u8> = taken.flat_map(|range| &bytes[range]).copied().collect();
+        found.append(&mut page.bytes);
+        page.bytes = found;
+        Ok(!page.more)
     }
 
-    /// One event's large field, or its frame.
-    pub fn fetch(&self, seq: u64, source: &Source) -> Option<Fetched> {
+    /// One event's large field, or its frame; or one of the images that came with it.
+    pub fn fetch(&self, seq: u64, source: &Source, image: Option<usize>) -> Option<Fetched> {
         let dir = self.sessions.join(&source.session_id);
         // Only an event of this very session: the frame is looked for first.
         let mut cursor = Cursor::new(Source {
@@ -694,6 +767,11 @@ impl Store {
         let found = cursor.load(self, seq - 1).ok()? && cursor.frame().0 == seq;
         if !found {
             return None;
+        }
+        if let Some(number) = image {
+            let json = read_file(&dir.join(beside_name(seq, Kind::Images))).ok()?;
+            let images: Vec<(String, String)> = serde_json::from_slice(&json).ok()?;
+            return base64::decode(&images.get(number)?.1).map(Fetched::Image);
         }
         if let Ok(bytes) = read_file(&dir.join(beside_name(seq, Kind::Text))) {
             return Some(Fetched::Text(bytes));
@@ -742,6 +820,10 @@ impl Store {
         (&file)
             .write_all(format!("erased {last_seq}\n").as_bytes())
             .map_err(|error| failed(&path, &error))?;
+        if self.syncs {
+            // Before what it tells of: a journal that is gone without a word is a hole.
+            file.sync_data().map_err(|error| failed(&path, &error))?;
+        }
         let path = self.sessions.join(session_id);
         remove_session(&self.sessions, session_id).map_err(|error| failed(&path, &error))
     }
@@ -749,13 +831,17 @@ impl Store {
     /// The end: what is written reaches the medium.
     pub fn close(self) {
         for (_, file) in self.handles.into_values() {
-            let _ = file.sync_data(); // Nobody is left to tell.
+            let _ = (self.medium.sync)(&file); // Nobody is left to tell.
         }
     }
 }
 
 fn failure(path: &Path, error: &dyn Display) -> AppendFailure {
     AppendFailure { sentence: failed(path, error), in_doubt: false }
+}
+
+fn in_doubt(path: &Path, error: &dyn Display) -> AppendFailure {
+    AppendFailure { in_doubt: true, ..failure(path, error) }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> ReadFailure {
@@ -878,3 +964,6 @@ impl Cursor {
         self.source
     }
 }
+
+#[cfg(test)]
+mod tests;

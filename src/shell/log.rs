@@ -1,7 +1,9 @@
-//! Lines for machines, to stderr: `ts=… level=… area=… msg=… key=value…`, one write each.
+//! Lines for machines, to stderr: `ts=… level=… area=… msg=… key=value…`, or the same as a JSON
+//! object, one write each.
 //!
 //! Promises: never blocks (when stderr would, the line is dropped and counted), never floods
-//! (by kind, which is area and message), and lets no control character through to a terminal.
+//! (by kind, which is area and message), is ASCII but for names of ours, so that no control
+//! character gets through to a terminal, and is whole: what is too long is cut within a value.
 //! stderr stays blocking: its mode belongs to everyone who shares it.
 
 use std::fmt::{Display, Write as _};
@@ -10,6 +12,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 
 use super::{clock, sys};
+use crate::arguments::LogFormat;
 use crate::core::effect::{Level, LogLine};
 
 /// Lines of one kind within one window.
@@ -19,6 +22,8 @@ const KIND_WINDOW_MS: u64 = 5_000;
 /// Kinds kept apart; beyond them the longest silent one is forgotten. There are as many kinds
 /// as places in the source that log, so this is ample.
 const KINDS_MAX: usize = 128;
+/// What is kept free in a line for the counts at its end.
+const COUNTS_SIZE: usize = 128;
 /// A line's bytes. A pipe with any room takes this much in one piece (PIPE_BUF).
 const LINE_MAX: usize = 4096;
 
@@ -43,6 +48,7 @@ struct Kind {
 /// The writer.
 pub struct Log {
     level: Level,
+    format: LogFormat,
     /// `None` when there was no descriptor left to reach stderr by: then all is dropped.
     out: Option<File>,
     kinds: Vec<Kind>,
@@ -52,28 +58,31 @@ pub struct Log {
     /// Lines dropped since the last one that was written.
     unreported: u64,
     dropped: u64,
+    suppressed: u64,
 }
 
 impl Log {
     /// A log to stderr of what matters at least as much as `level`.
-    pub fn new(level: Level) -> Log {
-        Log::with(level, io::stderr().as_fd().try_clone_to_owned().ok().map(File::from))
+    pub fn new(level: Level, format: LogFormat) -> Log {
+        Log::with(level, format, io::stderr().as_fd().try_clone_to_owned().ok().map(File::from))
     }
 
     /// A log to another open file.
-    pub fn to(level: Level, out: File) -> Log {
-        Log::with(level, Some(out))
+    pub fn to(level: Level, format: LogFormat, out: File) -> Log {
+        Log::with(level, format, Some(out))
     }
 
-    fn with(level: Level, out: Option<File>) -> Log {
+    fn with(level: Level, format: LogFormat, out: Option<File>) -> Log {
         Log {
             level,
+            format,
             out,
             kinds: Vec::with_capacity(KINDS_MAX),
             line: String::with_capacity(LINE_MAX),
             value: String::new(),
             unreported: 0,
             dropped: 0,
+            suppressed: 0,
         }
     }
 
@@ -82,8 +91,14 @@ impl Log {
         self.dropped
     }
 
+    /// Lines that were too many of their kind so far.
+    pub fn suppressed(&self) -> u64 {
+        self.suppressed
+    }
+
     /// Writes one line, or counts why not. `now_ms` is the monotonic clock. The keys are ours,
-    /// the values anybody's. A line too long for [`LINE_MAX`] ends in an ellipsis.
+    /// the values anybody's. What does not fit [`LINE_MAX`] ends in an ellipsis; fields behind it
+    /// are left out, but for the counts.
     pub fn line(&mut self, now_ms: u64, line: &LogLine) {
         if line.level > self.level {
             return;
@@ -113,6 +128,7 @@ impl Log {
         }
         if kind.lines >= KIND_LINES_MAX {
             kind.suppressed += 1;
+            self.suppressed += 1;
             return None;
         }
         kind.lines += 1;
@@ -121,39 +137,57 @@ impl Log {
 
     fn render(&mut self, line: &LogLine, suppressed: u64) {
         self.line.clear();
-        self.line.push_str("ts=");
-        push_time(&mut self.line, clock::wall_ms());
-        self.field("level", &name(line.level));
-        self.field("area", &line.area);
-        self.field("msg", &line.message);
+        if self.format == LogFormat::Json {
+            self.line.push('{');
+        }
+        let mut time = String::with_capacity(32);
+        push_time(&mut time, clock::wall_ms());
+        self.field("ts", &time, LINE_MAX);
+        self.field("level", &name(line.level), LINE_MAX);
+        self.field("area", &line.area, LINE_MAX);
+        self.field("msg", &line.message, LINE_MAX);
         for (key, value) in &line.fields {
-            self.field(key, value);
+            self.field(key, value, LINE_MAX - COUNTS_SIZE);
         }
         if suppressed > 0 {
-            self.field("suppressed", &suppressed);
+            self.field("suppressed", &suppressed, LINE_MAX);
         }
         if self.unreported > 0 {
-            self.field("dropped", &self.unreported.clone());
+            self.field("dropped", &self.unreported.clone(), LINE_MAX);
         }
-        if self.line.len() >= LINE_MAX {
-            const ELLIPSIS: char = '…';
-            let end = self.line.floor_char_boundary(LINE_MAX - 1 - ELLIPSIS.len_utf8());
-            self.line.truncate(end);
-            self.line.push(ELLIPSIS);
+        if self.format == LogFormat::Json {
+            self.line.push('}');
         }
         self.line.push('\n');
     }
 
-    fn field(&mut self, key: &str, value: &dyn Display) {
-        if self.line.len() >= LINE_MAX {
-            return; // It is cut already.
+    /// Appends a field, so that the line stays below `size_max`: with the value cut, or not at
+    /// all if not even its key fits.
+    fn field(&mut self, key: &str, value: &dyn Display, size_max: usize) {
+        // The key, what stands around it, an ellipsis, and a cut escape's length.
+        let room = size_max.saturating_sub(self.line.len() + key.len() + 24);
+        if room == 0 {
+            return;
         }
         self.value.clear();
         let _ = write!(self.value, "{value}"); // Into a String: cannot fail but by its own will.
-        self.line.push(' ');
-        self.line.push_str(key);
-        self.line.push('=');
-        push_value(&mut self.line, &self.value);
+        match self.format {
+            LogFormat::Logfmt => {
+                if !self.line.is_empty() {
+                    self.line.push(' ');
+                }
+                self.line.push_str(key);
+                self.line.push('=');
+                push_value(&mut self.line, &self.value, room);
+            }
+            LogFormat::Json => {
+                if !self.line.ends_with('{') {
+                    self.line.push(',');
+                }
+                let _ = write!(self.line, "\"{key}\":");
+                push_json(&mut self.line, &self.value, room);
+            }
+        }
         if self.value.capacity() > LINE_MAX {
             self.value = String::new(); // One huge value must not be held for ever.
         }
@@ -176,23 +210,47 @@ impl Log {
     }
 }
 
+/// Appends characters as `push` writes them, at most `room` bytes and then an ellipsis.
+fn push_within(line: &mut String, value: &str, room: usize, push: fn(&mut String, char)) {
+    let end = line.len() + room;
+    for char in value.chars() {
+        if line.len() >= end {
+            return line.push_str("...");
+        }
+        push(line, char);
+    }
+}
+
 /// Bare where that is unambiguous, else quoted, with everything escaped that is not printed as
 /// itself: control characters, line ends, direction marks.
-fn push_value(line: &mut String, value: &str) {
+fn push_value(line: &mut String, value: &str, room: usize) {
     let bare = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\');
     if !value.is_empty() && value.bytes().all(bare) {
-        line.push_str(value);
-        return;
+        return push_within(line, value, room, String::push);
     }
     line.push('"');
-    for char in value.chars().take(LINE_MAX) {
-        match char {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            ' '..='~' => line.push(char),
-            _ => line.extend(char.escape_debug()),
+    push_within(line, value, room, |line, char| match char {
+        '"' => line.push_str("\\\""),
+        '\\' => line.push_str("\\\\"),
+        ' '..='~' => line.push(char),
+        _ => line.extend(char.escape_debug()),
+    });
+    line.push('"');
+}
+
+/// A JSON string in ASCII.
+fn push_json(line: &mut String, value: &str, room: usize) {
+    line.push('"');
+    push_within(line, value, room, |line, char| match char {
+        '"' => line.push_str("\\\""),
+        '\\' => line.push_str("\\\\"),
+        ' '..='~' => line.push(char),
+        _ => {
+            for unit in char.encode_utf16(&mut [0; 2]) {
+                let _ = write!(line, "\\u{unit:04x}"); // Into a String: cannot fail.
+            }
         }
-    }
+    });
     line.push('"');
 }
 
@@ -220,8 +278,12 @@ mod tests {
     use std::io::{PipeReader, Read};
 
     fn piped(level: Level) -> (Log, PipeReader) {
+        piped_as(LogFormat::Logfmt, level)
+    }
+
+    fn piped_as(format: LogFormat, level: Level) -> (Log, PipeReader) {
         let (reader, writer) = io::pipe().unwrap();
-        (Log::to(level, File::from(std::os::fd::OwnedFd::from(writer))), reader)
+        (Log::to(level, format, File::from(std::os::fd::OwnedFd::from(writer))), reader)
     }
 
     fn tell(
@@ -273,7 +335,7 @@ mod tests {
             ("größe", "\"größe\""),
         ] {
             let mut line = String::new();
-            push_value(&mut line, value);
+            push_value(&mut line, value, LINE_MAX);
             assert_eq!(line, expected);
         }
     }
@@ -316,11 +378,47 @@ mod tests {
         for pad in 0..4 {
             let (mut log, reader) = piped(Level::Info);
             let long = "é".repeat(LINE_MAX);
-            tell(&mut log, 1, Level::Info, &"aaaa"[..pad], "long", &[("value", &long), ("b", &1)]);
+            tell(
+                &mut log,
+                1,
+                Level::Info,
+                &"aaaa"[..pad],
+                "long",
+                &[("b", &1), ("value", &long), ("c", &1)],
+            );
             let lines = written(log, reader);
             assert_eq!(lines.len(), 1);
-            assert!(lines[0].ends_with("é…"), "{}", lines[0]);
+            assert!(lines[0].ends_with("é...\""), "{}", lines[0]);
+            assert!(lines[0].contains(" b=1 "), "{}", lines[0]);
             assert!(lines[0].len() < LINE_MAX);
+        }
+    }
+
+    #[test]
+    fn as_json_a_line_is_one_object_in_ascii_whatever_the_values_hold_and_however_long() {
+        let all: String = (0..=0x2fff).filter_map(char::from_u32).chain(['\u{1f600}']).collect();
+        for (value, cut) in
+            [("a \"b\" \\ c\nd\u{7}\u{9b}é\u{1f600}", false), (&all, true), ("", false)]
+        {
+            let (mut log, mut reader) = piped_as(LogFormat::Json, Level::Info);
+            tell(&mut log, 1, Level::Warn, "a", "b", &[("value", &value), ("count", &7)]);
+            drop(log);
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            assert!(text.is_ascii() && text.len() < LINE_MAX, "{}", text.len());
+            let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+            assert_eq!(
+                (&line["level"], &line["area"], &line["msg"]),
+                (&"warn".into(), &"a".into(), &"b".into())
+            );
+            assert!(line["ts"].as_str().is_some_and(|ts| ts.ends_with('Z')));
+            let told = line["value"].as_str().unwrap();
+            match cut {
+                false => assert_eq!((told, &line["count"]), (value, &"7".into())),
+                true => {
+                    assert!(told.ends_with("...") && value.starts_with(&told[..told.len() - 3]))
+                }
+            }
         }
     }
 

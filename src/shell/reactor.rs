@@ -6,6 +6,7 @@
 //! as nothing is due, so an idle server makes no wake-ups. What any byte means is not known here.
 
 mod agents;
+mod hooks;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -17,9 +18,11 @@ use self::agents::Agents;
 pub use self::agents::{DEMO_FLAG, Surroundings};
 use super::clock::Clock;
 use super::disk::{self, Disk};
+use super::hooks::Hooks;
 use super::journal::Store;
 use super::log::Log;
 use super::net::{Accepted, Listener, Reserve, Stream};
+use super::notify::Notifier;
 use super::peer::{Holder, Peers};
 use super::signals::{Signal, Signals};
 use crate::base::arena::Key;
@@ -32,6 +35,7 @@ use crate::limits::SOCKET_SIZE;
 const KIND_LISTENER: u8 = 0x10;
 const KIND_WAKER: u8 = 0x11;
 const KIND_SIGNALS: u8 = 0x12;
+const KIND_HOOK: u8 = 0x13;
 
 const _: () = assert!(usize::BITS == 64, "a key must fit a token");
 
@@ -69,6 +73,10 @@ pub struct Parts {
     pub disk: disk::Surroundings,
     /// The journals, if there are any.
     pub store: Option<Store>,
+    /// The service manager, if there is one.
+    pub notifier: Option<Notifier>,
+    /// What the operator's commands are started with.
+    pub hooks: super::hooks::Surroundings,
 }
 
 /// The loop.
@@ -76,8 +84,11 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     clock: Clock,
-    /// The time of this turn.
+    /// The time of this turn, and its beginning more exactly.
     now_ms: u64,
+    began_us: u64,
+    /// When the batch that is under way went to the disk thread.
+    append_began_us: Option<u64>,
     server: Server,
     log: Log,
     listeners: Vec<Listening>,
@@ -92,6 +103,10 @@ pub struct Reactor {
     agents: Agents,
     signals: Signals,
     signals_ready: bool,
+    notifier: Option<Notifier>,
+    hooks: Hooks,
+    /// Of those, the ones that ended.
+    hooks_ended: Vec<Key>,
     stops: u32,
     disk: Disk,
     disk_ready: bool,
@@ -128,6 +143,8 @@ impl Reactor {
         Ok(Reactor {
             events: Events::with_capacity(EVENTS_PER_TURN),
             now_ms: parts.server.now_ms,
+            began_us: parts.clock.now_us(),
+            append_began_us: None,
             sockets: Sockets::new(limits.connections_max),
             agents: Agents::new(limits.agents_max, parts.agents),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -143,6 +160,9 @@ impl Reactor {
             closing: Vec::new(),
             signals,
             signals_ready: false,
+            notifier: parts.notifier,
+            hooks: Hooks::new(parts.hooks, KIND_HOOK),
+            hooks_ended: Vec::new(),
             stops: 0,
             disk,
             disk_ready: false,
@@ -162,7 +182,11 @@ impl Reactor {
     /// If the poller fails, which nothing can be done about.
     pub fn run(mut self) -> io::Result<End> {
         self.apply_effects(); // Those of the server's birth.
+        self.tell_ready();
         loop {
+            if let Some(notifier) = &mut self.notifier {
+                notifier.beat(self.now_ms);
+            }
             self.wait()?;
             self.overdue = !self.server.expire();
             self.apply_effects();
@@ -171,6 +195,7 @@ impl Reactor {
             self.work_listeners();
             self.work_connections();
             self.work_agents();
+            self.work_hooks();
             self.server.commit();
             self.apply_effects();
             self.feed_agents();
@@ -188,11 +213,18 @@ impl Reactor {
     /// Sleeps until something happens or is due, and notes what.
     fn wait(&mut self) -> io::Result<()> {
         let timeout = self.timeout();
+        let due = self.server.next_due();
+        let turn_us = self.clock.now_us() - self.began_us;
+        self.server.counters.turns.record(turn_us);
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             result => result?,
         }
-        self.now_ms = self.clock.now_ms(); // The one clock read of the turn.
+        self.began_us = self.clock.now_us(); // The turn's clock read; one more only measures it.
+        self.now_ms = Clock::ms_of(self.began_us);
+        if let Some(late_ms) = due.and_then(|due| self.now_ms.checked_sub(due)) {
+            self.server.counters.lag.record(late_ms * 1000);
+        }
         self.server.set_time(self.now_ms, self.clock.wall_ms());
         self.note_readiness();
         Ok(())
@@ -208,7 +240,14 @@ impl Reactor {
         if busy {
             return Some(Duration::ZERO);
         }
-        let dues = [self.server.next_due(), self.accept_again_at, self.agents.reap_at];
+        let sign_of_life = self.notifier.as_ref().and_then(Notifier::due);
+        let dues = [
+            self.server.next_due(),
+            self.accept_again_at,
+            self.agents.reap_at,
+            sign_of_life,
+            self.hooks.due(),
+        ];
         let due = dues.into_iter().flatten().min()?;
         Some(Duration::from_millis(due.saturating_sub(self.now_ms)))
     }
@@ -238,6 +277,7 @@ impl Reactor {
                 }
                 KIND_WAKER => self.disk_ready = true,
                 KIND_SIGNALS => self.signals_ready = true,
+                KIND_HOOK => self.hooks_ended.push(key),
                 _ => self.agents.note(key, readable, writable),
             }
         }
@@ -253,9 +293,19 @@ impl Reactor {
                 Effect::ReleaseAgent(key) => self.agents.release(key, self.poll.registry()),
                 Effect::Disk(request) => {
                     match request.is_urgent() {
-                        true => self.disk_waiting.push_front(request),
+                        true => {
+                            self.append_began_us = Some(self.clock.now_us());
+                            self.disk_waiting.push_front(request);
+                        }
                         false => self.disk_waiting.push_back(request),
                     }
+                    self.ask_disk();
+                }
+                Effect::Sample(connection) => {
+                    (self.server.counters.log_dropped, self.server.counters.log_suppressed) =
+                        (self.log.dropped(), self.log.suppressed());
+                    let agents = self.agents.pids();
+                    self.disk_waiting.push_back(DiskRequest::Sample { connection, agents });
                     self.ask_disk();
                 }
                 Effect::Close(key) => {
@@ -281,6 +331,7 @@ impl Reactor {
                     let asker = self.asker(key);
                     self.server.asker_known(key, asker);
                 }
+                Effect::Hook { hook, json } => self.run_hook(hook, json),
                 Effect::Log(line) => self.log.line(self.now_ms, &line),
             }
         }
@@ -296,6 +347,14 @@ impl Reactor {
         self.log.line(self.now_ms, &LogLine { level, area, message, fields });
     }
 
+    /// Tells the service manager that we serve, and where.
+    fn tell_ready(&self) {
+        if let Some(notifier) = &self.notifier {
+            let names: Vec<String> = self.listening().collect();
+            notifier.ready(&format!("listening on {}", names.join(", ")));
+        }
+    }
+
     // Signals and the disk thread.
 
     fn work_signals(&mut self) {
@@ -307,13 +366,22 @@ impl Reactor {
             match signal {
                 Signal::Terminate | Signal::Interrupt => {
                     self.stops += 1;
+                    if let Some(notifier) = &self.notifier {
+                        notifier.stopping();
+                    }
                     self.tell(Level::Info, "server", "stopping", Vec::new());
                     self.server.stop();
                     self.apply_effects();
                 }
                 Signal::Hangup => {
-                    let cure = "restart to read the options again".to_owned();
-                    self.tell(Level::Info, "server", "SIGHUP ignored", vec![("cure", cure)]);
+                    if let Some(notifier) = &self.notifier {
+                        notifier.reloading(); // `tell_ready` follows the disk thread's answer.
+                    }
+                    let goes_on = self.server.reload();
+                    self.apply_effects();
+                    if !goes_on {
+                        self.tell_ready();
+                    }
                 }
             }
         }
@@ -324,20 +392,39 @@ impl Reactor {
             return;
         }
         while let Some(reply) = self.disk.try_recv() {
+            if matches!(reply, DiskReply::Appended(..))
+                && let Some(began_us) = self.append_began_us.take()
+            {
+                let took_us = self.clock.now_us() - began_us;
+                self.server.counters.commits.record(took_us);
+            }
             if matches!(reply, DiskReply::Swept { .. }) {
                 self.agents.reap(); // What was killed in other groups became our children.
             }
+            let reloaded = matches!(reply, DiskReply::Tokens(_));
             self.server.disk_replied(reply);
             self.apply_effects();
+            if reloaded {
+                self.tell_ready(); // The reload is over, whatever came of it.
+            }
         }
         self.ask_disk(); // There is room behind each reply, and each reply comes with a wake.
     }
 
-    /// Hands over what waits, as far as there is room.
+    /// Hands over what waits, as far as there is room. What waits for one thread keeps its order,
+    /// and holds up nothing that is for the other.
     fn ask_disk(&mut self) {
-        while let Some(request) = self.disk_waiting.pop_front() {
-            if let Err(request) = self.disk.try_send(request) {
-                return self.disk_waiting.push_front(request);
+        let mut is_full = [false; 2];
+        for _ in 0..self.disk_waiting.len() {
+            let Some(request) = self.disk_waiting.pop_front() else { return };
+            let lane = usize::from(request.is_chore());
+            let refused = match is_full[lane] {
+                true => Err(request),
+                false => self.disk.try_send(request),
+            };
+            if let Err(request) = refused {
+                is_full[lane] = true;
+                self.disk_waiting.push_back(request);
             }
         }
     }
@@ -379,6 +466,7 @@ impl Reactor {
                     // Readiness kept: whoever waits now makes no second event.
                     Accepted::Failed(error) => {
                         self.reserve.hang_up(&listening.listener);
+                        self.server.turned_away();
                         return self.accept_failed(&error);
                     }
                 }
@@ -502,6 +590,7 @@ impl Reactor {
         if end == End::Cut {
             self.agents.kill_all();
         }
+        self.hooks.end();
         // What was asked of the disk thread is done; nobody is left to tell.
         drop(self.disk.stop());
         if end == End::Cut {

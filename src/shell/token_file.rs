@@ -1,18 +1,20 @@
-//! The token file: read at a start, appended to by `sidestream token add`.
+//! The token file, read at a start and at SIGHUP and appended to by `sidestream token add`, and
+//! the file of the read cookies that logins have shown.
 //!
-//! It is opened without following a link in its last name, and used only if nobody else may
-//! write to it: whoever can add a line is let in. What its lines mean is `core::access`'s
+//! Both are opened without following a link in their last name, and used only if nobody else may
+//! write to them: whoever can add a line is let in. What the lines mean is `core::access`'s
 //! business.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::sys;
 use crate::core::access::tokens::{self, Scope, Tokens};
 
-/// The largest file that is read, in bytes: more than all the lines there may be.
+/// The largest file that is read, in bytes: more than all the lines there may be. Of cookies that
+/// is so because each start writes only those of tokens that still are.
 const FILE_SIZE_MAX: u64 = 256 * 1024;
 
 /// Reads everybody's tokens.
@@ -53,8 +55,46 @@ pub fn append(path: &Path, name: &str, scope: Scope, token: &str) -> Result<(), 
     written.map_err(|error| refused(path, &error))
 }
 
+/// Takes in which read cookies logins have shown before this start, and forgets those of tokens
+/// that are gone.
+///
+/// # Errors
+/// A sentence: what is wrong with the file.
+pub fn read_cookies(data_dir: &Path, tokens: &mut Tokens) -> Result<(), String> {
+    let path = cookies(data_dir);
+    if fs::symlink_metadata(&path).is_err() {
+        return Ok(()); // Nobody has logged in yet.
+    }
+    let mut file = open(&path, OpenOptions::new().read(true))?;
+    if tokens.read_cookies(&text(&path, &mut file)?) {
+        let draft = data_dir.join("cookies.new");
+        let mut options = OpenOptions::new();
+        let mut file = open(&draft, options.write(true).create(true).truncate(true).mode(0o600))?;
+        let written = file.write_all(tokens.cookie_lines().as_bytes());
+        let written = written.and_then(|()| file.sync_all());
+        let replaced = written.and_then(|()| fs::rename(&draft, &path));
+        replaced.map_err(|error| refused(&path, &error))?;
+    }
+    Ok(())
+}
+
+/// Keeps the line of a read cookie that a login has just shown.
+///
+/// # Errors
+/// A sentence: what is wrong with the file.
+pub fn remember_cookie(data_dir: &Path, line: &str) -> Result<(), String> {
+    let path = cookies(data_dir);
+    let mut options = OpenOptions::new();
+    let mut file = open(&path, options.append(true).create(true).mode(0o600))?;
+    file.write_all(line.as_bytes()).map_err(|error| refused(&path, &error))
+}
+
+fn cookies(data_dir: &Path) -> PathBuf {
+    data_dir.join("cookies")
+}
+
 fn refused(path: &Path, why: &dyn std::fmt::Display) -> String {
-    format!("the token file {} cannot be used: {why}", path.display())
+    format!("the file {} cannot be used: {why}", path.display())
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> Result<File, String> {
@@ -78,13 +118,19 @@ fn open(path: &Path, options: &mut OpenOptions) -> Result<File, String> {
     Ok(file)
 }
 
-fn parse(path: &Path, file: &mut File) -> Result<(Tokens, String), String> {
+/// All of a file.
+fn text(path: &Path, file: &mut File) -> Result<String, String> {
     let mut text = String::new();
     let read: io::Result<usize> = file.take(FILE_SIZE_MAX + 1).read_to_string(&mut text);
     read.map_err(|error| refused(path, &error))?;
     if text.len() as u64 > FILE_SIZE_MAX {
         return Err(refused(path, &"it is too long"));
     }
+    Ok(text)
+}
+
+fn parse(path: &Path, file: &mut File) -> Result<(Tokens, String), String> {
+    let text = text(path, file)?;
     match Tokens::parse(&text) {
         Ok(tokens) => Ok((tokens, text)),
         Err((line, why)) => Err(format!("the token file {}, line {line}: {why}", path.display())),

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use super::sys;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -79,8 +80,11 @@ fn places(directory: &Path) -> Vec<PathBuf> {
 
 /// A file's text; one that is there and cannot be taken in is told as a text that is no JSON.
 fn read(path: &Path) -> Option<String> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
+    // O_NONBLOCK: a pipe of that name would be waited for, and everybody with us.
+    let opened = OpenOptions::new().read(true).custom_flags(sys::O_NONBLOCK).open(path);
+    let file = match opened {
+        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => file,
+        Ok(_) => return Some("not a file".to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => return None,
         Err(error) => return Some(error.to_string()),
@@ -169,8 +173,11 @@ fn shown(value: &Value) -> String {
 /// # Errors
 /// When the file is there and cannot be read.
 pub fn load(data_dir: &Path) -> io::Result<BTreeSet<(PathBuf, String)>> {
-    match fs::read_to_string(data_dir.join("trust")) {
-        Ok(text) => Ok(text
+    let mut text = String::new();
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).custom_flags(sys::O_NOFOLLOW).open(data_dir.join("trust"));
+    match opened.and_then(|mut file| file.read_to_string(&mut text)) {
+        Ok(_) => Ok(text
             .lines()
             .filter_map(|line| line.split_once(' '))
             .map(|(hash, directory)| (PathBuf::from(directory), hash.to_owned()))
@@ -180,20 +187,42 @@ pub fn load(data_dir: &Path) -> io::Result<BTreeSet<(PathBuf, String)>> {
     }
 }
 
-/// Keeps that a directory is trusted as it is now.
+/// Keeps that a directory is trusted as it is now, also if the power fails.
 ///
 /// # Errors
-/// When the file cannot be written; the permission then lasts as long as the server.
+/// When the file cannot be written, or the name fits no line; the permission then lasts as long as
+/// the server.
 pub fn remember(data_dir: &Path, directory: &Path, hash: &str) -> io::Result<()> {
+    // An agent chooses names: one with a line end in it would be a second permission.
+    let name = directory.to_str().filter(|name| !name.contains(char::is_control));
+    let name = name.ok_or_else(|| io::Error::other("the directory's name fits no line"))?;
     let path = data_dir.join("trust");
     let mut options = OpenOptions::new();
-    let mut file = options.append(true).create(true).mode(0o600).open(path)?;
-    writeln!(file, "{hash} {}", directory.display())
+    let options = options.append(true).create(true).mode(0o600).custom_flags(sys::O_NOFOLLOW);
+    let mut file = options.open(path)?;
+    writeln!(file, "{hash} {name}")?;
+    file.sync_data()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_is_no_file_is_told_and_not_waited_for() {
+        let directory =
+            std::env::temp_dir().join(format!("sidestream-pipe-{}", std::process::id()));
+        fs::create_dir_all(directory.join(".claude/settings.json")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(directory.join(".mcp.json")).status();
+        assert!(made.unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", directory.join(".claude/settings.local.json"))
+            .unwrap();
+        let (commands, _) = look(&directory);
+        assert_eq!(commands.len(), 3, "{commands:?}");
+        assert!(commands.iter().all(|line| line.contains("cannot be read")), "{commands:?}");
+        fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn every_command_is_listed_and_any_change_changes_the_hash() {
@@ -238,6 +267,8 @@ mod tests {
         assert!(look(&directory).0.join(" ").contains("cannot be read as JSON"));
         remember(&directory, Path::new("/a b"), &hash).unwrap();
         assert!(load(&directory).unwrap().contains(&(PathBuf::from("/a b"), hash)));
+        assert!(remember(&directory, Path::new("/a\n0 /b"), "1").is_err());
+        assert_eq!(load(&directory).unwrap().len(), 1, "no name is two permissions");
         fs::remove_dir_all(&directory).unwrap();
     }
 }

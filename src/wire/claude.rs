@@ -64,6 +64,8 @@ pub enum Message<'a> {
         api_error_status: Option<u16>,
         /// Made by the CLI, not by a model.
         synthetic: bool,
+        /// The agent's name for this entry of its conversation: a fork may end with it.
+        entry: Option<Cow<'a, str>>,
     },
     /// Tool calls that ended.
     ToolResults {
@@ -71,6 +73,8 @@ pub enum Message<'a> {
         results: Vec<ToolResult<'a>>,
         /// The `tool_use_result`: an object per tool, or a string on errors.
         structured: Option<&'a RawValue>,
+        /// See [`Message::Assistant`].
+        entry: Option<Cow<'a, str>>,
     },
     /// Any other line in the user's name.
     UserText {
@@ -82,6 +86,8 @@ pub enum Message<'a> {
         replay: bool,
         /// It says that the user interrupted.
         interrupted_notice: bool,
+        /// See [`Message::Assistant`].
+        entry: Option<Cow<'a, str>>,
     },
     /// The end of a turn.
     Result(TurnResult<'a>),
@@ -467,6 +473,8 @@ fn assistant(text: &str) -> Option<Message<'_>> {
         #[serde(borrow)]
         error: Option<Text<'a>>,
         api_error_status: Option<u16>,
+        #[serde(borrow)]
+        uuid: Option<Text<'a>>,
     }
     #[derive(Deserialize)]
     struct Body<'a> {
@@ -488,6 +496,7 @@ fn assistant(text: &str) -> Option<Message<'_>> {
         error: Text::opened(line.error),
         api_error_status: line.api_error_status,
         synthetic,
+        entry: Text::opened(line.uuid),
     })
 }
 
@@ -544,6 +553,8 @@ struct UserLine<'a> {
     is_replay: Option<bool>,
     #[serde(rename = "isSynthetic")]
     is_synthetic: Option<bool>,
+    #[serde(borrow)]
+    uuid: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -584,6 +595,7 @@ fn user_text<'a>(line: &UserLine<'a>, text: Cow<'a, str>) -> Message<'a> {
         text,
         synthetic: line.is_synthetic.unwrap_or(false),
         replay,
+        entry: line.uuid.as_ref().map(|id| id.0.clone()),
     }
 }
 
@@ -616,6 +628,7 @@ fn tool_results<'a>(line: UserLine<'a>, blocks: Vec<BlockBody<'a>>) -> Option<Me
         results: results.collect::<Option<Vec<_>>>()?,
         parent_tool_use_id: Text::opened(line.parent_tool_use_id),
         structured: line.tool_use_result,
+        entry: Text::opened(line.uuid),
     })
 }
 
@@ -1138,6 +1151,8 @@ pub struct Start<'a> {
     pub resume: bool,
     /// Begin it as a copy of this one.
     pub fork_from: Option<&'a str>,
+    /// The last entry of that one that is copied; none: all of them.
+    pub fork_entry: Option<&'a str>,
     /// The permission mode.
     pub mode: Option<&'a str>,
     /// The model, by any name that the CLI knows.
@@ -1174,6 +1189,8 @@ pub fn arguments(start: &Start<'_>) -> Vec<String> {
         (Some(from), _) => {
             arguments.push(format!("--resume={from}"));
             arguments.push("--fork-session".to_owned());
+            let entry = start.fork_entry.map(|entry| format!("--resume-session-at={entry}"));
+            arguments.extend(entry);
             arguments.push(format!("--session-id={}", start.conversation_id));
         }
         (None, true) => arguments.push(format!("--resume={}", start.conversation_id)),
@@ -1203,7 +1220,7 @@ pub fn arguments(start: &Start<'_>) -> Vec<String> {
 pub enum Refusal {
     /// `--session-id` named a conversation that exists: resume it.
     AlreadyInUse,
-    /// `--resume` named a conversation that does not exist: begin it.
+    /// `--resume` named a conversation that does not exist: begin it, unless it was to be forked.
     NotFound,
 }
 
@@ -1639,10 +1656,10 @@ mod tests {
             ("user.string.replay", M::UserText { replay: true, synthetic: false, .. }) => true,
             ("user.text", M::UserText { interrupted_notice: true, parent_tool_use_id: None, .. }) => true,
             ("user.text.sub", M::UserText { parent_tool_use_id, interrupted_notice: false, .. }) => is(parent_tool_use_id, "toolu_fake_59"),
-            ("user.tool_result", M::ToolResults { results, structured: Some(structured), parent_tool_use_id: None }) =>
+            ("user.tool_result", M::ToolResults { results, structured: Some(structured), parent_tool_use_id: None, entry: Some(_) }) =>
                 results[0].tool_use_id == "toolu_fake_3" && !results[0].is_error && !results[0].denied
                 && results[0].content.unwrap().get().starts_with("\"Your questions") && structured.get().contains("answers"),
-            ("user.tool_result.sub", M::ToolResults { results, structured: None, parent_tool_use_id: Some(_) }) =>
+            ("user.tool_result.sub", M::ToolResults { results, structured: None, parent_tool_use_id: Some(_), .. }) =>
                 results.len() == 1 && results[0].content.unwrap().get() == "\"from-sub\"",
             _ => false,
         }
@@ -1868,6 +1885,9 @@ mod tests {
         start.fork_from = Some("old");
         let forked = arguments(&start).join(" ");
         assert!(forked.contains("--resume=old --fork-session --session-id=c"), "{forked}");
+        start.fork_entry = Some("e");
+        let forked = arguments(&start).join(" ");
+        assert!(forked.contains("--fork-session --resume-session-at=e --session-id=c"), "{forked}");
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Method {
             b"PATCH" => Ok(Method::Patch),
             b"DELETE" => Ok(Method::Delete),
             b"OPTIONS" => Ok(Method::Options),
-            b"CONNECT" | b"TRACE" => Err(BadRequest::MethodNotAllowed),
+            b"CONNECT" | b"TRACE" | b"QUERY" => Err(BadRequest::MethodNotAllowed),
             _ => Err(BadRequest::MethodUnknown),
         }
     }

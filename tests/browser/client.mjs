@@ -3,39 +3,13 @@
 // Each check has a mock of its own. Timings are small by option; every wait is for a condition.
 import assert from 'node:assert/strict';
 import { Mock } from './mock-server.mjs';
+import { isOpen, record, setVisibility } from './stream-recorder.mjs';
 import { until } from './until.mjs';
 
-const CONTROL = ['connected', 'replay-complete', 'heartbeat', 'server-busy', 'server-shutdown'];
-
-/** A page of the mock's origin, where `open(name, options)` makes a recorded stream. */
+/** A page of the mock's origin, where `open(name, session, options)` makes a recorded stream. */
 async function prepare(page, mock, origin = mock.url) {
-  await page.goto(`${origin}/test-sse.html`);
-  await page.evaluate((control) => {
-    globalThis.streams = {};
-    globalThis.open_ = (name, sessionId, options) => {
-      const stream = new SessionEventStream(sessionId, options);
-      const told = { ids: [], names: [], delays: [], local: [], connected: [] };
-      globalThis.streams[name] = { stream, told };
-      stream.on('*', (event) => {
-        told.names.push(event.type);
-        if (event.type === 'connected') told.connected.push(event.detail);
-        if (!control.includes(event.type)) told.ids.push(event.lastEventId);
-      });
-      stream.on('reconnect-scheduled', (event) => told.delays.push(event.detail.delayMs));
-      for (const local of ['gap', 'stale', 'closed']) stream.on(local, (event) => told.local.push([local, event.detail]));
-    };
-  }, CONTROL);
-  const open = (name, session, options = {}) => page.evaluate(([n, id, o]) => globalThis.open_(n, id, o), [name, session.id, options]);
-  const told = (name) => page.evaluate((n) => {
-    const { stream, told: all } = globalThis.streams[n];
-    return { ...all, state: stream.state, reason: stream.reason, lastEventId: stream.lastEventId, sharedWith: stream.sharedWith };
-  }, name);
-  const see = (name, what, condition) => until(async () => {
-    const all = await told(name);
-    return condition(all) && all;
-  }, what);
-  const disconnect = (name) => page.evaluate((n) => globalThis.streams[n].stream.disconnect(), name);
-  return { open, told, see, disconnect };
+  const { open, ...recorder } = await record(page, origin);
+  return { ...recorder, open: (name, session, options) => open(name, session.id, options) };
 }
 
 /** `[name, check]` with a mock that is closed whatever happens. */
@@ -51,8 +25,8 @@ function check(name, body) {
 }
 
 const idsOf = (session) => session.log.map((frame) => frame.id);
-const isOpen = ({ state }) => state === 'open';
 const FAST = { reconnectDelay: 20, maxReconnectDelay: 160 };
+const NEVER_POLL = { ...FAST, pollAfter: Infinity };
 
 export function clientChecks() {
   return [
@@ -60,8 +34,8 @@ export function clientChecks() {
       const [one, two] = [mock.session(), mock.session()];
       // An empty stream, not a reset: after a reset Chromium may ask once more by itself.
       for (const session of [one, two]) session.handler = (stream) => Boolean(stream.head().res.end());
-      await open('one', one, FAST);
-      await open('two', two, FAST);
+      await open('one', one, NEVER_POLL);
+      await open('two', two, NEVER_POLL);
       const first = (await see('one', 'nine tries', ({ delays }) => delays.length >= 9)).delays;
       const second = (await see('two', 'nine tries', ({ delays }) => delays.length >= 9)).delays;
       for (const delays of [first, second]) {
@@ -87,7 +61,7 @@ export function clientChecks() {
         stream.res.end();
         return true;
       };
-      await open('s', session, FAST);
+      await open('s', session, NEVER_POLL);
       const { delays } = await see('s', 'it stays open', (told) => isOpen(told) && session.opened.length === 5 && told.names.slice(-15).every((name) => name === 'heartbeat'));
       assert.ok(delays[3] >= 20, `spun: ${delays}`);
       session.cut();
@@ -172,7 +146,7 @@ export function clientChecks() {
       }
       const session = mock.session();
       session.handler = ({ number, res }) => number <= 3 && (mock.json(res, 502, {}) || true);
-      await open('s', session, FAST);
+      await open('s', session, NEVER_POLL);
       await see('s', 'open in the end', isOpen);
       assert.equal(session.opened.length, 4);
     }),
@@ -340,6 +314,159 @@ export function clientChecks() {
       await see('s', 'open again', isOpen);
     }),
 
+    check('a hidden page keeps its stream, does not look for a lost one, and looks at once when it is seen', async ({ mock, page, open, see }) => {
+      const [one, two] = [mock.session(), mock.session()];
+      await open('one', one, FAST);
+      await open('two', two, { ...NEVER_POLL, background: true });
+      for (const name of ['one', 'two']) await see(name, 'open', isOpen);
+      await setVisibility(page, 'hidden');
+      one.publish('session-output', { type: 'stdout', content: 'heard while hidden' });
+      await see('one', 'it is heard', ({ ids }) => ids.length === one.log.length);
+      for (const session of [one, two]) session.cut();
+      const { local } = await see('one', 'it pauses', (told) => told.local.length > 0);
+      assert.deepEqual(local, [['paused', { reason: 'hidden' }]]);
+      // The other one, which is to go on in the background, shows that there was time to.
+      for (let i = 2; i <= 6; i++) {
+        await see('two', 'back in the background', (told) => isOpen(told) && told.connected.length === i);
+        two.cut();
+      }
+      assert.equal(one.opened.length, 1, 'tried while hidden');
+      one.publish('session-output', { type: 'stdout', content: 'missed' });
+      await setVisibility(page, 'visible');
+      const { ids } = await see('one', 'back when seen', (told) => isOpen(told) && told.ids.length === one.log.length);
+      assert.deepEqual(ids, idsOf(one));
+    }),
+
+    check('streams that never speak, from a server that answers: long poll, told once, and back to streams later', async ({ mock, page, open, see }) => {
+      const session = mock.session();
+      for (let i = 0; i < 5; i++) session.publish('session-output', { type: 'stdout', content: `${i}` });
+      session.handler = (stream) => Boolean(stream.head()); // As behind a proxy that buffers.
+      await open('s', session, { ...FAST, connectTimeout: 150, types: 'session-output', view: 'compact', replay: 'all' });
+      const first = await see('s', 'it polls', isOpen);
+      assert.equal(first.transport, 'poll');
+      assert.equal(session.opened.length, 3);
+      const query = new URL(session.polled[0].url, mock.url).searchParams;
+      assert.deepEqual(Object.fromEntries(query), { types: 'session-output', view: 'compact', replay: 'all', wait: '0' });
+      await see('s', 'caught up', ({ names }) => names.includes('replay-complete'));
+      for (let i = 0; i < 5; i++) {
+        session.publish('session-output', { type: 'stdout', content: `live ${i}` });
+        await see('s', 'it comes', ({ ids }) => ids.length === session.log.length);
+      }
+      session.handler = null;
+      await page.evaluate(() => {
+        const real = Date.now;
+        Date.now = () => real() + 3_600_000; // Long enough to try a stream again.
+      });
+      session.publish('session-output', { type: 'stdout', content: 'the last by poll' });
+      const { ids, local, transport } = await see('s', 'a stream again', (told) => isOpen(told) && told.transport === 'eventsource');
+      assert.equal(transport, 'eventsource');
+      assert.deepEqual(ids, idsOf(session));
+      assert.deepEqual(local.filter(([name]) => name === 'transport').map(([, detail]) => detail.transport), ['poll', 'stream']);
+    }),
+
+    check('a server that is not there is no reason to poll', async ({ mock, page, open, see }) => {
+      const session = mock.session();
+      await open('s', session, FAST);
+      await see('s', 'open', isOpen);
+      const { port } = mock;
+      const polls = [];
+      page.on('request', (request) => {
+        if (request.url().includes('/events/poll')) polls.push(request.url());
+      });
+      await mock.close();
+      await see('s', 'many tries', ({ delays }) => delays.length >= 8);
+      const again = await Object.assign(new Mock(), { sessions: mock.sessions }).listen(port);
+      try {
+        const { transport } = await see('s', 'back', isOpen);
+        assert.equal(transport, 'eventsource');
+        assert.deepEqual(polls, []);
+      } finally {
+        await page.close();
+        await again.close();
+        await mock.listen();
+      }
+    }),
+
+    check('a gap by long poll is told too', async ({ mock, open, see }) => {
+      const session = mock.session();
+      session.handler = (stream) => Boolean(stream.head());
+      await open('s', session, { ...FAST, connectTimeout: 100, lastEventId: 'long-gone' });
+      const { local, ids } = await see('s', 'caught up', ({ names }) => names.includes('replay-complete'));
+      assert.ok(local.some(([name]) => name === 'gap'));
+      assert.deepEqual(ids, idsOf(session));
+    }),
+
+    check('a token is asked for at each try', async ({ mock, page, open, see }) => {
+      const session = mock.session();
+      session.handler = ({ number, res }) => number === 1 && (mock.json(res, 503, {}) || true);
+      await page.evaluate(() => {
+        let count = 0;
+        SessionEventStream.defaults.token = () => `token-${count++}`;
+      });
+      await open('s', session, FAST);
+      await see('s', 'open', isOpen);
+      const [first, second] = session.opened.map(({ authorization }) => /^Bearer token-(\d+)$/.exec(authorization)[1]);
+      assert.ok(Number(second) > Number(first), `${first}, then ${second}`);
+    }),
+
+    check('a frame of eight megabytes, cut within its characters, arrives whole by both ways', async ({ mock, page, open, see }) => {
+      const session = mock.session();
+      const content = 'aé日👋'.repeat(1_000_000); // 10 bytes each.
+      session.handler = (stream) => {
+        stream.serve();
+        const bytes = Buffer.from(`id: big-1\nevent: session-output\ndata: ${JSON.stringify({ content })}\n\nevent: heartbeat\ndata: {}\n\n`);
+        (async () => {
+          for (let at = 0; at < bytes.length; at += 65_537) { // Prime: it cuts everywhere.
+            if (!stream.res.write(bytes.subarray(at, at + 65_537))) await new Promise((done) => stream.res.once('drain', done));
+          }
+        })();
+        return true;
+      };
+      for (const [name, options] of [['source', {}], ['fetch', { token: 'any' }]]) {
+        await open(name, session, { ...options, heartbeatTimeout: 60_000 });
+        await page.evaluate((n) => {
+          globalThis.streams[n].told.text = null; // The recorder's own copy is not wanted here.
+          globalThis.streams[n].stream.on('session-output', (event) => { globalThis.streams[n].big = event.detail.content; });
+        }, name);
+        await see(name, 'all of it', ({ names }) => names.includes('heartbeat'));
+        assert.ok(await page.evaluate(([n, length]) => {
+          const { big } = globalThis.streams[n];
+          return big.length === length && big === 'aé日👋'.repeat(length / 5);
+        }, [name, content.length]), name);
+      }
+    }),
+
+    check('eighty megabytes in forty thousand events pass through, and nothing is kept but what joiners need', async ({ mock, page, open, see }) => {
+      mock.token = 'secret';
+      const session = mock.session();
+      await open('s', session, { token: 'secret', heartbeatTimeout: 60_000 });
+      await see('s', 'open', isOpen);
+      await page.evaluate(() => { globalThis.streams.s.told.text = null; });
+      const devtools = await page.context().newCDPSession(page);
+      const used = async () => {
+        await devtools.send('HeapProfiler.collectGarbage');
+        return (await devtools.send('Runtime.getHeapUsage')).usedSize;
+      };
+      const feed = async (megabytes) => {
+        const content = 'x'.repeat(2048);
+        for (let i = 0; i < megabytes * 512; i++) {
+          session.publish('session-output', { type: 'stdout', content });
+          session.log.length = 1; // The mock's own memory is not the question.
+          if (i % 512 === 511) {
+            const last = `mock-${session.seq}`;
+            await see('s', 'it arrives', ({ lastEventId }) => lastEventId === last);
+            await page.evaluate(() => { globalThis.streams.s.told.ids.length = globalThis.streams.s.told.names.length = 0; });
+          }
+        }
+      };
+      await feed(10);
+      const before = await used();
+      await feed(70);
+      const grown = await used() - before;
+      // A few thousand ids and 256 Ki characters are what may stay, and were there before.
+      assert.ok(grown < 1024 * 1024, `grew by ${grown} bytes`);
+    }),
+
     check('with a token it streams by fetch, and a wrong token ends it', async ({ mock, open, see }) => {
       mock.token = 'secret';
       const session = mock.session();
@@ -406,10 +533,10 @@ export function clientChecks() {
 
     check('options that shape the stream reach the server', async ({ mock, open, see }) => {
       const session = mock.session();
-      await open('s', session, { types: ['session-output', 'session-status'], replay: 'none', heartbeat: 5 });
+      await open('s', session, { types: ['session-output', 'session-status'], view: 'compact', replay: 'none', heartbeat: 5 });
       const { ids } = await see('s', 'open', isOpen);
       const query = new URL(session.opened[0].url, mock.url).searchParams;
-      assert.deepEqual(Object.fromEntries(query), { types: 'session-output,session-status', replay: 'none', heartbeat: '5' });
+      assert.deepEqual(Object.fromEntries(query), { types: 'session-output,session-status', view: 'compact', replay: 'none', heartbeat: '5' });
       assert.deepEqual(ids, []);
     }),
 

@@ -23,6 +23,7 @@ export class MockSession {
     this.queue = [];
     this.createdAt = Date.now();
     this.opened = []; // One entry per stream asked for: {at, cursor, url}.
+    this.polled = []; // The same of long polls.
     this.handler = null; // (stream) => true if it answered: the misbehaviour of a test.
     this.statusCode = 200; // What GET …/status answers.
     this.timers = new Set();
@@ -31,7 +32,7 @@ export class MockSession {
   publish(event, data = {}) {
     const id = `${this.epoch}-${++this.seq}`;
     const body = { _eventType: event, sessionId: this.id, timestamp: Date.now(), ...data };
-    const frame = { id, event, text: `id: ${id}\nevent: ${event}\ndata: ${JSON.stringify(body)}\n\n` };
+    const frame = { id, event, data: body, text: `id: ${id}\nevent: ${event}\ndata: ${JSON.stringify(body)}\n\n` };
     this.log.push(frame);
     for (const reader of this.readers) reader.res.write(frame.text);
     return id;
@@ -206,6 +207,7 @@ export class Mock {
     const [, , id, leaf, last] = parts;
     const session = this.sessions.get(id);
     if (!session) this.refuse(res, 404, 'There is no such session.', 'session_not_found');
+    else if (leaf === 'events' && last === 'poll') this.poll(session, req, res, url);
     else if (leaf === 'events') this.events(session, req, res, url);
     else if (leaf === 'status' && session.statusCode !== 200) this.refuse(res, session.statusCode, 'Refused by the test.', 'refused');
     else if (leaf === 'status' || leaf === undefined) this.json(res, 200, { success: true, session: this.snapshot(session), ...this.snapshot(session) });
@@ -221,6 +223,18 @@ export class Mock {
     session.opened.push({ at: performance.now(), cursor, url: req.url, authorization: req.headers.authorization });
     const stream = new Stream(this, session, req, res, cursor, url.searchParams);
     if (!session.handler?.(stream)) stream.serve();
+  }
+
+  /** What follows the cursor, as soon as there is any; nothing when the wait is over. */
+  async poll(session, req, res, url) {
+    const cursor = url.searchParams.get('after') || url.searchParams.get('lastEventId') || '';
+    session.polled.push({ at: performance.now(), cursor, url: req.url });
+    const end = Date.now() + 1000 * Number(url.searchParams.get('wait') ?? 25);
+    const index = session.log.findIndex((frame) => frame.id === cursor);
+    const resume = cursor === '' ? 'fresh' : index < 0 ? 'gap' : 'ok';
+    while (session.log.length === index + 1 && Date.now() < end && !res.destroyed) await new Promise((done) => setTimeout(done, 10));
+    const events = session.log.slice(index + 1).map(({ id, event, data }) => ({ id, event, data }));
+    this.json(res, 200, { success: true, events, next: session.log.at(-1)?.id ?? `${session.epoch}-0`, resume });
   }
 
   // -- an agent of a few lines: `say N words`, `slow N MS`, `think: TEXT`, `run tool: CMD`,

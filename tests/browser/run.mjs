@@ -1,10 +1,11 @@
 // Drives the pages and the client library in a real Chromium.
 //
-//   node run.mjs [--base-url http://127.0.0.1:PORT] [--working-dir DIR] [--chromium PATH] [--only TEXT]
+//   node run.mjs [--base-url http://127.0.0.1:PORT] [--working-dir DIR] [--binary PATH] [--chromium PATH] [--only TEXT]
 //
-// Two parts. The pages, against the server at --base-url (a sidestream started with `--agent
+// Three parts. The pages, against the server at --base-url (a sidestream started with `--agent
 // demo`, whose --root holds --working-dir); without it, against the mock. The client's manners
-// (backoff, silence, gaps, refusals, sharing), always against the mock, which can misbehave.
+// (backoff, silence, gaps, refusals, sharing), always against the mock, which can misbehave. With
+// --binary, the same library against servers of that program, started and killed under it.
 // Prints one line per check, `ok NAME` or `not ok NAME: why`; exits 1 if one failed.
 import { chromium } from 'playwright-core';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -13,6 +14,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { clientChecks } from './client.mjs';
 import { pageChecks } from './pages.mjs';
+import { realChecks } from './stream-real.mjs';
+import { typeChecks } from './stream-types.mjs';
 import { Mock } from './mock-server.mjs';
 
 /** Generous: a check that needs it is failing, or the machine is very busy. */
@@ -23,6 +26,7 @@ const CHECK_MS = 120_000;
 const { values: flags } = parseArgs({ options: {
   'base-url': { type: 'string' },
   'working-dir': { type: 'string', default: process.cwd() },
+  binary: { type: 'string' },
   chromium: { type: 'string', default: process.env.CHROMIUM ?? '/usr/bin/chromium' },
   only: { type: 'string', default: '' },
 } });
@@ -40,7 +44,7 @@ async function main() {
   let failed = 0;
   let passed = 0;
   try {
-    const checks = [...pageChecks(server), ...clientChecks()].filter(([name]) => name.includes(flags.only));
+    const checks = [...pageChecks(server), ...clientChecks(), ...typeChecks(), ...(flags.binary ? realChecks(flags.binary) : [])].filter(([name]) => name.includes(flags.only));
     for (const [name, check] of checks) {
       const why = await run(browser, check);
       if (why) failed += 1;

@@ -293,7 +293,11 @@ impl World {
                 // The people of this world are no agents.
                 Effect::Read(key) => self.look_again(key),
                 Effect::WhoIs(key) => self.server.asker_known(key, effect::Asker::Outside),
-                Effect::Log(_) => {}
+                Effect::Sample(connection) => {
+                    let sample = DiskRequest::Sample { connection, agents: Vec::new() };
+                    self.disk.push_back((self.now_ms, sample));
+                }
+                Effect::Hook { .. } | Effect::Log(_) => {}
             }
         }
     }
@@ -588,7 +592,13 @@ impl World {
                     let hash = self.random.below(3).to_string();
                     DiskReply::Trust { session, commands, hash }
                 }
-                DiskRequest::RememberTrust { .. } => DiskReply::Remembered(None),
+                DiskRequest::RememberTrust { .. } | DiskRequest::RememberCookie { .. } => {
+                    DiskReply::Remembered(None)
+                }
+                DiskRequest::ReadTokens => DiskReply::Tokens(Err("there is no file".to_owned())),
+                DiskRequest::Sample { connection, .. } => {
+                    DiskReply::Sampled(connection, Box::default())
+                }
                 DiskRequest::Sweep { agent, session_id } => {
                     let mut killed = 0;
                     let index = self.random.index(3);

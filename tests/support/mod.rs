@@ -9,12 +9,14 @@
 pub mod claude;
 pub mod http;
 pub mod reader;
+pub mod rig;
 pub mod screen;
 pub mod server;
 
 pub use claude::Api;
 pub use http::{Connection, Response, request};
 pub use reader::{Event, Next, Reader};
+pub use rig::{Rig, Subscriber, ids_of, segments};
 pub use screen::Screen;
 pub use server::{Options, Server};
 

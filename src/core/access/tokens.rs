@@ -1,8 +1,8 @@
 //! Tokens: who has been given one, how far it reaches, and whether a request brings it.
 //!
-//! Only SHA-256 hashes are kept. A token is looked for among all of them, each compared in
-//! constant time, so that an answer's delay says nothing. Where the file lies and who may write
-//! it is not known here.
+//! Only SHA-256 hashes are kept, of tokens and of the cookies that are made from them. A token is
+//! looked for among all of them, each compared in constant time, so that an answer's delay says
+//! nothing. Where the files lie and who may write them is not known here.
 
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
@@ -15,7 +15,7 @@ pub const NAME_SIZE_MAX: usize = 64;
 pub const TOKENS_MAX: usize = 256;
 /// What a token begins with, so that scanners for leaked secrets know it.
 const PREFIX: &str = "sst_";
-/// What the read cookie's value is hashed with, beside the key: it is nothing else's hash.
+/// What the read cookie's value is hashed with, beside the token: it is nothing else's hash.
 const COOKIE_DOMAIN: &[u8] = b"sidestream read cookie\0";
 
 /// How far a token reaches. Each includes the ones before it.
@@ -60,12 +60,18 @@ pub struct Token {
     pub scope: Scope,
     /// The hash of the token's text.
     pub digest: Digest,
+    /// The hash of its read cookie, once a login has shown what that is.
+    pub cookie: Option<Digest>,
+    /// Its number while the server runs, from 1 on: the same after the file is read again.
+    pub number: u16,
 }
 
 /// Everybody's tokens.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
     entries: Vec<Token>,
+    /// Numbers given so far.
+    numbered: u16,
 }
 
 impl Tokens {
@@ -77,13 +83,26 @@ impl Tokens {
         let mut tokens = Tokens::default();
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();
+            if holds_token(line) {
+                let sentence = "a token stands here in clear text: whoever reads the file has it. \
+                    Remove it, and make another";
+                return Err((at + 1, sentence.into()));
+            }
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let token = entry(line).map_err(|sentence| (at + 1, sentence))?;
-            if tokens.entries.iter().any(|other| other.name == token.name) {
-                return Err((at + 1, format!("the name `{}` came before", token.name)));
+            let mut token = entry(line).map_err(|sentence| (at + 1, sentence))?;
+            for other in &tokens.entries {
+                if other.name == token.name {
+                    return Err((at + 1, format!("the name `{}` came before", token.name)));
+                }
+                if other.digest == token.digest {
+                    let sentence = format!("the token is the one of `{}`", other.name);
+                    return Err((at + 1, sentence));
+                }
             }
+            tokens.numbered += 1;
+            token.number = tokens.numbered;
             if tokens.entries.len() == TOKENS_MAX {
                 return Err((at + 1, format!("there are more than {TOKENS_MAX} tokens")));
             }
@@ -102,12 +121,69 @@ impl Tokens {
         self.entries.iter().any(|token| token.name == name)
     }
 
-    /// The entry at a number that [`Tokens::find`] told.
-    pub fn get(&self, number: usize) -> Option<&Token> {
-        self.entries.get(number)
+    /// The entry at an index that [`Tokens::find`] told.
+    pub fn get(&self, index: usize) -> Option<&Token> {
+        self.entries.get(index)
     }
 
-    /// The number of the entry that this token is, if any. Takes as long for every token.
+    /// Whether the token of this number is still one.
+    pub fn has_number(&self, number: u16) -> bool {
+        self.entries.iter().any(|token| token.number == number)
+    }
+
+    /// Takes the place of older ones: who stands in both keeps number and cookie.
+    pub fn succeed(&mut self, older: &Tokens) {
+        self.numbered = older.numbered;
+        for token in &mut self.entries {
+            match older.entries.iter().find(|other| other.digest == token.digest) {
+                Some(other) => (token.number, token.cookie) = (other.number, other.cookie),
+                None => {
+                    // After very many changes they begin again, at those that nobody has: what
+                    // was opened with a token that is gone was ended when it went.
+                    loop {
+                        self.numbered = self.numbered % u16::MAX + 1;
+                        if !older.has_number(self.numbered) {
+                            break;
+                        }
+                    }
+                    token.number = self.numbered;
+                }
+            }
+        }
+    }
+
+    /// Takes in which cookies logins have shown: lines of [`Tokens::show_cookie`]. What is not
+    /// one, or of a token that is none any more, is passed over. Returns whether there was any
+    /// such line.
+    pub fn read_cookies(&mut self, text: &str) -> bool {
+        let mut passed_over = false;
+        for line in text.lines() {
+            let (mut digest, mut cookie) = (Digest::default(), Digest::default());
+            let whole = line.split_once(' ').is_some_and(|(token, hash)| {
+                read_hex(token.as_bytes(), &mut digest) && read_hex(hash.as_bytes(), &mut cookie)
+            });
+            match self.entries.iter_mut().find(|token| whole && token.digest == digest) {
+                Some(token) => token.cookie = Some(cookie),
+                None => passed_over = true,
+            }
+        }
+        passed_over
+    }
+
+    /// All lines that [`Tokens::read_cookies`] reads.
+    pub fn cookie_lines(&self) -> String {
+        self.entries.iter().filter_map(cookie_line).collect()
+    }
+
+    /// A login has brought this token, the one at `index`: its read cookie opens from now on.
+    /// Returns the line by which the next start knows of it, if this one did not yet.
+    pub fn show_cookie(&mut self, index: usize, token: &[u8]) -> Option<String> {
+        let entry = self.entries.get_mut(index).filter(|entry| entry.cookie.is_none())?;
+        entry.cookie = Some(digest_of(cookie(token).as_bytes()));
+        cookie_line(entry)
+    }
+
+    /// The index of the entry that this token is, if any. Takes as long for every token.
     pub fn find(&self, token: &[u8]) -> Option<usize> {
         if token.is_empty() || token.len() > TOKEN_SIZE_MAX {
             return None;
@@ -116,36 +192,44 @@ impl Tokens {
         self.find_by(|entry| entry.digest.ct_eq(&digest))
     }
 
-    /// The number of the entry whose read cookie this is.
-    pub fn find_cookie(&self, key: &Digest, value: &[u8]) -> Option<usize> {
-        let mut given = Digest::default();
-        if !read_hex(value, &mut given) {
+    /// The index of the entry whose read cookie this is.
+    pub fn find_cookie(&self, value: &[u8]) -> Option<usize> {
+        if value.len() > TOKEN_SIZE_MAX {
             return None;
         }
-        self.find_by(|entry| cookie_of(key, entry).ct_eq(&given))
+        let digest = digest_of(value);
+        self.find_by(|entry| {
+            let known = Choice::from(u8::from(entry.cookie.is_some()));
+            known & entry.cookie.unwrap_or_default().ct_eq(&digest)
+        })
     }
 
     fn find_by(&self, is_it: impl Fn(&Token) -> Choice) -> Option<usize> {
         let mut found = u32::MAX;
-        for (number, entry) in self.entries.iter().enumerate() {
-            found = u32::conditional_select(&found, &(number as u32), is_it(entry));
+        for (index, entry) in self.entries.iter().enumerate() {
+            found = u32::conditional_select(&found, &(index as u32), is_it(entry));
         }
         (found != u32::MAX).then_some(found as usize)
     }
 }
 
-/// The value of an entry's read cookie. It opens nothing but reading, and nothing at all once
-/// the server has another key: it is no way back to the token.
-pub fn cookie(key: &Digest, entry: &Token) -> String {
-    hex(&cookie_of(key, entry))
-}
-
-fn cookie_of(key: &Digest, entry: &Token) -> Digest {
+/// The value of a token's read cookie. Made from the token, which only a login brings, so that it
+/// outlives a restart and nothing that is kept here opens anything; it is no way back to the token.
+pub fn cookie(token: &[u8]) -> String {
     let mut hash = Sha256::new();
     hash.update(COOKIE_DOMAIN);
-    hash.update(key);
-    hash.update(entry.digest);
-    hash.finalize().into()
+    hash.update(token);
+    hex(&hash.finalize())
+}
+
+fn cookie_line(entry: &Token) -> Option<String> {
+    entry.cookie.map(|cookie| format!("{} {}\n", hex(&entry.digest), hex(&cookie)))
+}
+
+/// Whether a token's own text stands in a line.
+fn holds_token(line: &str) -> bool {
+    let digits = |rest: &str| rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+    line.match_indices(PREFIX).any(|(at, _)| digits(&line[at + PREFIX.len()..]) >= 32)
 }
 
 /// A new token's text, out of 32 bytes that nobody can guess.
@@ -192,7 +276,7 @@ fn entry(line: &str) -> Result<Token, String> {
         Some(hex) if read_hex(hex.as_bytes(), &mut digest) => {}
         _ => return Err(format!("the hash of `{name}` is not sha256: and 64 hexadecimal digits")),
     }
-    Ok(Token { name: name.into(), scope, digest })
+    Ok(Token { name: name.into(), scope, digest, cookie: None, number: 0 })
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -319,19 +403,66 @@ mod tests {
     }
 
     #[test]
-    fn a_read_cookie_opens_under_its_own_key_only() {
-        let tokens = file();
-        let (key, other) = ([1; 32], [2; 32]);
-        let value = cookie(&key, tokens.get(1).unwrap());
-        assert_eq!(tokens.find_cookie(&key, value.as_bytes()), Some(1));
-        assert_eq!(tokens.find_cookie(&other, value.as_bytes()), None);
+    fn a_read_cookie_opens_once_its_login_has_shown_it_and_after_a_restart() {
+        let mut tokens = file();
+        let value = cookie(b"sst_2");
+        assert_eq!(tokens.find_cookie(value.as_bytes()), None, "nobody has logged in");
+        let line = tokens.show_cookie(1, b"sst_2").unwrap();
+        assert_eq!(tokens.show_cookie(1, b"sst_2"), None, "that is known");
+        assert!(!line.contains(&value) && !line.contains("sst_2"), "hashes only: {line}");
+        assert_eq!(tokens.find_cookie(value.as_bytes()), Some(1));
         assert_eq!(tokens.find(value.as_bytes()), None, "it is no token");
-        for bad in ["", "00", &value[1..], &format!("{value}0")] {
-            assert_eq!(tokens.find_cookie(&key, bad.as_bytes()), None, "{bad}");
+        for bad in ["", "00", &value[1..], &format!("{value}0"), &value.to_uppercase()] {
+            assert_eq!(tokens.find_cookie(bad.as_bytes()), None, "{bad}");
         }
-        let field = format!("a=b; sidestream-read-1={value} ;c=d");
-        let found = cookie_value(field.as_bytes(), "sidestream-read-1");
-        assert_eq!(found, Some(value.as_bytes()));
-        assert_eq!(cookie_value(field.as_bytes(), "sidestream-read"), None);
+        let mut again = file();
+        assert!(!again.read_cookies(&line));
+        assert_eq!(again.find_cookie(value.as_bytes()), Some(1));
+        assert_eq!(again.cookie_lines(), line);
+        // Of a token that is gone nothing opens, whatever the file says.
+        let mut fewer = Tokens::parse(&self::line("me", Scope::Full, "sst_3").unwrap()).unwrap();
+        assert!(fewer.read_cookies(&line));
+        assert_eq!((fewer.find_cookie(value.as_bytes()), &*fewer.cookie_lines()), (None, ""));
+        assert!(again.read_cookies("torn"));
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_name_among_others() {
+        let field = b"a=b; sidestream-read-1=xyz ;c=d";
+        assert_eq!(cookie_value(field, "sidestream-read-1"), Some(&b"xyz"[..]));
+        assert_eq!(cookie_value(field, "sidestream-read"), None);
+    }
+
+    #[test]
+    fn who_stands_in_the_file_again_keeps_number_and_cookie_and_no_number_comes_twice() {
+        let mut old = file();
+        old.show_cookie(1, b"sst_2");
+        let numbers = |tokens: &Tokens| -> Vec<u16> {
+            tokens.entries.iter().map(|token| token.number).collect()
+        };
+        assert_eq!(numbers(&old), [1, 2, 3]);
+        let text = line("new", Scope::Full, "sst_4").unwrap()
+            + &line("renamed", Scope::Read, "sst_2").unwrap();
+        let mut new = Tokens::parse(&text).unwrap();
+        new.succeed(&old);
+        assert_eq!(numbers(&new), [4, 2]);
+        assert_eq!(new.entries[1].cookie, old.entries[1].cookie);
+        assert!(new.has_number(2) && !new.has_number(1) && !new.has_number(3));
+        let mut newest = file();
+        newest.succeed(&new);
+        assert_eq!(numbers(&newest), [5, 2, 6], "eye's old number is not eye's any more");
+    }
+
+    #[test]
+    fn a_token_in_clear_text_is_refused_wherever_it_stands_and_one_token_has_one_name() {
+        let hash = format!("sha256:{}", "ab".repeat(32));
+        let token = text(&[7; 32]);
+        for line in [format!("# {token}"), format!("a read {token}"), token.clone()] {
+            let (number, sentence) = Tokens::parse(&format!("b read {hash}\n{line}")).unwrap_err();
+            assert!(number == 2 && sentence.contains("clear text"), "{sentence}");
+            assert!(!sentence.contains(&token), "it is not told again");
+        }
+        let (_, sentence) = Tokens::parse(&format!("a read {hash}\nb full {hash}")).unwrap_err();
+        assert!(sentence.contains("the one of `a`"), "{sentence}");
     }
 }

@@ -171,11 +171,12 @@ impl Server {
 
     /// Whether another request may wait.
     pub(super) fn room_to_wait(&self) -> Result<(), Problem> {
-        if self.waits.len() < WAITS_MAX {
+        let waits_max = self.limits.waits_max;
+        if self.waits.len() < waits_max {
             return Ok(());
         }
-        let sentence = format!("{WAITS_MAX} requests wait already");
-        Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "waits_max", sentence))
+        let sentence = format!("{waits_max} requests wait already, --waits-max");
+        Err(Problem::limited(Limit::Waits, sentence))
     }
 
     /// Writes a page of events behind a cursor into `self.json`.
@@ -280,7 +281,7 @@ impl Server {
             return Ok(());
         }
         let sentence = "too many pages of the past are being read; try again soon";
-        Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "reads_max", sentence))
+        Err(Problem::unavailable("reads_max", sentence))
     }
 
     /// Answers a long poll.
@@ -300,12 +301,13 @@ impl Server {
         let visible = self.publisher.visible();
         let before = match request.parameter("before")? {
             None => visible + 1,
-            Some(text) => crate::wire::sse::EventId::parse(text.as_bytes())
-                .filter(|id| self.publisher.id(id.seq) == *id)
-                .map(|id| id.seq)
-                .ok_or_else(|| {
+            Some(text) => {
+                let id = crate::wire::sse::EventId::parse(text.as_bytes()).ok_or_else(|| {
                     Problem::bad("invalid_value", "\"before\" must be the id of an event")
-                })?,
+                })?;
+                let is_ours = self.publisher.id(id.seq) == id;
+                is_ours.then_some(id.seq).ok_or_else(event_gone)?
+            }
         };
         let (session, filter) = (Some(key), asked.filter);
         let (owners, unknown) = (None, Vec::new());
@@ -333,6 +335,7 @@ impl Server {
                 filter,
                 bytes: Vec::new(),
                 more: false,
+                found: 0,
             };
             self.lookup_refused()?;
             self.pages_read += 1;
@@ -385,29 +388,32 @@ impl Server {
         let start = log.ring.after(id.seq - 1);
         // Only an event of this very session: large fields of others are not to be had here.
         let in_ring = log.ring.mark_at(start).is_some_and(|mark| mark.seq == id.seq);
-        if let Some(number) = request.number("image", 0..=IMAGES_MAX as u64 - 1)? {
-            let key = image_key(id.seq, number);
-            self.large_refused()?;
-            let (bytes, _) = self.publisher.images.get(key).ok_or_else(event_gone)?;
-            return Ok(Reply::Bytes(bytes.to_vec(), image_type(bytes)));
+        let image = request.number("image", 0..=IMAGES_MAX as u64 - 1)?;
+        if let Some(number) = image.filter(|_| in_ring) {
+            let known = self.publisher.images.get(image_key(id.seq, number));
+            if let Some((bytes, _)) = known {
+                self.large_refused()?;
+                return Ok(Reply::Bytes(bytes.to_vec(), image_type(bytes)));
+            }
         }
-        if let Some(journal) = &log.journal {
+        // While the disk takes nothing, the newest is only in memory.
+        if let Some(journal) = &log.journal
+            && !(in_ring && id.seq > journal.last_seq())
+        {
             let position = journal.seek(id.seq - 1);
             let segment = journal.segment_at(position).ok_or_else(event_gone)?;
-            if id.seq <= journal.evicted() || !in_ring && id.seq > journal.last_seq() {
-                return Err(event_gone());
-            }
             let session_id = session.id().to_owned();
             let (end, least_seq) = (segment.1, 0);
             let segments = vec![segment];
             let source = Source { session_id, segments, position, end, least_seq };
-            self.large_queue.push_back((request.connection, id.seq, source));
+            let image = image.map(|number| number as usize);
+            self.large_queue.push_back((request.connection, id.seq, source, image));
             return Ok(Reply::Later);
         }
-        if !in_ring {
+        if !in_ring || image.is_some() {
             return Err(event_gone());
         }
-        if let Some((bytes, is_text)) = self.publisher.large.get(id.seq) {
+        if let Some((bytes, is_text)) = self.large_field(id.seq) {
             self.large_refused()?;
             return Ok(Reply::Bytes(bytes.to_vec(), content_type(is_text)));
         }
@@ -417,6 +423,16 @@ impl Server {
         };
         self.say_event(&[a, b].concat())?;
         ok()
+    }
+
+    /// The large field of an event that is on no disk.
+    fn large_field(&self, seq: u64) -> Option<(&[u8], bool)> {
+        let is_field = |kind: &Kind| matches!(kind, Kind::Text | Kind::Json);
+        let next = self.publisher.beside.iter().flatten();
+        let mut waiting = next.chain(self.keeper.unwritten());
+        let waiting = waiting.find(|one: &&Beside| one.seq == seq && is_field(&one.kind));
+        let waiting = waiting.map(|one| (&*one.bytes, one.kind == Kind::Text));
+        waiting.or_else(|| self.publisher.large.get(seq))
     }
 
     /// Writes one event, as its frame tells it.
@@ -437,7 +453,7 @@ impl Server {
             return Ok(());
         }
         let sentence = "another large field is on its way; try again soon";
-        Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "large_max", sentence))
+        Err(Problem::unavailable("large_max", sentence))
     }
 
     /// Whether nobody is being sent a large field, or about to be.
@@ -452,11 +468,11 @@ impl Server {
     /// Asks the disk thread for the next event whose field may be large, one at a time.
     pub(in crate::core) fn serve_large(&mut self) {
         while self.large_is_free()
-            && let Some((connection, seq, source)) = self.large_queue.pop_front()
+            && let Some((connection, seq, source, image)) = self.large_queue.pop_front()
         {
             if self.has_connection(connection) {
                 self.large_to = Some(connection);
-                let request = DiskRequest::Large { connection, seq, source };
+                let request = DiskRequest::Large { connection, seq, source, image };
                 self.effects.push_back(Effect::Disk(request));
             }
         }
@@ -468,6 +484,10 @@ impl Server {
             let (bytes, kind) = match result {
                 Some(Fetched::Text(bytes)) => (bytes, content_type(true)),
                 Some(Fetched::Json(bytes)) => (bytes, content_type(false)),
+                Some(Fetched::Image(bytes)) => {
+                    let kind = image_type(&bytes);
+                    (bytes, kind)
+                }
                 Some(Fetched::Frame(frame)) => {
                     match server.say_event(&frame) {
                         Ok(()) => server.write_json(exchange, Status::OK, &[]),

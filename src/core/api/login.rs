@@ -1,6 +1,8 @@
 //! Who is let in to change something: logins, and agents that are kept from their own approvals.
 
 use super::*;
+use crate::core::access::tokens::Tokens;
+use crate::core::connection::Phase;
 
 /// The time in which failed logins are counted.
 const LOGIN_WINDOW_MS: u64 = 60_000;
@@ -23,15 +25,14 @@ impl Server {
             let oldest = self.login_failures.front().copied().unwrap_or(since);
             let wait_s = (oldest + LOGIN_WINDOW_MS - self.now_ms).div_ceil(1000);
             let sentence = "too many logins have failed; try again in a minute";
-            let status = Status::TOO_MANY_REQUESTS;
-            let mut problem = Problem::new(status, "login_failures_max", sentence);
-            problem.fields.push(("Retry-After", wait_s.to_string()));
+            let mut problem = Problem::limited(Limit::LoginFailures, sentence);
+            problem.fields = vec![("Retry-After", wait_s.to_string())];
             return Err(problem);
         }
         let body = request.json()?;
         let token = text(&body, "token")?
             .ok_or_else(|| Problem::bad("token_missing", "\"token\" is missing"))?;
-        let Some(entry) = access.token(token.as_bytes()) else {
+        let Some(index) = access.tokens.find(token.as_bytes()) else {
             self.login_failures.push_back(self.now_ms);
             self.counters.logins_failed += 1;
             let sentence = "this is none of the tokens that this server knows";
@@ -40,10 +41,74 @@ impl Server {
             problem.fields.push(("WWW-Authenticate", challenge));
             return Err(problem);
         };
+        let reply = self.cookie_reply(request, Some(token));
+        let access = &mut self.config.access;
+        if access.read_cookie
+            && let Some(line) = access.tokens.show_cookie(index, token.as_bytes())
+        {
+            self.effects.push_back(Effect::Disk(DiskRequest::RememberCookie { line }));
+        }
+        Ok(reply)
+    }
+
+    /// Takes a browser's cookie away, which its pages cannot. Whoever asks, it is only his own.
+    pub(super) fn log_out(&self, request: &Request<'_>) -> Outcome {
+        Ok(self.cookie_reply(request, None))
+    }
+
+    fn cookie_reply(&self, request: &Request<'_>, token: Option<&str>) -> Reply {
+        let token = token.map(str::as_bytes);
+        let (head, input) = (&request.head, request.input);
+        let cookie = self.config.access.set_cookie(token, head, input, &request.target);
         let mut fields = vec![("Cache-Control", "no-store".to_owned())];
-        let cookie = access.set_cookie(entry, &request.head, request.input, &request.target);
         fields.extend(cookie.map(|cookie| ("Set-Cookie", cookie)));
-        Ok(Reply::Empty(fields))
+        Reply::Empty(fields)
+    }
+
+    /// SIGHUP: what can be read again without a restart, is.
+    ///
+    /// Returns whether it is read: the disk thread's answer ends it then, and else it has ended.
+    pub fn reload(&mut self) -> bool {
+        if self.config.access.tokens.is_empty() {
+            let told = vec![("cure", "restart to read the options again".to_owned())];
+            self.log(Level::Info, "access", "there is no token file to read again", told);
+            return false;
+        }
+        self.effects.push_back(Effect::Disk(DiskRequest::ReadTokens));
+        true
+    }
+
+    /// The token file has been read again. A bad one changes nothing. Who lost his token loses
+    /// his streams and waiting requests with it, at once: not even the rest of a frame is his.
+    pub(in crate::core) fn tokens_read(&mut self, result: Result<Tokens, String>) {
+        let mut tokens = match result {
+            Ok(tokens) => tokens,
+            Err(error) => {
+                let told = vec![("error", error)];
+                return self.log(Level::Error, "access", "the tokens stay as they were", told);
+            }
+        };
+        tokens.succeed(&self.config.access.tokens);
+        self.config.access.tokens = tokens;
+        let mut ended = 0;
+        for index in 0..self.connections.capacity() {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            let Some(connection) = self.connections.get(key) else { continue };
+            if self.config.access.tokens.has_number(connection.token) || connection.token == 0 {
+                continue;
+            }
+            let waits = match &connection.phase {
+                Phase::Stream(_) => true,
+                Phase::Http(exchange) => exchange.stage == Stage::Waiting,
+                Phase::Idle { .. } | Phase::Taken => false,
+            };
+            if waits {
+                self.close(key);
+                ended += 1;
+            }
+        }
+        let told = vec![("ended", ended.to_string())];
+        self.log(Level::Info, "access", "the tokens were read again", told);
     }
 
     /// Whether it is known who asks for a change, and that it is no agent.

@@ -8,8 +8,10 @@ mod approvals;
 mod events;
 mod login;
 mod prompts;
+mod scrape;
 mod server;
 mod sessions;
+mod tickets;
 
 use crate::base::arena::Key;
 use crate::core::access::tokens::Scope;
@@ -21,13 +23,14 @@ use crate::core::effect::{
 };
 use crate::core::event::{EventKind, Filter};
 use crate::core::journal::{self, Frame, Journal};
+use crate::core::metrics::limit::Limit;
 use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page as Document};
 use crate::core::prompts::{Known, Prompt, Prompts};
-use crate::core::publisher::Feed;
+use crate::core::publisher::{Beside, Feed, Kind};
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
-use crate::core::session::{Conversation, Process, Session, Status as SessionStatus, Trust};
-use crate::core::streams::{Replay, StreamRequest};
+use crate::core::session::{Conversation, Fork, Process, Session, Status as SessionStatus, Trust};
+use crate::core::streams::{Busy, Replay, StreamRequest};
 use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
 use crate::wire::base64;
@@ -36,6 +39,7 @@ use crate::wire::head::{self, BadRequest, Head, Method, Span};
 use crate::wire::json::{self, Object};
 use crate::wire::reply::{self, ReplyHead, Status};
 use crate::wire::target::{self, Target};
+use crate::wire::visible;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -48,8 +52,10 @@ const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
 /// The states that a list of sessions can be limited to.
 const STATUSES: [&str; 8] =
     ["idle", "starting", "running", "waiting", "stopping", "suspended", "failed", "archived"];
-/// The longest name, model or client id.
-const NAME_SIZE_MAX: usize = 200;
+/// The longest name, model or client id, in characters.
+const NAME_LENGTH_MAX: usize = 200;
+/// How much of a session's last prompt is shown in lists, in bytes.
+const LAST_PROMPT_SIZE_MAX: usize = 200;
 /// The longest prompt id.
 const PROMPT_ID_SIZE_MAX: usize = 128;
 /// The shortest and the longest heartbeat a client may ask for.
@@ -62,10 +68,10 @@ const IMAGES_MAX: usize = 20;
 const WAIT_S_MAX: u64 = 60;
 /// How long a long poll waits where it does not say.
 const POLL_WAIT_S: u64 = 25;
-/// Requests that may wait at one time.
-const WAITS_MAX: usize = 1024;
 /// The longest opening comment a client may ask for.
 const PAD_MAX: usize = 64 * 1024;
+/// Characters of a path that the log shows.
+const PATH_SHOWN_MAX: usize = 200;
 /// Seconds after which a client that met a limit may try again.
 const RETRY_AFTER_S: &str = "1";
 /// How many fields [`Server::cors_fields`] may tell.
@@ -91,8 +97,8 @@ pub struct NewSession {
     pub name: Option<String>,
     /// The conversation that it goes on with.
     pub conversation: Option<String>,
-    /// The session that it is a copy of, and that one's conversation.
-    pub fork: Option<(String, String)>,
+    /// The session that it is a copy of, and what of its conversation.
+    pub fork: Option<(String, Fork)>,
 }
 
 /// What a request names.
@@ -120,13 +126,17 @@ enum Route<'a> {
     Approval(&'a str, &'a str),
     AllEvents,
     Metrics,
+    Scrape,
     Stats,
     Capabilities,
     Agents,
     Health,
     Ready,
     Login,
+    Ticket,
     OldWebSocket,
+    /// The base path without its slash, where relative links would lead beside it.
+    Base,
     Page(&'static Document),
 }
 
@@ -164,6 +174,8 @@ impl<'a> Route<'a> {
             ["api", "capabilities"] => Route::Capabilities,
             ["api", "agents"] => Route::Agents,
             ["api", "directories"] => Route::Directories,
+            ["ticket"] => Route::Ticket,
+            ["metrics"] => Route::Scrape,
             ["health"] => Route::Health,
             ["ready"] => Route::Ready,
             _ => Route::Page(pages::find(path)?),
@@ -179,17 +191,10 @@ impl<'a> Route<'a> {
             | Route::Archive(..)
             | Route::Prompt(_)
             | Route::Interrupt(_)
-            | Route::Approval(..)
-            | Route::Login => POST,
+            | Route::Approval(..) => POST,
+            Route::Login => &[Method::Post, Method::Delete],
+            Route::Ticket => &[Method::Get, Method::Head, Method::Post],
             Route::Queued(..) => &[Method::Delete],
-            Route::OldWebSocket => &[
-                Method::Get,
-                Method::Head,
-                Method::Post,
-                Method::Put,
-                Method::Patch,
-                Method::Delete,
-            ],
             _ => GET,
         }
     }
@@ -197,7 +202,8 @@ impl<'a> Route<'a> {
     /// How far a token must reach; none where nobody is asked for one.
     fn scope(&self, method: Method) -> Option<Scope> {
         match (self, method) {
-            (Route::Health | Route::Ready | Route::Login | Route::Page(_), _) => None,
+            (Route::Health | Route::Ready | Route::Login | Route::Base | Route::Page(_), _) => None,
+            (Route::Ticket, _) => None, // It is its own authority.
             (_, Method::Get | Method::Head | Method::Options) => Some(Scope::Read),
             (Route::Approval(..), _) => Some(Scope::Answer),
             _ => Some(Scope::Full),
@@ -279,6 +285,8 @@ struct Problem {
     fields: Vec<(&'static str, String)>,
     /// A member that says more, and its JSON.
     detail: Option<(&'static str, String)>,
+    /// The limit that was met, if one was.
+    limit: Option<Limit>,
 }
 
 impl Problem {
@@ -288,7 +296,7 @@ impl Problem {
         sentence: impl Into<String>,
     ) -> Problem {
         let (code, sentence) = (code.into(), sentence.into());
-        Problem { status, code, sentence, fields: Vec::new(), detail: None }
+        Problem { status, code, sentence, fields: Vec::new(), detail: None, limit: None }
     }
 
     fn bad(code: &'static str, sentence: impl Into<String>) -> Problem {
@@ -299,10 +307,23 @@ impl Problem {
         Problem::new(Status::CONFLICT, code, sentence)
     }
 
-    fn limited(status: Status, code: &'static str, sentence: impl Into<String>) -> Problem {
-        let mut problem = Problem::new(status, code, sentence);
+    /// For a limit that was met.
+    fn limited(limit: Limit, sentence: impl Into<String>) -> Problem {
+        let mut problem = Problem::new(limit.status(), limit.code(), sentence);
+        problem.fields.push(("Retry-After", RETRY_AFTER_S.to_owned()));
+        problem.limit = Some(limit);
+        problem
+    }
+
+    /// For what cannot be done now, by anybody.
+    fn unavailable(code: &'static str, sentence: impl Into<String>) -> Problem {
+        let mut problem = Problem::new(Status::SERVICE_UNAVAILABLE, code, sentence);
         problem.fields.push(("Retry-After", RETRY_AFTER_S.to_owned()));
         problem
+    }
+
+    fn draining() -> Problem {
+        Problem::unavailable("draining", "the server is shutting down")
     }
 
     fn session_not_found(id: &str) -> Problem {
@@ -315,6 +336,12 @@ impl Problem {
 impl From<BadRequest> for Problem {
     fn from(bad: BadRequest) -> Problem {
         let mut problem = Problem::new(bad.status(), bad.code(), bad.sentence());
+        problem.limit = match bad {
+            BadRequest::RequestLineTooLong | BadRequest::HeadTooLarge => Some(Limit::HeadSize),
+            BadRequest::TooManyFields => Some(Limit::HeadFields),
+            BadRequest::BodyTooLarge => Some(Limit::BodySize),
+            _ => None,
+        };
         if bad.status() == Status::METHOD_NOT_ALLOWED {
             problem.fields.push(("Allow", head::ALLOW.to_owned()));
         }
@@ -340,6 +367,8 @@ enum Reply {
     Bytes(Vec<u8>, &'static str),
     /// A page.
     Page(&'static Document),
+    /// A page of the moment, once event `after` is durable.
+    Html { status: Status, after: Option<u64>, body: String },
     /// No content: the fields say it all.
     Empty(Vec<(&'static str, String)>),
     /// The answer comes later.
@@ -349,10 +378,32 @@ enum Reply {
     /// The connection becomes a stream.
     Stream(StreamRequest),
     /// A stream that is refused for now.
-    Busy(&'static str),
+    Busy(Busy),
 }
 
 type Outcome = Result<Reply, Problem>;
+
+/// What a request's head alone comes to.
+enum Judged<'a> {
+    /// It needs no handler.
+    Answered(Reply),
+    /// What it asks for, by whom may.
+    Routed(Route<'a>),
+}
+
+/// What the log says of a request: nothing that could be a secret.
+fn request_fields(exchange: &Exchange) -> Vec<(&'static str, String)> {
+    let mut fields = vec![("request", exchange.request_id.clone())];
+    if let Some(head) = exchange.has_head() {
+        fields.push(("method", head.method.as_str().to_owned()));
+        if let Some(target) = exchange.input.get(..head.length).and_then(|it| head.target.text(it))
+        {
+            let path = target.split(['?', '#']).next().unwrap_or_default();
+            fields.push(("path", path.chars().take(PATH_SHOWN_MAX).collect()));
+        }
+    }
+    fields
+}
 
 /// Fields for a page of another origin.
 pub(super) struct CorsFields<'a> {
@@ -374,6 +425,33 @@ impl<'a> CorsFields<'a> {
 const FIELDS_MAX: usize = 8;
 /// The most segments of a path that is one of ours, those of the base path among them.
 const SEGMENTS_MAX: usize = 32;
+
+/// The decoded segments of a path.
+struct Segments<'a> {
+    texts: [Cow<'a, str>; SEGMENTS_MAX],
+    count: usize,
+}
+
+impl<'a> Segments<'a> {
+    fn of(target: &Target<'a>) -> Result<Segments<'a>, BadRequest> {
+        let mut texts = [const { Cow::Borrowed("") }; SEGMENTS_MAX];
+        let mut count = 0;
+        for segment in target.segments() {
+            let segment = segment?;
+            if let Some(place) = texts.get_mut(count) {
+                *place = segment;
+            }
+            count += 1;
+        }
+        Ok(Segments { texts, count })
+    }
+
+    /// All of them. What is deeper than there is room for is nothing of ours.
+    fn path<'b>(&'b self, room: &'b mut [&'b str; SEGMENTS_MAX]) -> &'b [&'b str] {
+        *room = self.texts.each_ref().map(|text| &**text);
+        room.get(..self.count).unwrap_or(&[""])
+    }
+}
 
 /// Puts some fields behind each other.
 fn gather<'a, 'b>(
@@ -432,11 +510,13 @@ fn flag(body: &Value, name: &str) -> Result<bool, Problem> {
 fn name<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Problem> {
     let value = text(body, name)?;
     let unfit = |text: &str| {
-        text.is_empty() || text.len() > NAME_SIZE_MAX || text.chars().any(char::is_control)
+        let length = text.chars().count();
+        length == 0 || length > NAME_LENGTH_MAX || text.chars().any(char::is_control)
     };
     if value.is_some_and(unfit) {
         let sentence = format!(
-            "\"{name}\" must be 1 to {NAME_SIZE_MAX} bytes long, without control characters"
+            "\"{name}\" must be 1 to {NAME_LENGTH_MAX} characters long, none of them a control \
+             character"
         );
         return Err(Problem::bad("invalid_value", sentence));
     }
@@ -447,33 +527,17 @@ impl Server {
     /// Answers a whole request. Returns whether the connection can go on to the next one.
     pub(super) fn answer(&mut self, key: Key, mut exchange: Box<Exchange>) -> bool {
         let head = *exchange.head();
-        let peer = exchange.peer;
-        let input = std::mem::take(&mut exchange.input);
-        let body = std::mem::take(&mut exchange.body);
-        self.name_request(&mut exchange, Some(&head), &input);
+        self.name_unfinished(&mut exchange);
         exchange.close |= !head.keep_alive || self.is_draining();
-        let outcome = match target::parse(head.method, head.target.of(&input)) {
-            Ok(target) => {
-                exchange.origin = self.config.access.allowed_origin(&head, &input);
-                let mut request = Request {
-                    connection: key,
-                    head,
-                    input: &input,
-                    body: &body,
-                    target,
-                    peer,
-                    by: Cow::Borrowed(access::LOCAL),
-                    scope: Scope::Full,
-                    asker: exchange.asker,
-                };
-                self.handle(&mut request)
-            }
-            Err(bad) => Err(bad.into()),
-        };
-        let etag = head.if_none_match.and_then(|span| span.text(&input)).map(str::to_owned);
-        (exchange.input, exchange.body) = (input, body);
+        let outcome = self.with_request(key, &mut exchange, Server::handle);
+        let etag = head.if_none_match.and_then(|span| span.text(&exchange.input));
+        let etag = etag.map(str::to_owned);
         let seq = match outcome {
             Ok(reply @ (Reply::Later | Reply::Asks)) => {
+                // It was out of its slot when its handler said for how long it may wait.
+                if let Some(wait) = self.waits.last().filter(|wait| wait.connection == key) {
+                    exchange.due = wait.due;
+                }
                 if matches!(reply, Reply::Asks) {
                     exchange.asker = Asking::Asked;
                     self.effects.push_back(Effect::WhoIs(key));
@@ -494,7 +558,10 @@ impl Server {
             }
             Ok(Reply::Busy(reason)) if head.method != Method::Head => {
                 self.counters.limited += 1;
-                self.busy_stream(&mut exchange, reason);
+                if let Busy::Limit(limit) = reason {
+                    self.counters.limits.hit(limit);
+                }
+                self.busy_stream(&mut exchange, reason.as_str());
                 None
             }
             Ok(Reply::Stream(_) | Reply::Busy(_)) => {
@@ -515,6 +582,11 @@ impl Server {
                 self.write_page(&mut exchange, page, etag.as_deref());
                 None
             }
+            Ok(Reply::Html { status, after, body }) => {
+                let (html, body) = ("text/html; charset=utf-8", body.as_bytes());
+                self.write_reply(&mut exchange, status, Some(html), &tickets::FIELDS, body);
+                after
+            }
             Ok(Reply::Empty(fields)) => {
                 let fields: Vec<(&str, &str)> =
                     fields.iter().map(|(name, value)| (*name, &**value)).collect();
@@ -522,11 +594,60 @@ impl Server {
                 None
             }
             Err(problem) => {
+                self.log_problem(&exchange, &problem);
                 self.write_problem(&mut exchange, &problem);
                 None
             }
         };
         self.finish_answer(key, exchange, seq)
+    }
+
+    /// Takes a request apart for `work`.
+    fn with_request<T>(
+        &mut self,
+        key: Key,
+        exchange: &mut Exchange,
+        work: impl FnOnce(&mut Server, &mut Request<'_>) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let head = *exchange.head();
+        let input = std::mem::take(&mut exchange.input);
+        let body = std::mem::take(&mut exchange.body);
+        let result = match target::parse(head.method, head.target.of(&input)) {
+            Ok(target) => {
+                exchange.origin = self.config.access.allowed_origin(&head, &input);
+                let mut request = Request {
+                    connection: key,
+                    head,
+                    input: &input,
+                    body: &body,
+                    target,
+                    peer: exchange.peer,
+                    by: Cow::Borrowed(access::LOCAL),
+                    scope: Scope::Full,
+                    asker: exchange.asker,
+                };
+                work(self, &mut request)
+            }
+            Err(bad) => Err(bad.into()),
+        };
+        (exchange.input, exchange.body) = (input, body);
+        result
+    }
+
+    /// Whether the rest of a request's body is worth waiting for. Whoever will be refused for
+    /// what his head says is refused now: strangers hold no room that others need.
+    pub(super) fn refuse_early(&mut self, key: Key, exchange: &mut Exchange) -> bool {
+        let judged = self.with_request(key, exchange, |server, request| {
+            let segments = Segments::of(&request.target)?;
+            server.judge(request, segments.path(&mut [""; SEGMENTS_MAX])).map(drop)
+        });
+        let Err(problem) = judged else { return false };
+        self.name_unfinished(exchange);
+        exchange.close = true;
+        exchange.stage = Stage::Ending;
+        self.log_problem(exchange, &problem);
+        self.write_problem(exchange, &problem);
+        true
     }
 
     /// Sends an answer, or holds it back until its event is durable.
@@ -606,7 +727,6 @@ impl Server {
         fields: &[(&str, &str)],
         length: usize,
     ) -> bool {
-        let request_id = std::mem::take(&mut exchange.request_id);
         let (version, is_head) = match exchange.has_head() {
             Some(head) => (head.version, head.method == Method::Head),
             None => (head::Version::Http11, false),
@@ -615,7 +735,7 @@ impl Server {
         let usual = [
             ("X-Content-Type-Options", "nosniff"),
             ("Cross-Origin-Resource-Policy", "same-origin"),
-            ("X-Request-Id", &*request_id),
+            ("X-Request-Id", &*exchange.request_id),
         ];
         let mut all = [("", ""); FIELDS_MAX + CORS_FIELDS_MAX + 3];
         let all = gather(&mut all, &[fields, cors.as_slice(), &usual]);
@@ -629,8 +749,21 @@ impl Server {
             fields: all,
         };
         reply::write_head(&mut exchange.out, &head);
-        exchange.request_id = request_id;
+        self.count_answer(status);
+        if self.config.log_level >= Level::Debug {
+            let mut told = request_fields(exchange);
+            told.push(("status", status.0.to_string()));
+            self.log(Level::Debug, "http", "answered", told);
+        }
         !is_head
+    }
+
+    /// Counts an answer by the class of its status.
+    pub(super) fn count_answer(&mut self, status: Status) {
+        let class = usize::from(status.0 / 100).saturating_sub(1);
+        if let Some(count) = self.counters.answers.get_mut(class) {
+            *count += 1;
+        }
     }
 
     /// What lets a page of an allowed origin read an answer, and caches tell it from the others'.
@@ -668,10 +801,14 @@ impl Server {
     }
 
     fn write_problem(&mut self, exchange: &mut Exchange, problem: &Problem) {
+        if let Some(limit) = problem.limit {
+            self.counters.limits.hit(limit);
+        }
         match problem.status {
             Status::TOO_MANY_REQUESTS | Status::SERVICE_UNAVAILABLE => self.counters.limited += 1,
             Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
                 self.counters.requests_refused += 1;
+                self.counters.refusals.count(&problem.code);
             }
             _ => {}
         }
@@ -687,6 +824,32 @@ impl Server {
             object.string("requestId", request_id);
         });
         self.write_json(exchange, problem.status, &problem.fields);
+    }
+
+    /// Tells the operator of a request that was refused or met a limit. What it asks for is told
+    /// by its path alone: a query may hold what is nobody's business, and so may a body.
+    fn log_problem(&mut self, exchange: &Exchange, problem: &Problem) {
+        let peer = exchange.peer;
+        let (level, message) = match problem.status {
+            Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
+                (Level::Warn, "a request was not let in")
+            }
+            _ if problem.limit.is_some() => (Level::Warn, "a request met a limit"),
+            Status::SERVICE_UNAVAILABLE => (Level::Info, "a request came at a bad time"),
+            _ => return,
+        };
+        if self.config.log_level >= level {
+            let mut fields = request_fields(exchange);
+            fields.push(match peer {
+                Peer::Local { uid } => ("uid", uid.to_string()),
+                Peer::Remote { address } => ("address", address.to_string()),
+                Peer::Unknown => ("uid", "unknown".to_owned()),
+            });
+            fields.push(("status", problem.status.0.to_string()));
+            fields.push(("code", problem.code.to_string()));
+            fields.extend(problem.limit.map(|limit| ("limit", limit.flag().to_owned())));
+            self.log(level, "http", message, fields);
+        }
     }
 
     fn write_page(&mut self, exchange: &mut Exchange, page: &'static Document, etag: Option<&str>) {
@@ -710,6 +873,7 @@ impl Server {
         self.name_unfinished(exchange);
         exchange.close = true;
         let mut problem = Problem::from(bad);
+        self.count_bad(problem.status);
         if bad == BadRequest::BodyTooLarge {
             let size_max = self.limits.body_size_max;
             problem.sentence =
@@ -723,7 +887,13 @@ impl Server {
         self.name_unfinished(exchange);
         exchange.close = true;
         let sentence = "the request did not arrive in time";
-        let problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
+        let mut problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
+        problem.limit = Some(match (exchange.stage, exchange.body_due) {
+            (Stage::Body, Some(due)) if self.now_ms >= due => Limit::BodyTime,
+            (Stage::Body, _) => Limit::BodyRate,
+            _ => Limit::HeadTime,
+        });
+        self.count_bad(problem.status);
         self.write_problem(exchange, &problem);
     }
 
@@ -733,36 +903,51 @@ impl Server {
         exchange.close = true;
         exchange.stage = Stage::Ending;
         let sentence = "too many request bodies are on their way; try again soon";
-        let problem = Problem::limited(Status::SERVICE_UNAVAILABLE, "bodies_max", sentence);
+        let problem = Problem::limited(Limit::Bodies, sentence);
         self.write_problem(exchange, &problem);
+    }
+
+    /// Counts what was no request.
+    fn count_bad(&mut self, status: Status) {
+        self.counters.requests_bad += 1;
+        self.counters.bad.count(&status.0.to_string());
     }
 
     // Routing.
 
     fn handle(&mut self, request: &mut Request<'_>) -> Outcome {
+        let segments = Segments::of(&request.target)?;
+        let mut room = [""; SEGMENTS_MAX];
+        let route = match self.judge(request, segments.path(&mut room))? {
+            Judged::Answered(reply) => return Ok(reply),
+            Judged::Routed(route) => route,
+        };
+        let changes = !matches!(request.head.method, Method::Get | Method::Head);
+        if changes && !self.asker_may(request)? {
+            return Ok(Reply::Asks);
+        }
+        self.dispatch_route(request, route)
+    }
+
+    /// Holds a request's head to everything that stands before its handler: the walls, the token,
+    /// the path, the method.
+    fn judge<'a>(
+        &mut self,
+        request: &mut Request<'_>,
+        path: &[&'a str],
+    ) -> Result<Judged<'a>, Problem> {
         let access = &self.config.access;
         let (head, input) = (&request.head, request.input);
         let admitted = access.admit(head, input, &request.target, request.peer);
         if request.target.asterisk {
             admitted?;
-            return Ok(Reply::Empty(vec![("Allow", head::ALLOW.to_owned())]));
+            let allow = vec![("Allow", head::ALLOW.to_owned())];
+            return Ok(Judged::Answered(Reply::Empty(allow)));
         }
-        let mut segments = [const { Cow::Borrowed("") }; SEGMENTS_MAX];
-        let mut count = 0;
-        for segment in request.target.segments() {
-            let segment = segment?;
-            if let Some(place) = segments.get_mut(count) {
-                *place = segment;
-            }
-            count += 1;
-        }
-        let path = segments.each_ref().map(|segment| &**segment);
-        // What is deeper than that is nothing of ours.
-        let path = path.get(..count).unwrap_or(&[""]);
         let route = self.route(path, request.target.path);
         admitted?;
         if is_preflight(head) && access.allowed_origin(head, input).is_some() {
-            return Ok(preflight());
+            return Ok(Judged::Answered(preflight()));
         }
         let method = request.head.method;
         let scope = match &route {
@@ -774,6 +959,9 @@ impl Server {
             let caller = access.caller(head, input, &request.target)?;
             Access::reach(caller, scope)?;
             request.scope = caller.scope;
+            if let Some(connection) = self.connections.get_mut(request.connection) {
+                connection.token = caller.token;
+            }
             if caller.by != access::LOCAL {
                 request.by = Cow::Owned(caller.by.to_owned());
             }
@@ -783,7 +971,7 @@ impl Server {
             return Err(Problem::new(Status::NOT_FOUND, "not_found", sentence));
         };
         if let Some(limited) = self.address_limited(request, &route) {
-            return limited;
+            return limited.map(Judged::Answered);
         }
         let methods = route.methods();
         let allow = || {
@@ -791,7 +979,7 @@ impl Server {
             format!("{}, OPTIONS", names.join(", "))
         };
         if method == Method::Options {
-            return Ok(Reply::Empty(vec![("Allow", allow())]));
+            return Ok(Judged::Answered(Reply::Empty(vec![("Allow", allow())])));
         }
         if !methods.contains(&method) {
             let sentence = format!("this path takes {}", allow());
@@ -800,10 +988,7 @@ impl Server {
             problem.fields.push(("Allow", allow()));
             return Err(problem);
         }
-        if !matches!(method, Method::Get | Method::Head) && !self.asker_may(request)? {
-            return Ok(Reply::Asks);
-        }
-        self.dispatch_route(request, route)
+        Ok(Judged::Routed(route))
     }
 
     /// What a path names. It is matched whole first, then without the base path.
@@ -816,11 +1001,19 @@ impl Server {
             return None;
         }
         // By segments: a base path that came escaped is longer than it is.
-        let rest = match raw.match_indices('/').nth(base.len()) {
-            Some((at, _)) => &raw[at..],
-            None => "/",
-        };
-        Route::find(&path[base.len()..], rest)
+        match raw.match_indices('/').nth(base.len()) {
+            Some((at, _)) => Route::find(&path[base.len()..], &raw[at..]),
+            None => Some(Route::Base),
+        }
+    }
+
+    /// The home page is one step below the base path.
+    fn below_base(&self) -> Problem {
+        let location = format!("{}/", self.config.base_path);
+        let sentence = format!("the home page is at {location}");
+        let mut problem = Problem::new(Status::PERMANENT_REDIRECT, "moved", sentence);
+        problem.fields.push(("Location", location));
+        problem
     }
 
     /// The answer to a client whose address has too many connections, if it has.
@@ -832,11 +1025,10 @@ impl Server {
         }
         self.count_address(request.connection, None);
         if route.is_stream() {
-            return Some(Ok(Reply::Busy("connections_per_address_max")));
+            return Some(Ok(Reply::Busy(Busy::Limit(Limit::ConnectionsPerAddress))));
         }
         let sentence = "this address has too many connections, --connections-per-address-max";
-        let code = "connections_per_address_max";
-        Some(Err(Problem::limited(Status::TOO_MANY_REQUESTS, code, sentence)))
+        Some(Err(Problem::limited(Limit::ConnectionsPerAddress, sentence)))
     }
 
     fn dispatch_route(&mut self, request: &Request<'_>, route: Route<'_>) -> Outcome {
@@ -865,13 +1057,17 @@ impl Server {
             (Route::Approval(id, approval), _) => self.answer_approval(request, id, approval),
             (Route::AllEvents, _) => self.all_events(request),
             (Route::Metrics, _) => self.metrics(),
+            (Route::Scrape, _) => self.scrape(request.connection),
             (Route::Stats, _) => self.stats(),
             (Route::Capabilities, _) => self.capabilities(request),
             (Route::Agents, _) => self.agents_list(),
             (Route::Health, _) => self.health(),
             (Route::Ready, _) => self.ready(),
+            (Route::Login, Method::Delete) => self.log_out(request),
             (Route::Login, _) => self.log_in(request),
+            (Route::Ticket, _) => self.answer_by_ticket(request),
             (Route::OldWebSocket, _) => Err(self.old_websocket()),
+            (Route::Base, _) => Err(self.below_base()),
             (Route::Page(page), _) => Ok(Reply::Page(page)),
         }
     }

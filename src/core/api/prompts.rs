@@ -138,17 +138,16 @@ impl Server {
 
     pub(super) fn room_for_prompt(&mut self, key: Key, size: usize) -> Result<(), Problem> {
         if self.is_draining() {
-            let sentence = "the server is shutting down";
-            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
+            return Err(Problem::draining());
         }
         let Some(session) = self.sessions.get(key) else { return Ok(()) };
         if session.prompts.queue.len() >= self.limits.queue_max {
             let sentence = format!("{} prompts wait already, --queue-max", self.limits.queue_max);
-            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, "queue_full", sentence));
+            return Err(Problem::limited(Limit::Queue, sentence));
         }
         if self.queue_size + size > self.limits.queue_size_max {
             let sentence = "the waiting prompts of all sessions are too large together";
-            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, "queue_size_max", sentence));
+            return Err(Problem::limited(Limit::QueueSize, sentence));
         }
         Ok(())
     }
@@ -167,7 +166,7 @@ impl Server {
         self.publisher.flush(&mut session.feed);
         let cursor = self.publisher.seq().max(cursor);
         let position = if interrupts { 0 } else { session.prompts.queue.len() as u32 };
-        let shown = prompt.command.floor_char_boundary(NAME_SIZE_MAX);
+        let shown = prompt.command.floor_char_boundary(LAST_PROMPT_SIZE_MAX);
         session.last_prompt = Some(prompt.command[..shown].to_owned());
         session.prompts.remember(&prompt.id, &prompt.command, cursor, position);
         let event_id = self.publisher.id(self.publisher.seq() + 1);

@@ -93,6 +93,14 @@ impl Server {
                 object.string("name", &request.by);
                 object.string("scope", request.scope.as_str());
             });
+            object.object("request", |object| {
+                let http = match request.head.version {
+                    head::Version::Http10 => "1.0",
+                    head::Version::Http11 => "1.1",
+                };
+                object.string("http", http);
+                object.bool("forwarded", request.head.forwarded);
+            });
             object.object("limits", |object| {
                 object.number("bodyBytes", limits.body_size_max as u64);
                 object.number("headBytes", limits.head_size_max as u64);
@@ -158,12 +166,11 @@ impl Server {
 
     pub(super) fn ready(&mut self) -> Outcome {
         if self.drain != Drain::Serving {
-            let sentence = "the server is shutting down";
-            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
+            return Err(Problem::draining());
         }
         if let Some(sentence) = self.keeper.failure() {
             let sentence = format!("the journal cannot be written: {sentence}");
-            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "journal_failed", sentence));
+            return Err(Problem::unavailable("journal_failed", sentence));
         }
         self.say(|_, object| object.string("status", "ready"));
         ok()

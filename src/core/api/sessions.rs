@@ -94,14 +94,19 @@ impl Server {
             return Err(Problem::conflict("conversation_not_begun", sentence));
         }
         let dir = session.working_dir.clone();
+        // What its parent says from here on is not the copy's business.
+        let fork = Fork {
+            conversation: session.conversation.id.clone(),
+            entry: session.conversation.entry.clone(),
+        };
         let new = NewSession {
             asked: dir.to_string_lossy().into_owned(),
             agent: session.agent,
             model: model.map(str::to_owned).or(session.model.clone()),
-            mode: mode.or(session.mode.clone()),
+            mode: mode.or(session.mode().map(str::to_owned)),
             name: new_name.map(str::to_owned).or(session.name.clone()),
             conversation: None,
-            fork: Some((id.to_owned(), session.conversation.id.clone())),
+            fork: Some((id.to_owned(), fork)),
         };
         self.room_for_session()?;
         let (seq, id) = self.new_session(new, dir);
@@ -164,7 +169,11 @@ impl Server {
             let (path, names) = match result {
                 Ok(listed) => listed,
                 Err(problem) => {
-                    server.write_problem(exchange, &directory_problem(&asked, &problem));
+                    let mut problem = directory_problem(&asked, &problem);
+                    if problem.code == "working_dir_not_found" {
+                        problem.status = Status::NOT_FOUND; // Here it is what was asked for.
+                    }
+                    server.write_problem(exchange, &problem);
                     return None;
                 }
             };
@@ -221,14 +230,13 @@ impl Server {
     /// Whether another session may be created now.
     pub(super) fn room_for_session(&mut self) -> Result<(), Problem> {
         if self.is_draining() {
-            let sentence = "the server is shutting down";
-            return Err(Problem::limited(Status::SERVICE_UNAVAILABLE, "draining", sentence));
+            return Err(Problem::draining());
         }
         let coming = self.by_id.len() + self.tickets.len();
         if coming >= self.limits.sessions_max as usize {
             let sentence =
                 format!("there are {} sessions, --sessions-max", self.limits.sessions_max);
-            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, "sessions_max", sentence));
+            return Err(Problem::limited(Limit::Sessions, sentence));
         }
         let second = self.now_ms / 1000;
         if self.creations.0 != second {
@@ -236,8 +244,7 @@ impl Server {
         }
         if self.creations.1 >= self.limits.session_creations_per_s {
             let sentence = "too many sessions are being created; try again in a second";
-            let code = "session_creations_max";
-            return Err(Problem::limited(Status::TOO_MANY_REQUESTS, code, sentence));
+            return Err(Problem::limited(Limit::SessionCreations, sentence));
         }
         self.creations.1 += 1;
         Ok(())
@@ -278,10 +285,11 @@ impl Server {
         }
         let id = format!("session-{}-{:08x}", self.wall_ms, self.random.bits() as u32);
         let adopted = new.conversation.is_some();
-        let (forked_from, fork_from) = new.fork.unzip();
+        let (forked_from, fork) = new.fork.unzip();
         let conversation = Conversation {
             id: new.conversation.unwrap_or_else(|| self.random.uuid()),
-            fork_from,
+            entry: None,
+            fork,
             begun: adopted,
             retried: false,
         };
@@ -345,6 +353,12 @@ impl Server {
             object.string_or_null("mode", mode);
             object.string_or_null("name", name);
             object.string("conversation", &session.conversation.id);
+            if let Some(fork) = &session.conversation.fork {
+                object.object("fork", |object| {
+                    object.string("conversation", &fork.conversation);
+                    object.string_or_null("entry", fork.entry.as_deref());
+                });
+            }
         });
         self.log(Level::Info, "session", "created", vec![("session", id.clone())]);
         self.say(|server, object| {
@@ -486,22 +500,24 @@ impl Server {
             return Err(Problem::session_not_found(id));
         };
         session.name = new_name.or(session.name.take());
-        let agent = session.process.and_then(|agent| self.agents.get_mut(agent));
-        if let Some(agent) = agent.filter(|agent| agent.was_ready && !agent.is_leaving()) {
-            if let Some(mode) = &mode {
-                agent.stdin.queue(0, |out| claude::set_mode(out, &request_id, mode));
-            }
-            if let Some(model) = &model {
-                agent.stdin.queue(0, |out| claude::set_model(out, &request_id, model));
-            }
-        }
         if mode.is_some() {
             session.mode_in_use = mode.clone();
         }
-        session.mode = mode.or(session.mode.take());
-        session.model = model.or(session.model.take());
+        session.mode = mode.clone().or(session.mode.take());
+        session.model = model.clone().or(session.model.take());
+        let agent = session.process;
         self.tell_status(key, Some("changed"));
         let seq = self.publisher.seq();
+        // The agent hears of it once it is on record.
+        let agent = agent.and_then(|agent| self.agents.get_mut(agent));
+        if let Some(agent) = agent.filter(|agent| agent.was_ready && !agent.is_leaving()) {
+            if let Some(mode) = &mode {
+                agent.stdin.queue(seq, |out| claude::set_mode(out, &request_id, mode));
+            }
+            if let Some(model) = &model {
+                agent.stdin.queue(seq, |out| claude::set_model(out, &request_id, model));
+            }
+        }
         self.release_agents();
         self.get_session(id)?;
         ok_after(seq)

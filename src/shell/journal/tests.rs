@@ -1,0 +1,344 @@
+//! A server of the core on a disk of ours, in this thread, whose medium fails when it is told to.
+
+use super::*;
+use crate::base::arena::Key;
+use crate::core::access::Access;
+use crate::core::connection::{Output, Peer};
+use crate::core::effect::{DiskReply, DiskRequest, Effect, Program};
+use crate::core::server::{AgentConfig, Birth, Config, Dialect, Server};
+use crate::limits::Limits;
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs;
+
+thread_local! {
+    static SYNC_FAILS: Cell<bool> = const { Cell::new(false) };
+    static WRITE_FAILS: Cell<bool> = const { Cell::new(false) };
+    static SYNCS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A medium that fails as a broken one does.
+const FICKLE: Medium = Medium {
+    write_at: |file, bytes, offset| match WRITE_FAILS.get() {
+        // A disk that is full takes a part.
+        true => {
+            file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+            Err(ErrorKind::StorageFull.into())
+        }
+        false => file.write_all_at(bytes, offset),
+    },
+    sync: |file| match SYNC_FAILS.get() {
+        true => Err(io::Error::from_raw_os_error(libc::EIO)),
+        false => {
+            SYNCS.set(SYNCS.get() + 1);
+            file.sync_data()
+        }
+    },
+};
+
+/// A directory of our own, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let name = format!("sidestream-journal-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path); // Of a run that was killed.
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server, its disk, a clock, and one client who asks.
+struct World {
+    server: Server,
+    store: Store,
+    client: Key,
+    now_ms: u64,
+    reply: Vec<u8>,
+}
+
+impl World {
+    fn new(dir: &Path, durability: Durability, epoch: u64) -> World {
+        let opened = open(dir, durability, Epoch::new(epoch)).unwrap();
+        let limits = Limits { ring_size: 1 << 18, queue_max: 1000, ..Limits::default() };
+        let agent = AgentConfig {
+            name: "demo".to_owned(),
+            dialect: Dialect::Demo,
+            program: Ok(Program::Demo),
+        };
+        let config = Config {
+            agents: vec![agent],
+            commands: vec![String::new()],
+            access: Access { own_uid: 1, ..Access::default() },
+            version: "0",
+            ..Config::default()
+        };
+        let epochs = opened.epochs;
+        let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
+        let mut server = Server::new(limits, config, birth);
+        server.restore(opened.sessions);
+        let mut store = opened.store.unwrap();
+        store.medium = FICKLE;
+        let client = server.accepted(Peer::Local { uid: 1 }).unwrap();
+        World { server, store, client, now_ms: 1_000, reply: Vec::new() }
+    }
+
+    /// Does what the server asks for. No agent ever starts in this world.
+    fn turn(&mut self) {
+        loop {
+            self.server.commit();
+            let mut some = false;
+            while let Some(effect) = self.server.next_effect() {
+                some = true;
+                match effect {
+                    Effect::Disk(DiskRequest::Append(batch)) => {
+                        let result = self.store.append(&batch);
+                        self.server.disk_replied(DiskReply::Appended(batch, result));
+                    }
+                    Effect::Disk(DiskRequest::Directory { ticket, path }) => {
+                        self.server.disk_replied(DiskReply::Directory { ticket, result: Ok(path) });
+                    }
+                    Effect::Disk(DiskRequest::Large { connection, seq, source, image }) => {
+                        let result = self.store.fetch(seq, &source, image);
+                        self.server.disk_replied(DiskReply::Large { connection, result });
+                    }
+                    Effect::WhoIs(key) => {
+                        self.server.asker_known(key, crate::core::effect::Asker::Outside);
+                    }
+                    _ => {}
+                }
+            }
+            while let Some(key) = self.server.next_pending() {
+                while let Output::Bytes(parts) = self.server.output(key) {
+                    let count = parts.iter().map(|part| part.len()).sum();
+                    if key == self.client {
+                        parts.iter().for_each(|part| self.reply.extend_from_slice(part));
+                    }
+                    self.server.sent(key, count);
+                    some = true;
+                }
+            }
+            if !some {
+                return;
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.server.set_time(self.now_ms, 1_000_000 + self.now_ms);
+        while !self.server.expire() {}
+        self.turn();
+    }
+
+    fn ask(&mut self, method: &str, path: &str, body: &str) -> String {
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        let mut rest = request.as_bytes();
+        self.reply.clear();
+        while !rest.is_empty() {
+            let count = self.server.read_allowance(self.client).min(rest.len());
+            self.server.received(self.client, &rest[..count]);
+            rest = &rest[count..];
+            self.turn();
+        }
+        String::from_utf8_lossy(&self.reply).into_owned()
+    }
+
+    fn create(&mut self) -> String {
+        let reply = self.ask("POST", "/api/sessions", "{\"workingDir\":\"/\"}");
+        let (_, rest) = reply.split_once("\"sessionId\":\"").unwrap_or_else(|| panic!("{reply}"));
+        rest.split_once('"').unwrap().0.to_owned()
+    }
+
+    /// Something that makes an event.
+    fn rename(&mut self, session: &str, name: &str) -> String {
+        let body = format!("{{\"name\":\"{name}\"}}");
+        self.ask("PATCH", &format!("/api/session/{session}"), &body)
+    }
+
+    fn queue(&mut self, session: &str, size: usize) {
+        let body = format!("{{\"command\":\"{}\"}}", "x".repeat(size));
+        let reply = self.ask("POST", &format!("/api/session/{session}/prompt"), &body);
+        assert!(reply.starts_with("HTTP/1.1 202"), "{}", &reply[..200.min(reply.len())]);
+    }
+
+    /// The id and the number of a session's newest event.
+    fn newest(&mut self, session: &str) -> (String, u64) {
+        let reply = self.ask("GET", &format!("/api/session/{session}/events/status"), "");
+        let (_, rest) = reply.split_once("\"latestId\":\"").unwrap_or_else(|| panic!("{reply}"));
+        let id = rest.split_once('"').unwrap().0.to_owned();
+        let seq = crate::wire::sse::EventId::parse(id.as_bytes()).unwrap().seq;
+        (id, seq)
+    }
+
+    fn is_ready(&mut self) -> bool {
+        self.ask("GET", "/ready", "").starts_with("HTTP/1.1 200")
+    }
+}
+
+/// The numbers that a session's segments hold, read as the next start does.
+fn kept(dir: &Path, session: &str) -> Vec<u64> {
+    let loaded = load(&dir.join("sessions"), true).unwrap();
+    let found = loaded.sessions.iter().find(|found| found.snapshot.session_id == session);
+    let journal = &found.expect("the session").journal;
+    let mut seqs = Vec::new();
+    for id in journal.segments_from(journal.base()) {
+        let (_, end) = journal.segment_at(id.start).expect("a segment that is not empty");
+        let path = dir.join("sessions").join(session).join(id.file_name());
+        let bytes = read_file(&path).unwrap();
+        journal::recover(&bytes[..(end - id.start) as usize], |_, frame| seqs.push(frame.seq));
+    }
+    seqs
+}
+
+fn rising(seqs: &[u64], first: u64) -> bool {
+    seqs.iter().copied().eq(first..first + seqs.len() as u64)
+}
+
+#[test]
+fn after_a_failed_sync_what_the_ring_holds_is_written_again_elsewhere() {
+    let scratch = Scratch::new("sync");
+    let mut world = World::new(&scratch.0, Durability::Sync, 1);
+    let session = world.create();
+    for n in 0..20 {
+        world.rename(&session, &format!("before {n}"));
+    }
+    let first = kept(&scratch.0, &session)[0];
+    SYNC_FAILS.set(true);
+    world.rename(&session, "shown all the same");
+    assert!(!world.is_ready());
+    for n in 0..20 {
+        world.rename(&session, &format!("meanwhile {n}"));
+    }
+    world.pass(5_000);
+    assert!(!world.is_ready(), "the second try failed, too");
+    // A crash now finds everything that was synced before.
+    let then = kept(&scratch.0, &session);
+    assert!(then.len() >= 21 && rising(&then, first), "{then:?}");
+    SYNC_FAILS.set(false);
+    world.pass(5_000);
+    assert!(world.is_ready());
+    world.rename(&session, "after");
+    let all = kept(&scratch.0, &session);
+    assert!(rising(&all, first), "no hole, no repeat: {all:?}");
+    assert_eq!(all.last(), Some(&world.newest(&session).1), "to the newest");
+    let mut again = World::new(&scratch.0, Durability::Sync, 2);
+    let told = again.ask("GET", &format!("/api/session/{session}"), "");
+    assert!(told.contains("\"name\":\"after\""), "{told}");
+}
+
+#[test]
+fn a_segment_that_cannot_be_synced_at_its_end_is_given_up_as_far_as_memory_reaches() {
+    let scratch = Scratch::new("roll");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    let first = kept(&scratch.0, &session)[0];
+    let dir = scratch.0.join("sessions").join(&session);
+    while fs::metadata(dir.join(segment_names(&dir)[0].clone())).unwrap().len()
+        < journal::SEGMENT_SIZE
+    {
+        world.queue(&session, 30_000);
+    }
+    assert_eq!(segment_names(&dir).len(), 1);
+    SYNC_FAILS.set(true);
+    world.queue(&session, 30_000); // The next segment begins, and this one is to be synced.
+    assert!(!world.is_ready());
+    SYNC_FAILS.set(false);
+    let synced = SYNCS.get();
+    world.pass(5_000);
+    assert!(world.is_ready());
+    let names = segment_names(&dir);
+    let second = SegmentId::parse(&names[1]).unwrap();
+    assert!(names.len() == 2 && second.start < journal::SEGMENT_SIZE, "{names:?}");
+    assert!(fs::metadata(dir.join(&names[1])).unwrap().len() > 1 << 17, "all that the ring held");
+    assert_eq!(SYNCS.get(), synced, "a second try would only seem to succeed");
+    world.queue(&session, 1_000);
+    let all = kept(&scratch.0, &session);
+    assert!(rising(&all, first), "no hole, no repeat: {all:?}");
+    assert_eq!(all.last(), Some(&world.newest(&session).1));
+}
+
+#[test]
+fn half_a_write_is_no_write_and_is_made_good() {
+    let scratch = Scratch::new("half");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    let first = kept(&scratch.0, &session)[0];
+    WRITE_FAILS.set(true);
+    world.rename(&session, "half");
+    assert!(!world.is_ready() && !scratch.0.join("intact").exists());
+    // What is in no file is served from memory.
+    let newest = world.newest(&session).0;
+    let path = format!("/api/session/{session}/events/{newest}");
+    assert!(world.ask("GET", &path, "").contains("journal_failed"), "the newest event");
+    world.queue(&session, 200_000);
+    let queued = world.ask("GET", &format!("/api/session/{session}/history"), "");
+    let (_, href) = queued.split_once("\"href\":\"").expect("a large field");
+    let href = href.split_once('"').unwrap().0.to_owned();
+    assert!(world.ask("GET", &href, "").ends_with(&"x".repeat(1000)));
+    WRITE_FAILS.set(false);
+    world.pass(5_000);
+    assert!(world.is_ready() && scratch.0.join("intact").exists());
+    let all = kept(&scratch.0, &session);
+    assert!(rising(&all, first), "no hole, no repeat: {all:?}");
+    assert!(world.ask("GET", &href, "").ends_with(&"x".repeat(1000)), "from disk now");
+}
+
+#[test]
+fn a_page_is_read_segment_by_segment() {
+    let scratch = Scratch::new("page");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    let dir = scratch.0.join("sessions").join(&session);
+    while segment_names(&dir).len() < 3 {
+        world.queue(&session, 40_000);
+    }
+    let loaded = load(&scratch.0.join("sessions"), true).unwrap();
+    let journal = &loaded.sessions[0].journal;
+    let segments = journal.segments_from(0).filter_map(|id| journal.segment_at(id.start));
+    let mut page = Page {
+        connection: world.client,
+        source: Source {
+            session_id: session.clone(),
+            segments: segments.collect(),
+            position: 0,
+            end: journal.written(),
+            least_seq: 0,
+        },
+        before: u64::MAX,
+        limit: 1000,
+        size_max: usize::MAX,
+        filter: crate::core::event::Filter::parse("session-created,session-status").unwrap(),
+        bytes: Vec::new(),
+        more: false,
+        found: 0,
+    };
+    let mut steps = 0;
+    while world.store.page(&mut page).unwrap() {
+        steps += 1;
+        assert!(steps < 9);
+    }
+    assert_eq!(steps, 3, "whoever writes waits for one of them at most");
+    let mut names = Vec::new();
+    let whole = journal::recover(&page.bytes, |_, frame| names.push(frame.name.to_owned()));
+    assert_eq!((whole, names.len()), (page.bytes.len(), page.found));
+    assert_eq!(names[0], "session-created", "{names:?}");
+}
+
+/// The names of a session's segments, oldest first.
+fn segment_names(dir: &Path) -> Vec<String> {
+    let files = Files::list(dir).unwrap();
+    let names: BTreeSet<String> = files.segments.iter().map(|id| id.file_name()).collect();
+    names.into_iter().collect()
+}

@@ -1,11 +1,11 @@
-# make run | test | lint | sim | bench | help. Everything needs only cargo; `make test` installs the rest.
+# make run | test | lint | sim | soak | million | bench | help. Everything needs only cargo; `make test` installs the rest.
 
 SEEDS ?= 500
 T ?= 60
 
 FUZZERS = head body target lines event_id claude journal server
 
-.PHONY: help run build test lint sim soak setup fuzz bench bench-quick bench-setup bench-micro screenshots
+.PHONY: help run build test lint sim soak million setup dist fuzz bench bench-quick bench-setup bench-micro screenshots
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -16,6 +16,9 @@ run: ## build and start the server: make run ARGS='--agent demo'
 build: ## the release binary, target/release/sidestream
 	cargo build --release
 
+dist: ## static binaries for both platforms, their parts and checksums, in dist/
+	scripts/dist.sh
+
 setup: ## what the tests need, installed where it is missing
 	scripts/setup-tests.sh
 
@@ -23,11 +26,16 @@ lint: ## formatting and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-test: setup lint ## everything: lint, unit tests, simulation, sockets, the real CLI, a real browser
+test: setup lint dist ## everything: lint, unit tests, simulation, sockets, the real CLI, a real browser
 	cargo test --no-fail-fast
 
 soak: ## the release binary under churn for T seconds, figures in target/soak: make soak T=600
-	SOAK_SECONDS=$(T) SOAK_OUT=$(CURDIR)/target/soak cargo test --release --test soak -- --nocapture
+	cargo build --release
+	SIDESTREAM_TEST_BINARY=$(CURDIR)/target/release/sidestream SOAK_SECONDS=$(T) \
+		SOAK_OUT=$(CURDIR)/target/soak cargo test --test soak -- --nocapture
+
+million: ## a million subscribers in one core: bytes and nanoseconds each
+	SUBSCRIBERS=1000000 cargo test --release --test million -- --nocapture
 
 sim: ## the simulation over many seeds: make sim SEEDS=10000
 	SIM_SEEDS=$(SEEDS) cargo test --release --test simulation -- --nocapture

@@ -95,11 +95,12 @@ Bounds of memory [default, range]
   --replay-bytes SIZE       past given to a new stream [256KiB, 0 to 1GiB]
   --line-max SIZE           longest line of an agent [32MiB, 64KiB to 1GiB]
   --head-size-max SIZE      head of a request [16KiB, 1KiB to 63KiB]
+  --approvals-size-max SIZE all approvals open [8MiB, 64KiB to 4GiB]
   --body-size-max SIZE      body of a request [8MiB, 1KiB to 256MiB]
-  --bodies-size-max SIZE    all bodies held at once [32MiB, 1KiB to 4GiB]
-  --requests-size-max SIZE  heads and replies under way [32MiB, 256KiB to 4GiB]
+  --bodies-size-max SIZE    all bodies held at once [16MiB, 1KiB to 4GiB]
+  --requests-size-max SIZE  heads and replies under way [16MiB, 256KiB to 4GiB]
   --body-rate-min SIZE      what a body brings in a second [1KiB, 0 to 1MiB]
-  --queue-size-max SIZE     all prompts waiting [32MiB, 1KiB to 4GiB]
+  --queue-size-max SIZE     all prompts waiting [16MiB, 1KiB to 4GiB]
   --large-size-max SIZE     fields too large for a log [32MiB, 1KiB to 4GiB]
 
 Bounds of the disk [default, range]
@@ -371,6 +372,7 @@ const BOUNDS: &[Bound] = &[
     bound!("replay-bytes", Bytes, 0, GIB, replay_size),
     bound!("line-max", Bytes, 64 * KIB, GIB, line_size_max),
     bound!("head-size-max", Bytes, KIB, 63 * KIB, head_size_max),
+    bound!("approvals-size-max", Bytes, 64 * KIB, 4 * GIB, approvals_size_max),
     bound!("body-size-max", Bytes, KIB, 256 * MIB, body_size_max),
     bound!("bodies-size-max", Bytes, KIB, 4 * GIB, bodies_size_max),
     bound!("requests-size-max", Bytes, 256 * KIB, 4 * GIB, requests_size_max),

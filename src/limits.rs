@@ -8,14 +8,14 @@ use crate::base::ring::Ring;
 use crate::base::wheel::Wheel;
 use crate::core::agent::{Agent, LINE_SIZE};
 use crate::core::commit::RINGS_KEPT;
-use crate::core::connection::{
-    Across, Connection, Exchange, KEPT_BUFFER_SIZE, KEPT_OWN_SIZE, Rare,
-};
+use crate::core::connection::{Connection, Exchange, KEPT_BUFFER_SIZE, KEPT_OWN_SIZE, Rare};
 use crate::core::epochs::Durability;
-use crate::core::journal::INDEX_STEP;
-use crate::core::past::{PIECE_SIZE, PIECES_MAX, Past};
-use crate::core::server::POOL_MAX;
+use crate::core::journal::{INDEX_STEP, SEGMENT_INDEX_MAX};
+use crate::core::past::{PIECE_SIZE, PIECES_MAX};
+use crate::core::server::{PAGES_READ_MAX, POOL_MAX};
 use crate::core::session::Session;
+use crate::core::turn::TURN_SIZE;
+use crate::core::waits::PAGE_SIZE_MAX;
 
 /// One kibibyte, in bytes.
 pub const KIB: usize = 1024;
@@ -30,12 +30,11 @@ const FILES_RESERVED: u32 = 64;
 pub const SOCKET_SIZE: usize = 40;
 /// The longest reply but for large fields: it is written whole before it is counted.
 const REPLY_SIZE: usize = MIB;
-/// What `replay-complete` and the rest of a heartbeat take, in the worst case, of a reader.
-const OWN_SIZE: usize = 256;
 /// What a session keeps beside its log and its prompts: names, approvals, the ids of prompts.
 const SESSION_SIZE: usize = 64 * KIB;
 /// Exchanges and rare parts of readers that are kept for the next connection.
-const POOL_SIZE: usize = POOL_MAX * (size_of::<Exchange>() + 3 * KEPT_BUFFER_SIZE + KEPT_OWN_SIZE);
+const POOL_SIZE: usize =
+    POOL_MAX * (size_of::<Exchange>() + 3 * KEPT_BUFFER_SIZE + size_of::<Rare>() + KEPT_OWN_SIZE);
 /// The loop's read buffer and its events; the disk thread's stack; the log's line; the program.
 const FIXED_SIZE: usize = 8 * MIB;
 /// Events on their way to the operator's commands: those that are not visible yet, and again those
@@ -100,10 +99,12 @@ pub struct Limits {
     pub agents_starting_max: u32,
     /// Prompts waiting in one session.
     pub queue_max: usize,
-    /// Bytes of prompts waiting in all sessions together.
+    /// Bytes of prompts that wait in all sessions together, or that agents have not yet taken.
     pub queue_size_max: usize,
     /// Approvals open in one session.
     pub approvals_max: usize,
+    /// Bytes of approvals open in all sessions together.
+    pub approvals_size_max: usize,
     /// The longest line of an agent; longer ones are dropped to their newline and told.
     pub line_size_max: usize,
     /// All large fields that are kept beside their events.
@@ -147,8 +148,8 @@ impl Default for Limits {
             head_fields_max: 100,
             head_timeout_ms: 10_000,
             body_size_max: 8 * MIB,
-            bodies_size_max: 32 * MIB,
-            requests_size_max: 32 * MIB,
+            bodies_size_max: 16 * MIB,
+            requests_size_max: 16 * MIB,
             body_timeout_ms: 30_000,
             body_rate_min: KIB,
             pipeline_max: 64,
@@ -164,8 +165,9 @@ impl Default for Limits {
             agents_max: 8,
             agents_starting_max: 2,
             queue_max: 32,
-            queue_size_max: 32 * MIB,
+            queue_size_max: 16 * MIB,
             approvals_max: 64,
+            approvals_size_max: 8 * MIB,
             line_size_max: 32 * MIB,
             large_size_max: 32 * MIB,
             journal_max: 64 * MIB as u64,
@@ -237,61 +239,67 @@ impl Limits {
         u64::from(self.agents_max) * u64::from(FILES_PER_AGENT)
     }
 
-    /// The most that the server ever holds, in bytes. What the kernel holds for sockets and pipes
-    /// is beside it.
+    /// The most that the server ever holds, in bytes: the sum of [`Limits::terms`]. What the kernel
+    /// holds for sockets and pipes is beside it.
     pub fn memory(&self, durability: Durability) -> u64 {
-        self.rings_memory(durability) + self.connections_memory() + self.agents_memory() + {
-            let mut sum = 0;
-            sum += self.bodies_size_max as u64; // Request bodies, all together,
-            sum += self.body_size_max as u64; // and the copy of the one that is being understood.
-            sum += self.queue_size_max as u64; // Prompts that wait, all together.
-            sum += self.large_size_max as u64; // Large fields, kept beside their events.
-            sum += (2 * HOOKS_SIZE_MAX + TICKETS_SIZE) as u64; // What commands are told,
-            sum += POOL_SIZE as u64; // Buffers that nobody uses at the moment.
-            sum + FIXED_SIZE as u64 // What there is one of.
-        }
+        self.terms(durability).iter().map(|(_, bytes)| bytes).sum()
     }
 
-    /// The part of [`Limits::memory`] that sessions take, most of it their logs.
-    pub fn rings_memory(&self, durability: Durability) -> u64 {
-        let sessions = u64::from(self.sessions_max) + u64::from(self.closed_sessions_max);
-        let rings = match durability {
-            Durability::Memory => sessions, // Each session's own log,
-            // or those of sessions that run, some more, and what is on its way to the disk.
-            _ => sessions.min(2 * u64::from(self.agents_max) + RINGS_KEPT as u64),
-        };
+    /// Everything that the server may hold, by name, in bytes.
+    pub fn terms(&self, durability: Durability) -> Vec<(&'static str, u64)> {
+        let count = |number: u32| number as usize;
+        let (agents, connections) = (count(self.agents_max), count(self.connections_max));
+        let sessions = count(self.sessions_max) + count(self.closed_sessions_max);
+        let keeps = durability != Durability::Memory;
+        // With journals only sessions that run own a ring, some more, and those whose frames are on
+        // their way to the disk; without, each.
+        let rings = if keeps { sessions.min(2 * agents + RINGS_KEPT) } else { sessions };
         let piece = PIECE_SIZE.max(self.ring_size / 4);
-        let mut sum = 0;
-        if durability != Durability::Memory {
-            sum += PIECES_MAX as u64 * piece as u64; // Pieces of replays,
-            let total = self.journal_total_max.min(sessions * self.journal_max);
-            sum += total / INDEX_STEP * size_of::<(u64, u64)>() as u64; // and where frames are.
-        }
-        sum += rings * Ring::memory(self.ring_size) as u64;
-        sum += Ring::memory(self.all_ring_size) as u64; // and the one of all of them.
-        sum + sessions * (size_of::<Session>() + SESSION_SIZE) as u64 // What it knows of itself.
-    }
-
-    /// The part of [`Limits::memory`] that clients take.
-    pub fn connections_memory(&self) -> u64 {
-        const LINKS_AND_GENERATION: usize = 3 * size_of::<u32>();
-        let slot = size_of::<Connection>() + LINKS_AND_GENERATION + SOCKET_SIZE;
-        // A reader that catches up has more of its own; what it opens with is a request's.
-        let rare = size_of::<Rare>() + size_of::<Across>() + size_of::<Past>() + OWN_SIZE;
-        let mut sum = 0;
-        sum += u64::from(self.connections_max) * (slot + rare) as u64; // Slots, live or not.
-        sum += self.requests_size_max as u64; // Heads and replies, all together,
-        sum += (self.head_size_max + REPLY_SIZE) as u64; // and the one that fills them up.
-        let indices = self.connections_max + self.sessions_max + self.closed_sessions_max;
-        sum + Wheel::memory(indices + self.agents_max + 1) as u64 // Everybody's deadline.
-    }
-
-    /// The part of [`Limits::memory`] that agents take here; their own is theirs.
-    pub fn agents_memory(&self) -> u64 {
-        let mut sum = 0;
-        sum += u64::from(self.agents_max) * Agent::memory() as u64; // Lines and texts under way.
-        sum += u64::from(self.agents_max) * self.body_size_max as u64; // A prompt not yet taken.
-        sum + 2 * self.line_size_max as u64 // The long-line buffer, and what is made of its line.
+        let journals = self.journal_total_max.min(sessions as u64 * self.journal_max);
+        let entries = (journals / INDEX_STEP) as usize + sessions * SEGMENT_INDEX_MAX;
+        // A key's generation and the two links of the lists that it may be in.
+        let links = 3 * size_of::<u32>();
+        let timers = (connections + sessions + agents + 1) as u32;
+        let terms = [
+            // Each ring with its marks, and the one of all sessions.
+            ("rings", rings * Ring::memory(self.ring_size) + Ring::memory(self.all_ring_size)),
+            // What a session knows of itself, most of it the ids of its prompts.
+            ("sessions", sessions * (size_of::<Session>() + SESSION_SIZE)),
+            // Where a journal's frames are: one entry for so many bytes of it.
+            ("journal index", usize::from(keeps) * entries * size_of::<(u64, u64)>()),
+            // The frames on their way to the disk: the new ones of sessions that run.
+            ("journal batch", usize::from(keeps) * agents * self.ring_size),
+            // Frames on their way from the disk to readers, and to those who ask for a page.
+            ("journal pieces", usize::from(keeps) * PIECES_MAX * piece),
+            ("journal pages", usize::from(keeps) * count(PAGES_READ_MAX) * 2 * PAGE_SIZE_MAX),
+            // Slots of connections and streams, live or not, and everybody's deadline.
+            ("slots", connections * (size_of::<Connection>() + links + SOCKET_SIZE)),
+            ("timers", Wheel::memory(timers)),
+            // Heads, replies, and what streams have beside their slot, all together; and the one
+            // that fills them up.
+            ("requests", self.requests_size_max + self.head_size_max + REPLY_SIZE),
+            // Bodies, all together, the growth of the one that fills them up, and the copy of the
+            // one that is being understood.
+            ("bodies", self.bodies_size_max + self.body_size_max / 2 + self.body_size_max),
+            // Prompts that wait, or that agents have not yet taken.
+            ("prompts", self.queue_size_max),
+            // Approvals that are open.
+            ("approvals", self.approvals_size_max),
+            // Fields too large for a log: those that are kept, or on their way to the disk, images
+            // that are, and the one that is being sent.
+            ("large fields", self.large_size_max + self.large_size_max / 2 + self.line_size_max),
+            // An agent's lines and texts under way, and what its turn has open.
+            ("agents", agents * (Agent::memory() + TURN_SIZE)),
+            // The one buffer for a long line, and what is made of that line.
+            ("long line", 2 * self.line_size_max),
+            // What the operator's commands are told of, and what is known of tickets.
+            ("hooks", 2 * HOOKS_SIZE_MAX + TICKETS_SIZE),
+            // Buffers that nobody uses at the moment.
+            ("pools", POOL_SIZE),
+            // What there is one of.
+            ("program", FIXED_SIZE),
+        ];
+        terms.map(|(name, bytes)| (name, bytes as u64)).to_vec()
     }
 }
 
@@ -348,7 +356,7 @@ mod tests {
     fn the_bound_grows_with_everything_that_is_counted_in_it() {
         let base = Limits::default().memory(Durability::Memory);
         type Change = fn(&mut Limits);
-        let changes: [(Change, u64); 10] = [
+        let changes: [(Change, u64); 11] = [
             (|limits| limits.sessions_max += 1, MIB as u64),
             (|limits| limits.closed_sessions_max += 1, MIB as u64),
             (|limits| limits.all_ring_size *= 2, 4 * MIB as u64),
@@ -356,6 +364,7 @@ mod tests {
             (|limits| limits.requests_size_max += MIB, MIB as u64),
             (|limits| limits.bodies_size_max += MIB, MIB as u64),
             (|limits| limits.queue_size_max += MIB, MIB as u64),
+            (|limits| limits.approvals_size_max += MIB, MIB as u64),
             (|limits| limits.large_size_max += MIB, MIB as u64),
             (|limits| limits.agents_max += 1, LINE_SIZE as u64),
             (|limits| limits.line_size_max += MIB, 2 * MIB as u64),

@@ -58,6 +58,7 @@ pub fn check(arguments: Arguments) -> Result<(), String> {
 
 /// Serves until told to stop.
 pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
+    sys::bound_allocator();
     let plan = plan(arguments)?;
     let state = State::open(data_dir(&plan.arguments)?)?;
     let opened = plan.open(&state)?;
@@ -253,15 +254,14 @@ impl Plan {
         text += &format!("data directory: {}\n", state.path.display());
         let mib = |bytes: u64| bytes.div_ceil(MIB as u64);
         let limits = &self.limits;
-        text += &format!(
-            "memory bound: {} MiB (rings {}, {} clients {}, {} agents {})\n",
-            mib(limits.memory(self.arguments.durability)),
-            mib(limits.rings_memory(self.arguments.durability)),
-            limits.connections_max,
-            mib(limits.connections_memory()),
-            limits.agents_max,
-            mib(limits.agents_memory()),
-        );
+        text += &format!("memory bound: {} MiB (", mib(limits.memory(self.arguments.durability)),);
+        // The largest first: what is below a MiB is in the sum.
+        let mut terms = limits.terms(self.arguments.durability);
+        terms.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        terms.retain(|(_, bytes)| *bytes >= MIB as u64);
+        let terms = terms.iter().map(|(name, bytes)| format!("{name} {}", mib(*bytes)));
+        text += &terms.collect::<Vec<_>>().join(", ");
+        text += &format!("; {} clients, {} agents)\n", limits.connections_max, limits.agents_max);
         if !self.tokens.is_empty() {
             text += "note: everybody needs a token; make one with `sidestream token add`\n";
         } else if sys::effective_uid() == 0 {

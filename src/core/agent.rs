@@ -17,6 +17,8 @@ pub const LINE_SIZE: usize = 64 * KIB;
 pub const TEXT_SIZE: usize = 16 * KIB;
 /// The newest bytes of standard error that are kept, to say why an agent died.
 pub const TAIL_SIZE: usize = 4 * KIB;
+/// What stands around the words of a prompt on their way to an agent, with some escapes.
+const FRAMING_SIZE: usize = 4 * KIB;
 /// From an exit to the end of the pipes that somebody else still holds.
 const EXIT_GRACE_MS: u64 = 2_000;
 /// Between two sweeps after an exit, as long as the last one still found somebody.
@@ -99,6 +101,8 @@ pub struct Agent {
     pub end_told: bool,
     /// A long text of which only a part was published: the rest follows commit by commit.
     pub emission: Option<Emission>,
+    /// The bytes of prompts that it has been given and has not yet taken.
+    pub prompt_size: usize,
 }
 
 /// A delta too long for one turn of the loop.
@@ -151,12 +155,14 @@ impl Agent {
             was_ready: false,
             end_told: false,
             emission: None,
+            prompt_size: 0,
         }
     }
 
     /// The bytes that one agent takes at most, beside the server's long-line buffer.
     pub const fn memory() -> usize {
-        LINE_SIZE + TEXT_SIZE + TAIL_SIZE + size_of::<Agent>()
+        // Its lines, a text cut from one, the input of one kept between two prompts.
+        3 * LINE_SIZE + TEXT_SIZE + TAIL_SIZE + FRAMING_SIZE + size_of::<Agent>()
     }
 
     /// Whether it has a process that could still act.
@@ -328,6 +334,16 @@ impl Stdin {
             self.gates.pop_front();
         }
         self.sent < self.free
+    }
+
+    /// Makes room for so many bytes and what is put around them, and no more than that.
+    pub fn reserve(&mut self, size: usize) {
+        self.bytes.reserve_exact(size + FRAMING_SIZE);
+    }
+
+    /// Whether the agent has taken everything.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 
     /// What may be sent now.

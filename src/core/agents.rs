@@ -59,8 +59,7 @@ impl Server {
     fn start_turn(&mut self, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(agent_key) = session.process else { return };
-        let Some(prompt) = session.prompts.queue.pop_front() else { return };
-        self.queue_size -= prompt.size();
+        let Some(mut prompt) = session.prompts.queue.pop_front() else { return };
         session.turns += 1;
         session.failed = false;
         let turn_id = format!("turn-{}", session.turns);
@@ -73,7 +72,11 @@ impl Server {
             object.optional("clientId", prompt.client_id.as_deref());
         });
         let dialect = self.config.agents[session.agent].dialect;
+        let size = prompt.size();
         if let Some(agent) = self.agents.get_mut(agent_key) {
+            // It counts as waiting until the agent has taken it.
+            agent.prompt_size += size;
+            agent.stdin.reserve(size);
             agent.heard_at = self.now_ms;
             agent.stall_told = false;
             match dialect {
@@ -91,6 +94,7 @@ impl Server {
                 }
             }
         }
+        (prompt.command, prompt.images) = (String::new(), Vec::new()); // The agent has them.
         let now_ms = self.now_ms;
         let mut turn = Turn::new(turn_id, Some(prompt), now_ms);
         turn.adopt(session.subagents.iter_mut().flat_map(|subagent| subagent.tools.drain(..)));
@@ -442,6 +446,7 @@ impl Server {
     /// The process could not be made.
     pub fn agent_spawn_failed(&mut self, agent_key: Key, error: String) {
         let Some(agent) = self.agents.remove(agent_key) else { return };
+        self.queue_size -= agent.prompt_size;
         self.counters.agents_ended += 1;
         self.wheel_cancel_agent(agent_key);
         let key = agent.session;
@@ -527,9 +532,10 @@ impl Server {
     pub(super) fn is_paused(&self, agent_key: Key) -> bool {
         let session = self.agents.get(agent_key).map(|agent| agent.session);
         let session = session.and_then(|key| self.sessions.get(key));
-        session.is_some_and(|session| {
-            session.feed.log.hidden() > session.feed.log.ring.size() as u64 / 2
-        })
+        self.awaits_disk()
+            || session.is_some_and(|session| {
+                session.feed.log.hidden() > session.feed.log.ring.size() as u64 / 2
+            })
     }
 
     /// That many bytes of a pipe were read.
@@ -631,6 +637,9 @@ impl Server {
         let Some(agent) = self.agents.get_mut(agent_key) else { return };
         if agent.stdin.sent(count) {
             self.effects.push_back(Effect::CloseStdin(agent_key));
+        }
+        if agent.stdin.is_empty() {
+            self.queue_size -= std::mem::take(&mut agent.prompt_size);
         }
     }
 
@@ -836,6 +845,7 @@ impl Server {
         self.agent_silent(agent_key);
         self.release_long_line(agent_key);
         let Some(agent) = self.agents.remove(agent_key) else { return };
+        self.queue_size -= agent.prompt_size;
         self.counters.agents_ended += 1;
         self.wheel_cancel_agent(agent_key);
         self.effects.push_back(Effect::ReleaseAgent(agent_key));

@@ -75,6 +75,11 @@ pub struct Approval {
 }
 
 impl Approval {
+    /// The bytes of it whose number the agent decides.
+    pub fn size(&self) -> usize {
+        self.input.len() + self.suggestions.as_ref().map_or(0, String::len)
+    }
+
     /// Writes what a client needs to show it and to answer it.
     pub fn write(&self, object: &mut Object<'_>) {
         object.string("approvalId", &self.id);

@@ -36,6 +36,8 @@ pub struct Keeper {
     ringed: Vec<Key>,
     /// The next batch ends a time in which not everything that was shown was written.
     heals: bool,
+    /// Bytes of large fields in the batch that is under way.
+    flying: usize,
     /// What of each session was open where its journal stopped, while the disk takes nothing.
     pub(super) open: Vec<(Key, Vec<Thing>)>,
     /// What of that has ended without a word that could be written.
@@ -58,6 +60,7 @@ impl Keeper {
             total: 0,
             ringed: Vec::new(),
             heals: false,
+            flying: 0,
             open: Vec::new(),
             unended: Vec::new(),
         }
@@ -92,7 +95,16 @@ impl Keeper {
     }
 }
 
+/// Large fields on their way to the disk, in bytes, that make agents wait until they are there.
+const BESIDE_MAX: usize = 1024 * 1024;
+
 impl Server {
+    /// Whether so many large fields are on their way to the disk that there is no memory for more.
+    pub(super) fn awaits_disk(&self) -> bool {
+        let size = self.publisher.beside_size() + self.keeper.flying;
+        size > BESIDE_MAX && self.keeper.failure.is_none()
+    }
+
     /// Ends the turn: what was published becomes visible, or is on its way to.
     pub fn commit(&mut self) {
         if !self.keeper.keeps() || self.keeper.failure.is_some() {
@@ -106,6 +118,7 @@ impl Server {
         self.answer_polls();
         self.release_agents();
         self.feed_starved();
+        self.serve_large();
     }
 
     /// Shows what the rings hold: there is nothing to wait for.
@@ -159,6 +172,7 @@ impl Server {
         while size > self.limits.large_size_max && !batch.beside.is_empty() {
             size -= batch.beside.remove(0).bytes.len();
         }
+        self.keeper.flying = size;
         batch.last_seq = self.publisher.seq();
         batch.sync = self.keeper.durability == Durability::Sync;
         batch.heals = self.keeper.heals && self.keeper.failure.is_none();
@@ -200,7 +214,8 @@ impl Server {
 
     /// The disk thread has answered a batch.
     pub(super) fn appended(&mut self, mut batch: Box<Batch>, result: Result<(), AppendFailure>) {
-        let mut parts = std::mem::take(&mut batch.parts);
+        self.keeper.flying = 0;
+        let parts = std::mem::take(&mut batch.parts);
         let last_seq = batch.last_seq;
         match result {
             Ok(()) => {
@@ -209,8 +224,8 @@ impl Server {
                 let healed = std::mem::take(&mut batch.heals);
                 self.written(&parts);
                 self.show(last_seq, parts.iter().map(|part| part.key));
-                parts.clear();
-                batch.parts = parts; // Their memory serves the next one.
+                batch.parts = parts;
+                batch.begin(); // Its memory serves the next one.
                 self.keeper.batch = Some(batch);
                 if self.keeper.failure.take().is_some() {
                     self.recovered();

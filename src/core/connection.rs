@@ -329,6 +329,10 @@ pub struct Exchange {
     /// Replies not yet sent.
     pub out: Vec<u8>,
     sent: usize,
+    /// The body of the last of them, where it is too large to be copied and to be counted with the
+    /// others: there is one in the server at a time. What is sent of it.
+    tail: Vec<u8>,
+    tail_sent: usize,
     /// Where it stands.
     pub stage: Stage,
     /// Close after the replies that are pending.
@@ -382,6 +386,8 @@ impl Default for Exchange {
             body: Vec::new(),
             out: Vec::new(),
             sent: 0,
+            tail: Vec::new(),
+            tail_sent: 0,
             stage: Stage::Head,
             close: false,
             ended: false,
@@ -447,18 +453,23 @@ impl Exchange {
 
     /// Whether anything is to be sent.
     pub fn has_output(&self) -> bool {
-        self.sent < self.out.len()
+        self.sent < self.out.len() || self.is_large()
     }
 
     /// What is to be sent.
     pub fn output(&self) -> [&[u8]; 3] {
-        [&self.out[self.sent..], &[], &[]]
+        [&self.out[self.sent..], &self.tail[self.tail_sent..], &[]]
     }
 
     /// Says that this many bytes of the last [`Exchange::output`] are sent.
     pub fn sent(&mut self, count: usize) {
-        self.sent += count;
-        debug_assert!(self.sent <= self.out.len());
+        let own = count.min(self.out.len() - self.sent);
+        self.sent += own;
+        self.tail_sent += count - own;
+        debug_assert!(self.tail_sent <= self.tail.len());
+        if self.tail_sent == self.tail.len() {
+            (self.tail, self.tail_sent) = (Vec::new(), 0);
+        }
         if !self.has_output() {
             self.replies = 0;
             self.held_back = false;
@@ -468,6 +479,16 @@ impl Exchange {
             self.out.shrink_to(KEPT_BUFFER_SIZE);
             self.sent = 0;
         }
+    }
+
+    /// Lets a large body follow what is pending. Nothing is appended to `out` before it is sent.
+    pub fn set_tail(&mut self, body: Vec<u8>) {
+        self.tail = body;
+    }
+
+    /// Whether a large body is on its way.
+    pub fn is_large(&self) -> bool {
+        !self.tail.is_empty()
     }
 
     /// The head of the request under way.
@@ -511,7 +532,7 @@ impl Exchange {
         // One after the other, and not faster than the client takes the replies.
         let pending = self.out.len() - self.sent;
         let full = pending > PENDING_REPLIES_SIZE || self.replies >= limits.pipeline_max;
-        if full {
+        if full || self.is_large() {
             return Step::More;
         }
         let head_limits =

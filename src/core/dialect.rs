@@ -74,7 +74,7 @@ impl Server {
                 agent.stdout = Speech::Lines(lines);
             }
             if given_back {
-                self.release_long_line(agent_key);
+                self.long_line_over(agent_key);
             }
             if too_long {
                 self.skip_line(agent_key);
@@ -107,8 +107,22 @@ impl Server {
             && let Some(agent) = self.agents.get_mut(agent_key)
         {
             agent.emission = Some(emission);
+        } else {
+            // Only now is all of it gone that a long line was.
+            self.long_line_over(agent_key);
         }
         true
+    }
+
+    /// Gives the right to a long line on, unless the text of the last one is still being told.
+    fn long_line_over(&mut self, agent_key: Key) {
+        let Some(agent) = self.agents.get_mut(agent_key) else { return };
+        let lent = matches!(&agent.stdout, Speech::Lines(lines) if lines.has_lent());
+        if agent.emission.is_some() {
+            agent.long_since = 0;
+        } else if !lent && self.long_line.front() == Some(&agent_key) {
+            self.release_long_line(agent_key);
+        }
     }
 
     fn line_too_long(&mut self, agent_key: Key, bytes: u64) {
@@ -705,17 +719,21 @@ impl Server {
     fn approval_requested(&mut self, agent_key: Key, key: Key, request: &ApprovalRequest<'_>) {
         let id = format!("approval-{:016x}", self.random.bits());
         let approvals_max = self.limits.approvals_max;
+        let size = request.input.get().len() + request.suggestions.map_or(0, |all| all.get().len());
+        let large = self.approvals_size() + size > self.limits.approvals_size_max;
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.approvals.open.len() >= approvals_max {
+        if large || session.approvals.open.len() >= approvals_max {
             let request_id = request.request_id;
             let text = "too many approvals are open";
             self.tell_agent(agent_key, |out| claude::deny(out, request_id, text, false));
-            let sentence = format!(
-                "an approval for {} was denied: {approvals_max} are open, --approvals-max",
-                request.tool
-            );
+            let why = match large {
+                true => "all open ones together are too large, --approvals-size-max".to_owned(),
+                false => format!("{approvals_max} are open, --approvals-max"),
+            };
+            let sentence = format!("an approval for {} was denied: {why}", request.tool);
             self.counters.limited += 1;
-            self.counters.limits.hit(Limit::Approvals);
+            let limit = if large { Limit::ApprovalsSize } else { Limit::Approvals };
+            self.counters.limits.hit(limit);
             return self.session_error(key, &Failure { code: "approvals_max", sentence }, None);
         }
         let mut title = String::new();
@@ -740,6 +758,14 @@ impl Server {
         session.approvals.open.push(approval);
         self.update_status(key, None);
         self.arm_session_now(key);
+    }
+
+    /// The bytes of all approvals that are open.
+    pub(super) fn approvals_size(&self) -> usize {
+        (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.at(index))
+            .flat_map(|session| session.approvals.open.iter().map(Approval::size))
+            .sum()
     }
 
     /// Withdraws open approvals: nobody waits for their answers any more.

@@ -13,7 +13,7 @@ pub const SEGMENT_SIZE: u64 = 4 << 20;
 /// Bytes from one entry of an index to the next.
 pub const INDEX_STEP: u64 = 16 << 10;
 /// Entries of the index of one segment: taken with the segment, so that an event takes nothing.
-const SEGMENT_INDEX_MAX: usize = (SEGMENT_SIZE / INDEX_STEP) as usize + 1;
+pub const SEGMENT_INDEX_MAX: usize = (SEGMENT_SIZE / INDEX_STEP) as usize + 1;
 
 /// Names one segment of a session: where it starts, and the number of its first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

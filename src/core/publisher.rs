@@ -199,7 +199,7 @@ impl Publisher {
             all,
             frame: Vec::new(),
             dirty: Vec::new(),
-            images: LargeFields::new(large.size_max(), usize::MAX),
+            images: LargeFields::new(large.size_max() / 2, usize::MAX),
             large,
             published: [0; KINDS],
             aside: Aside::default(),
@@ -393,8 +393,19 @@ impl Publisher {
             Some(beside) => {
                 let session_id = scope.session_id.clone();
                 beside.push(Beside { session_id, seq: self.seq, kind, bytes });
+                // Only a disk that takes nothing lets it come to that: the newest must do.
+                while beside.iter().map(|one| one.bytes.len()).sum::<usize>()
+                    > self.large.size_max()
+                {
+                    beside.remove(0);
+                }
             }
         }
+    }
+
+    /// The bytes of large fields that wait to be handed to the disk thread.
+    pub fn beside_size(&self) -> usize {
+        self.beside.iter().flatten().map(|one| one.bytes.len()).sum()
     }
 
     /// Keeps the images of the prompt that the newest event queued: they must outlive us, too.

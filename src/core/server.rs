@@ -17,7 +17,7 @@ use crate::core::commit::Keeper;
 use crate::core::connection::{
     Asking, Connection, Exchange, Flow, Output, Peer, Phase, Place, Rare, Stage, Step, whole_time,
 };
-use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program};
+use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program, Source};
 use crate::core::epochs::{Durability, Epochs};
 use crate::core::hooks::Chosen;
 use crate::core::large::LargeFields;
@@ -54,6 +54,8 @@ const LINGER_MS: u64 = 2_000;
 const BODY_WINDOW_MS: u64 = 5_000;
 /// Exchanges, and the rare parts of readers, that are kept for the next connection.
 pub const POOL_MAX: usize = 64;
+/// Pages of journals that are read at one time.
+pub const PAGES_READ_MAX: u32 = 16;
 /// What one more request is expected to take, when it is judged whether there is room for it.
 const REQUEST_SIZE: usize = size_of::<Exchange>() + 4096;
 
@@ -259,6 +261,11 @@ pub struct Server {
     pub(super) closed_ids: BTreeMap<String, Key>,
     /// How many agents the operator configured; those behind are named by old sessions only.
     pub(super) configured: usize,
+    /// Who is being sent a large field, or about to be; who waits for that: the event, and where it is.
+    pub(super) large_to: Option<Key>,
+    pub(super) large_queue: VecDeque<(Key, u64, Source, Option<usize>)>,
+    /// Pages of journals that the disk thread was asked for.
+    pub(super) pages_read: u32,
     /// Requests that wait for something to happen.
     pub(super) waits: Vec<Wait>,
     /// Sessions created so far.
@@ -318,6 +325,9 @@ impl Server {
             date: (u64::MAX, reply::http_date(0)),
             closed: VecDeque::new(),
             closed_ids: BTreeMap::new(),
+            large_to: None,
+            large_queue: VecDeque::new(),
+            pages_read: 0,
             waits: Vec::new(),
             session_number: 0,
             json: Vec::new(),
@@ -361,6 +371,7 @@ impl Server {
         self.has_pending()
             || commits && !self.keeper.is_busy()
             || !self.starved.is_empty() && self.has_room()
+            || !self.large_queue.is_empty() && self.large_is_free()
     }
 
     /// Whether connections have something to send.
@@ -451,6 +462,7 @@ impl Server {
         // One with something to send is looked at again when that is sent.
         if connection.place == Place::Nowhere && connection.flow != Flow::Blocked {
             self.counters.requests_deferred += 1;
+            self.counters.limits.hit(Limit::Requests);
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.place = Place::Starved;
             }
@@ -460,7 +472,7 @@ impl Server {
     }
 
     /// Whether one more request can be taken up.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.requests_size + REQUEST_SIZE <= self.limits.requests_size_max
     }
 
@@ -1290,6 +1302,9 @@ impl Server {
         let queued: usize = (0..self.sessions.capacity())
             .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
             .map(|session| session.prompts.size())
+            .chain(
+                (0..self.agents.capacity()).filter_map(|at| Some(self.agents.at(at)?.prompt_size)),
+            )
             .sum();
         assert_eq!(queued, self.queue_size, "bytes of waiting prompts");
     }

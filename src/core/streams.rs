@@ -67,6 +67,11 @@ pub enum Replay {
     All,
 }
 
+/// What a reader's rare part is counted as, beside what it opens with.
+const RARE_SIZE: usize = size_of::<Rare>() + size_of::<Across>() + size_of::<Past>() + SEAM_SIZE;
+/// What `replay-complete`, `server-shutdown` and the rest of a heartbeat take.
+const SEAM_SIZE: usize = 256;
+
 /// The last heartbeat that was written: readers of one log that beat together share it.
 #[derive(Default)]
 pub struct Beat {
@@ -113,9 +118,30 @@ impl Busy {
 }
 
 impl Server {
-    /// What a reader needs that is not simply waiting, from the pool.
-    pub(super) fn new_rare(&mut self) -> Box<Rare> {
-        self.rares.pop().unwrap_or_default()
+    /// What a reader needs that is not simply waiting, from the pool; counted like a request.
+    fn new_rare(&mut self) -> Box<Rare> {
+        let mut rare = self.rares.pop().unwrap_or_default();
+        rare.counted = RARE_SIZE;
+        self.requests_size += rare.counted;
+        rare
+    }
+
+    /// The same for a reader that is there already, if it has none. False: there is no room.
+    fn give_rare(&mut self, key: Key) -> bool {
+        let connection = self.connections.get(key);
+        let Some(Phase::Stream(reader)) = connection.map(|one| &one.phase) else { return false };
+        if reader.rare.is_some() {
+            return true;
+        }
+        if !self.has_room() {
+            return false;
+        }
+        let rare = self.new_rare();
+        if let Some(Phase::Stream(reader)) = self.connections.get_mut(key).map(|one| &mut one.phase)
+        {
+            reader.rare = Some(rare);
+        }
+        true
     }
 
     /// Back to the pool.
@@ -219,8 +245,8 @@ impl Server {
         self.write_connected(&mut exchange.out, &request, &join, retry_ms);
         let mut rare = self.new_rare();
         rare.bytes.extend_from_slice(exchange.output()[0]);
-        rare.counted = rare.bytes.capacity();
-        self.requests_size += rare.counted;
+        rare.counted += rare.bytes.capacity();
+        self.requests_size += rare.bytes.capacity();
         rare.past = join.past;
         rare.across = request.session.is_none().then(|| {
             let owners = request.owners;
@@ -539,6 +565,10 @@ impl Server {
                     rare.ending = true;
                     continue;
                 }
+                if !self.give_rare(key) {
+                    self.counters.readers_cut += 1; // It comes back for the rest.
+                    return None;
+                }
                 self.outrun(key);
                 continue;
             }
@@ -578,10 +608,9 @@ impl Server {
 
     /// The ring does not hold any more what a reader needs next: it goes on from the journal.
     fn outrun(&mut self, key: Key) {
-        let fresh = self.new_rare();
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let rare = reader.rare.get_or_insert(fresh);
+        let Some(rare) = &mut reader.rare else { return };
         let across = rare.across.as_ref();
         let (whole, beyond) = across.map_or((0, 0), |one| (one.whole_seq, one.beyond));
         rare.past = Some(Past::outrun(whole, beyond as usize));
@@ -690,10 +719,13 @@ impl Server {
 
     /// The kernel took the beginning of a heartbeat: the rest is the reader's own now.
     fn keep_rest_of_beat(&mut self, key: Key, rest: usize) {
-        let fresh = self.new_rare();
+        if !self.give_rare(key) {
+            self.counters.readers_cut += 1;
+            return self.close(key);
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let rare = reader.rare.get_or_insert(fresh);
+        let Some(rare) = &mut reader.rare else { return };
         let text = &self.beat.text;
         rare.bytes.extend_from_slice(&text[text.len() - rest..]);
     }
@@ -703,11 +735,11 @@ impl Server {
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
+        if reader.quiet_ms(now_ms) < u64::from(reader.heartbeat_ms) {
+            return;
+        }
         if connection.flow != Flow::Blocked {
-            if reader.quiet_ms(now_ms) < u64::from(reader.heartbeat_ms) {
-                return;
-            }
-            reader.touch(now_ms);
+            reader.touch(now_ms); // Of a blocked one the time is since when it is.
         }
         // Only a reader that has everything stands at a frame's end, and only it is quiet because
         // there is nothing to say. For the others the stall deadline judges.
@@ -717,9 +749,8 @@ impl Server {
                 None => Some(&self.publisher.all),
                 Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
             };
-            let outrun = log.is_some_and(|log| position < log.ring.base());
-            if outrun && !self.keeper.keeps() {
-                // The log has outrun it while its client took nothing. Else the journal has it.
+            if !self.keeper.keeps() && log.is_some_and(|log| position < log.ring.base()) {
+                // The log has outrun it while its client took nothing, and nothing else holds it.
                 self.counters.readers_cut += 1;
                 self.close(key);
             }
@@ -756,10 +787,12 @@ impl Server {
 
     /// Shuts a stream at the next frame boundary: the server goes away.
     pub(super) fn shut_stream(&mut self, key: Key) {
-        let fresh = self.new_rare();
+        if !self.give_rare(key) {
+            return self.close(key); // It is told nothing, and comes back all the same.
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let rare = reader.rare.get_or_insert(fresh);
+        let Some(rare) = &mut reader.rare else { return };
         if rare.shutting {
             return;
         }

@@ -16,6 +16,9 @@ use serde_json::value::RawValue;
 const TOOLS_MAX: usize = 256;
 /// Text of an open block that is kept for the case that its agent dies.
 const BLOCK_SIZE_MAX: usize = 1 << 20;
+/// What a turn holds, in bytes: the block that is streamed and the last one whole, its tools, and
+/// what they are to do where that is a list.
+pub const TURN_SIZE: usize = 2 * BLOCK_SIZE_MAX + TOOLS_MAX * 1024 + STRUCTURED_SIZE_MAX;
 /// A tool's structured result is told up to this size; its text always is.
 const STRUCTURED_SIZE_MAX: usize = 64 * 1024;
 /// Characters of a message that `operations-detected` shows.

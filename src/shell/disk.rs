@@ -19,6 +19,8 @@ use super::journal::Store;
 use super::{process, sample, sys, token_file, trust};
 use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest, ReadFailure};
 
+/// The thread's stack: its deepest work is JSON, whose reader bounds its own depth.
+pub const STACK_SIZE: usize = 1024 * 1024;
 /// How long the end of the server waits for work on somebody else's files.
 const CHORES_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -124,7 +126,8 @@ impl Lane {
             }
         };
         let requests = Senders { urgent, other };
-        let thread = thread::Builder::new().name(name.into()).spawn(work)?;
+        let thread = thread::Builder::new().name(name.into()).stack_size(STACK_SIZE);
+        let thread = thread.spawn(work)?;
         Ok(Lane { requests: Some(requests), replies, thread: Some(thread) })
     }
 

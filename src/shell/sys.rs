@@ -405,6 +405,22 @@ fn set_option(fd: impl AsFd, level: c_int, name: c_int, value: u32) -> io::Resul
     check(unsafe { libc::setsockopt(fd.as_fd().as_raw_fd(), level, name, at, size) }).map(drop)
 }
 
+/// Keeps the C library from taking address space that is not used: it would reserve 64 MiB for each
+/// further thread, and, after a few large buffers, keep their like for ever. With it the process is as
+/// large as what it holds. To be called before there is a second thread.
+pub fn bound_allocator() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// Buffers from here on are mapped, and given back to the system with their last byte.
+        const MAPPED_SIZE: c_int = 256 * 1024;
+        // SAFETY: mallopt(3) only sets numbers; a refusal changes nothing.
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, 1);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_SIZE);
+        }
+    }
+}
+
 /// Bounds what the kernel holds for a socket to send; it doubles the number for its own needs.
 ///
 /// # Errors

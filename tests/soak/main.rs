@@ -58,7 +58,7 @@ fn start() -> Server {
         .flags(&["--agents-max", "4", "--session-creations-per-s", "100"])
         .flags(&["--ring-size", "256KiB", "--all-ring-size", "1MiB", "--delta-hold", "10ms"])
         .flags(&["--journal-max", "8MiB", "--journal-total-max", "64MiB"])
-        .flags(&["--write-stall", "2s", "--keep-alive", "2s", "--head-timeout", "1s"])
+        .flags(&["--write-stall", "2s", "--keep-alive", "2s", "--head-timeout", "20s"])
         .flags(&["--ladder-eof", "200ms", "--ladder-term", "200ms", "--interrupt-timeout", "500ms"])
         .flags(&["--start-timeout", "10s", "--suspend-after", "2s", "--stall-after", "2s"])
         .flags(&["--heartbeat", "1s", "--log-level", "error"])

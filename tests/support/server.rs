@@ -84,7 +84,10 @@ impl Options {
 
     /// The command as it would be started.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sidestream"));
+        // `make soak` names the release binary here.
+        let binary = std::env::var_os("SIDESTREAM_TEST_BINARY");
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_sidestream").into());
+        let mut command = Command::new(binary);
         command.arg("serve").args(&self.flags).env_clear().envs(self.environment.clone());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -1,6 +1,8 @@
 //! Endpoints about events: streams, and single events.
 
 use super::*;
+use crate::core::connection::Phase;
+use crate::core::server::PAGES_READ_MAX;
 
 /// The number by which an image of a prompt is kept: rising, as events are.
 pub(super) fn image_key(seq: u64, number: u64) -> u64 {
@@ -247,6 +249,7 @@ impl Server {
 
     /// Answers a request for a page of the past with what a journal holds.
     pub(in crate::core) fn page_read(&mut self, page: Page, result: Result<(), ReadFailure>) {
+        self.pages_read -= 1;
         let visible = self.publisher.visible();
         self.resume_answer(page.connection, |server, exchange| {
             if result.is_err() {
@@ -270,6 +273,15 @@ impl Server {
             server.write_json(exchange, Status::OK, &[]);
             None
         });
+    }
+
+    /// Refuses to look into a journal while as many pages are on their way as there is memory for.
+    fn lookup_refused(&self) -> Result<(), Problem> {
+        if self.pages_read < PAGES_READ_MAX {
+            return Ok(());
+        }
+        let sentence = "too many pages of the past are being read; try again soon";
+        Err(Problem::unavailable("reads_max", sentence))
     }
 
     /// Answers a long poll.
@@ -325,6 +337,8 @@ impl Server {
                 more: false,
                 found: 0,
             };
+            self.lookup_refused()?;
+            self.pages_read += 1;
             self.effects.push_back(Effect::Disk(DiskRequest::Page(Box::new(page))));
             return Ok(Reply::Later);
         }
@@ -378,6 +392,7 @@ impl Server {
         if let Some(number) = image.filter(|_| in_ring) {
             let known = self.publisher.images.get(image_key(id.seq, number));
             if let Some((bytes, _)) = known {
+                self.large_refused()?;
                 return Ok(Reply::Bytes(bytes.to_vec(), image_type(bytes)));
             }
         }
@@ -391,16 +406,15 @@ impl Server {
             let (end, least_seq) = (segment.1, 0);
             let segments = vec![segment];
             let source = Source { session_id, segments, position, end, least_seq };
-            let (connection, seq) = (request.connection, id.seq);
             let image = image.map(|number| number as usize);
-            let request = DiskRequest::Large { connection, seq, source, image };
-            self.effects.push_back(Effect::Disk(request));
+            self.large_queue.push_back((request.connection, id.seq, source, image));
             return Ok(Reply::Later);
         }
         if !in_ring || image.is_some() {
             return Err(event_gone());
         }
         if let Some((bytes, is_text)) = self.large_field(id.seq) {
+            self.large_refused()?;
             return Ok(Reply::Bytes(bytes.to_vec(), content_type(is_text)));
         }
         let crate::base::ring::Found::Bytes(a, b) = log.ring.at(start, log.ring.after(id.seq))
@@ -433,10 +447,40 @@ impl Server {
         Ok(())
     }
 
+    /// Refuses a large field while another one is on its way: there is memory for one.
+    fn large_refused(&self) -> Result<(), Problem> {
+        if self.large_is_free() {
+            return Ok(());
+        }
+        let sentence = "another large field is on its way; try again soon";
+        Err(Problem::unavailable("large_max", sentence))
+    }
+
+    /// Whether nobody is being sent a large field, or about to be.
+    pub(in crate::core) fn large_is_free(&self) -> bool {
+        let taker = self.large_to.and_then(|key| self.connections.get(key));
+        !taker.is_some_and(|connection| match &connection.phase {
+            Phase::Http(exchange) => exchange.is_large() || exchange.stage == Stage::Waiting,
+            _ => false,
+        })
+    }
+
+    /// Asks the disk thread for the next event whose field may be large, one at a time.
+    pub(in crate::core) fn serve_large(&mut self) {
+        while self.large_is_free()
+            && let Some((connection, seq, source, image)) = self.large_queue.pop_front()
+        {
+            if self.has_connection(connection) {
+                self.large_to = Some(connection);
+                let request = DiskRequest::Large { connection, seq, source, image };
+                self.effects.push_back(Effect::Disk(request));
+            }
+        }
+    }
+
     /// The disk thread has looked for an event.
     pub(in crate::core) fn large_read(&mut self, connection: Key, result: Option<Fetched>) {
         self.resume_answer(connection, |server, exchange| {
-            let cached = [("Cache-Control", "private, max-age=31536000, immutable")];
             let (bytes, kind) = match result {
                 Some(Fetched::Text(bytes)) => (bytes, content_type(true)),
                 Some(Fetched::Json(bytes)) => (bytes, content_type(false)),
@@ -456,7 +500,7 @@ impl Server {
                     return None;
                 }
             };
-            server.write_reply(exchange, Status::OK, Some(kind), &cached, &bytes);
+            server.write_large(exchange, kind, bytes);
             None
         });
     }

@@ -460,8 +460,8 @@ impl Server {
                 after
             }
             Ok(Reply::Bytes(bytes, content_type)) => {
-                let fields = [("Cache-Control", "private, max-age=31536000, immutable")];
-                self.write_reply(&mut exchange, Status::OK, Some(content_type), &fields, &bytes);
+                self.large_to = Some(key);
+                self.write_large(&mut exchange, content_type, bytes);
                 None
             }
             Ok(Reply::Page(page)) => {
@@ -586,6 +586,33 @@ impl Server {
         fields: &[(&str, &str)],
         body: &[u8],
     ) {
+        if self.write_head(exchange, status, content_type, fields, body.len()) {
+            exchange.out.extend_from_slice(body);
+        }
+    }
+
+    /// Writes a body that is too large to be copied.
+    pub(in crate::core) fn write_large(
+        &mut self,
+        exchange: &mut Exchange,
+        content_type: &str,
+        body: Vec<u8>,
+    ) {
+        let fields = [("Cache-Control", "private, max-age=31536000, immutable")];
+        if self.write_head(exchange, Status::OK, Some(content_type), &fields, body.len()) {
+            exchange.set_tail(body);
+        }
+    }
+
+    /// Appends the head of a reply. Returns whether its body is to follow.
+    fn write_head(
+        &mut self,
+        exchange: &mut Exchange,
+        status: Status,
+        content_type: Option<&str>,
+        fields: &[(&str, &str)],
+        length: usize,
+    ) -> bool {
         let (version, is_head) = match exchange.has_head() {
             Some(head) => (head.version, head.method == Method::Head),
             None => (head::Version::Http11, false),
@@ -602,7 +629,7 @@ impl Server {
             status,
             date: self.date.1.as_str(),
             content_type,
-            content_length: (status != Status::NOT_MODIFIED).then_some(body.len() as u64),
+            content_length: (status != Status::NOT_MODIFIED).then_some(length as u64),
             keep_alive: !exchange.close,
             version,
             fields: all,
@@ -614,9 +641,7 @@ impl Server {
             told.push(("status", status.0.to_string()));
             self.log(Level::Debug, "http", "answered", told);
         }
-        if !is_head {
-            exchange.out.extend_from_slice(body);
-        }
+        !is_head
     }
 
     /// Counts an answer by the class of its status.

@@ -19,6 +19,7 @@ pub enum Limit {
     BodyTime,
     BodyRate,
     Bodies,
+    Requests,
     KeepAlive,
     WriteStall,
     Sessions,
@@ -26,6 +27,7 @@ pub enum Limit {
     Queue,
     QueueSize,
     Approvals,
+    ApprovalsSize,
     Agents,
     AgentsStarting,
     LineSize,
@@ -34,7 +36,7 @@ pub enum Limit {
 }
 
 /// How many there are.
-pub const LIMITS: usize = 24;
+pub const LIMITS: usize = 26;
 
 impl Limit {
     /// All of them, in the order of their discriminants.
@@ -52,6 +54,7 @@ impl Limit {
         Limit::BodyTime,
         Limit::BodyRate,
         Limit::Bodies,
+        Limit::Requests,
         Limit::KeepAlive,
         Limit::WriteStall,
         Limit::Sessions,
@@ -59,6 +62,7 @@ impl Limit {
         Limit::Queue,
         Limit::QueueSize,
         Limit::Approvals,
+        Limit::ApprovalsSize,
         Limit::Agents,
         Limit::AgentsStarting,
         Limit::LineSize,
@@ -81,6 +85,7 @@ impl Limit {
             Limit::BodyTime => "body-timeout",
             Limit::BodyRate => "body-rate-min",
             Limit::Bodies => "bodies-size-max",
+            Limit::Requests => "requests-size-max",
             Limit::KeepAlive => "keep-alive",
             Limit::WriteStall => "write-stall",
             Limit::Sessions => "sessions-max",
@@ -88,6 +93,7 @@ impl Limit {
             Limit::Queue => "queue-max",
             Limit::QueueSize => "queue-size-max",
             Limit::Approvals => "approvals-max",
+            Limit::ApprovalsSize => "approvals-size-max",
             Limit::Agents => "agents-max",
             Limit::AgentsStarting => "agents-starting-max",
             Limit::LineSize => "line-max",

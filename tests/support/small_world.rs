@@ -1,0 +1,226 @@
+//! The server's core with one session and one agent in a world that does what it is asked for at once
+//! and costs nothing itself: for tests that count what the core takes.
+#![allow(dead_code)] // Each test uses a part.
+
+use sidestream::base::arena::Key;
+use sidestream::core::access::Access;
+use sidestream::core::connection::{Output, Peer};
+use sidestream::core::effect::{Asker, Batch, DiskReply, DiskRequest, Effect, Pipe, Program};
+use sidestream::core::epochs::{Durability, Epochs, Start};
+use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
+use sidestream::limits::Limits;
+use sidestream::wire::sse::Epoch;
+
+/// Quiet time before a heartbeat.
+pub const HEARTBEAT_MS: u64 = 5_000;
+
+/// A server, its one agent, and a clock.
+pub struct World {
+    /// The server.
+    pub server: Server,
+    agent: Option<Key>,
+    /// Its session.
+    pub session: String,
+    now_ms: u64,
+    /// Bytes that went to clients.
+    pub sent: u64,
+    /// How often any went to a client.
+    pub sends: u64,
+    /// The last bytes that went to a client, if they are kept.
+    reply: Option<Vec<u8>>,
+    /// The batch that the disk has.
+    batch: Option<Box<Batch>>,
+}
+
+impl World {
+    /// A server with nothing in it, and room for so many readers.
+    pub fn new(durability: Durability, readers: u32) -> World {
+        let limits = Limits {
+            connections_max: World::slots_for(readers),
+            readers_per_session_max: readers + 8,
+            heartbeat_ms: HEARTBEAT_MS,
+            ring_size: 256 * 1024,
+            all_ring_size: 256 * 1024,
+            ..Limits::default()
+        };
+        let config = Config {
+            agents: vec![AgentConfig {
+                name: "demo".to_owned(),
+                dialect: Dialect::Demo,
+                program: Ok(Program::Demo),
+            }],
+            commands: vec![String::new()],
+            access: Access { own_uid: 1, ..Access::default() },
+            version: "0",
+            ..Config::default()
+        };
+        let epoch = Epoch::new(7);
+        let boot_id = "-".to_owned();
+        let start = Start { epoch, first_seq: 1, durability, boot_id, broken: false };
+        let epochs = Epochs::first(start);
+        let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
+        let server = Server::new(limits, config, birth);
+        let session = String::new();
+        World {
+            server,
+            agent: None,
+            session,
+            now_ms: 1_000,
+            sent: 0,
+            sends: 0,
+            reply: None,
+            batch: None,
+        }
+    }
+
+    /// Does what the server asks for; there is not much in this world.
+    fn apply(&mut self) {
+        while let Some(effect) = self.server.next_effect() {
+            match effect {
+                Effect::Spawn(spawn) => {
+                    self.agent = Some(spawn.agent);
+                    self.server.agent_spawned(spawn.agent);
+                }
+                Effect::Disk(DiskRequest::Directory { ticket, path }) => {
+                    self.server.disk_replied(DiskReply::Directory { ticket, result: Ok(path) });
+                }
+                Effect::Disk(DiskRequest::LookForTrust { session, .. }) => {
+                    let (commands, hash) = (Vec::new(), String::new());
+                    self.server.disk_replied(DiskReply::Trust { session, commands, hash });
+                }
+                Effect::Disk(DiskRequest::Append(batch)) => self.batch = Some(batch),
+                Effect::WhoIs(key) => self.server.asker_known(key, Asker::Outside),
+                _ => {}
+            }
+        }
+    }
+
+    /// The rest of a turn behind its inputs.
+    pub fn finish_turn(&mut self) {
+        self.apply();
+        self.server.commit();
+        self.apply();
+        while let Some(batch) = self.batch.take() {
+            self.server.disk_replied(DiskReply::Appended(batch, Ok(())));
+            self.apply();
+        }
+        if let Some(agent) = self.agent {
+            let count = self.server.agent_input(agent).len();
+            self.server.agent_input_sent(agent, count);
+        }
+        while let Some(key) = self.server.next_pending() {
+            loop {
+                let parts = match self.server.output(key) {
+                    Output::Nothing => break,
+                    Output::Close => {
+                        self.server.connection_lost(key);
+                        break;
+                    }
+                    Output::Bytes(parts) => parts,
+                };
+                let count = parts.iter().map(|part| part.len()).sum();
+                if let Some(reply) = &mut self.reply {
+                    parts.iter().for_each(|part| reply.extend_from_slice(part));
+                }
+                self.sent += count as u64;
+                self.sends += 1;
+                self.server.sent(key, count);
+                self.apply();
+            }
+        }
+    }
+
+    /// The slots of a server for so many readers: some more, for those who ask.
+    pub fn slots_for(readers: u32) -> u32 {
+        readers + readers / 8 + 8
+    }
+
+    /// Lets time pass with nothing to be said.
+    pub fn rest(&mut self, ms: u64) {
+        for _ in 0..ms / 250 {
+            self.begin_turn(250);
+            self.finish_turn();
+        }
+    }
+
+    /// Goes on in time, and works off what is due.
+    pub fn begin_turn(&mut self, by_ms: u64) {
+        self.now_ms += by_ms;
+        self.server.set_time(self.now_ms, 1_000_000 + self.now_ms);
+        // A burst of deadlines takes several turns.
+        while !self.server.expire() {
+            self.finish_turn();
+        }
+    }
+
+    /// A client.
+    pub fn connect(&mut self) -> Key {
+        self.server.accepted(Peer::Local { uid: 1 }).expect("there is room")
+    }
+
+    /// A client's request, and a turn.
+    pub fn ask(&mut self, key: Key, request: &str) {
+        self.server.received(key, request.as_bytes());
+        self.finish_turn();
+    }
+
+    /// A line of the agent.
+    pub fn agent_says(&mut self, line: &str) {
+        let agent = self.agent.expect("it was started");
+        let space = self.server.agent_space(agent, Pipe::Stdout);
+        space[..line.len()].copy_from_slice(line.as_bytes());
+        self.server.agent_filled(agent, Pipe::Stdout, line.len());
+    }
+
+    /// A reader of the session.
+    pub fn join(&mut self) -> Key {
+        let key = self.connect();
+        let session = &self.session;
+        let request = format!(
+            "GET /api/session/{session}/events?replay=none HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        );
+        self.ask(key, &request);
+        key
+    }
+
+    /// A server whose agent is in the middle of a message, and whose readers have everything.
+    pub fn steady(durability: Durability, readers: u32) -> (World, Vec<Key>) {
+        let mut world = World::new(durability, readers);
+        let client = world.connect();
+        world.reply = Some(Vec::new());
+        world.ask(client, &post("/api/sessions", "{\"workingDir\":\"/\"}"));
+        let reply = String::from_utf8(world.reply.take().unwrap_or_default()).unwrap();
+        let (_, rest) = reply.split_once("\"sessionId\":\"").expect("a session");
+        world.session = rest.split_once('"').expect("its id").0.to_owned();
+        let prompt = format!("/api/session/{}/prompt", world.session);
+        world.ask(client, &post(&prompt, "{\"command\":\"go\"}"));
+        world.agent_says(
+            "{\"type\":\"control_response\",\"response\":{\"subtype\":\"success\",\
+         \"request_id\":\"initialize\",\"response\":{}}}\n",
+        );
+        world.finish_turn();
+        let readers = (0..readers).map(|_| world.join()).collect();
+        (world, readers)
+    }
+}
+
+/// A request with a JSON body.
+pub fn post(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Publishes so many deltas of one block, each in a turn of its own.
+pub fn deltas(world: &mut World, count: u64) {
+    const LINE: &str = "{\"type\":\"stream_event\",\"api_message_id\":\"m1\",\"event\":{\"type\":\
+        \"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\
+        \"some words\"}}}\n";
+    for _ in 0..count {
+        world.begin_turn(60);
+        world.agent_says(LINE);
+        world.finish_turn();
+    }
+}

@@ -913,7 +913,9 @@ impl Server {
             Phase::Stream(reader) => {
                 let (beat_ms, quiet_ms) = (u64::from(reader.heartbeat_ms), reader.quiet_ms(now_ms));
                 match connection.flow {
-                    Flow::Blocked => now_ms + beat_ms.min(limits.write_stall_ms.saturating_sub(quiet_ms)),
+                    Flow::Blocked => {
+                        now_ms + beat_ms.min(limits.write_stall_ms.saturating_sub(quiet_ms))
+                    }
                     Flow::Open | Flow::Retried => now_ms + beat_ms.saturating_sub(quiet_ms),
                 }
             }
@@ -953,6 +955,7 @@ impl Server {
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
             Phase::Idle { due, .. } if now_ms >= whole_time(now_ms, *due) => {
+                self.counters.limits.hit(Limit::KeepAlive);
                 return self.close(key);
             }
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {

@@ -15,7 +15,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 missing=
 for pair in python3:python3 curl:curl prlimit:util-linux setpriv:util-linux nginx:nginx-light ps:procps node:nodejs npm:npm \
     chromium:chromium caddy:caddy openssl:openssl promtool:prometheus cc:gcc make:make \
-    qemu-aarch64-static:qemu-user-static; do
+    qemu-aarch64-static:qemu-user-static systemd-analyze:systemd script:bsdutils; do
     has "${pair%%:*}" || missing="$missing ${pair##*:}"
 done
 if [ -n "$missing" ]; then

@@ -5,6 +5,10 @@
 //! names the option, what was given and what was expected. It does not touch the environment,
 //! the file system or the network: arguments and a look-up for variables are passed in.
 
+pub mod client;
+mod hooks;
+mod suggest;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,13 +18,18 @@ use crate::core::access::tokens::Scope;
 pub use crate::core::epochs::Durability;
 use crate::limits::{KIB, Limits, MIB};
 use crate::wire::target;
+use client::{Client, Outside};
+pub use hooks::HookArgument;
 
-/// What `sidestream --help` prints.
+/// What `sidestream --help` prints, before what [`client::HELP`] says.
 pub const HELP: &str = "\
 sidestream runs Claude Code sessions and streams them to browsers over Server-Sent Events.
 
 Usage: sidestream [serve] [OPTIONS]
        sidestream token add NAME SCOPE [--token-file FILE]   make a token: read, answer or full
+       sidestream doctor [OPTIONS]                           look at what a start with them needs
+       sidestream doctor --url URL [--idle TIME]             and at the way there from outside
+       sidestream sessions|new|prompt|tail|approve|interrupt talk to a running server: below
 
 General
   --listen ADDRESS      where to listen, repeatable: 127.0.0.1:3010, [::1]:3010, localhost:0,
@@ -45,6 +54,13 @@ Agents
   --agent-env NAME      also pass this variable to agents, repeatable [none]
   --allow-bypass        allow the mode bypassPermissions [no]
   --raw-events          tell every line of an agent verbatim, too [no]
+
+Notifications
+  --on-event NAMES COMMAND   run this for turn-done, approval-waiting, session-failed or any event
+                        by its name (a,b); repeatable. No shell: words, or a JSON list of them;
+                        the event is JSON on its stdin, it has 10 s, four run at once [none]
+  --on-event-tickets    that JSON has links which answer one approval each: whoever holds one may;
+                        needs --public-url [no]
 
 Access
   --trust DIR           let this directory's own hooks and MCP commands run unasked, repeatable
@@ -110,8 +126,9 @@ Sizes are 65536, 64KiB, 1MiB or 1GiB; times 500ms, 15s, 10m or 2h.
 
 Every option is also a variable: --ring-size is SIDESTREAM_RING_SIZE. The option wins; an empty
 variable counts as none. Switches are 1 or 0 there. Repeatable ones hold a list there: separated
-by commas (LISTEN, AGENT_ENV, TRUST_UID, ALLOW_ORIGIN, TRUSTED_PROXY), by colons (ROOT), by line
-ends (AGENT).
+by commas (LISTEN, AGENT_ENV, TRUST_UID, ALLOW_ORIGIN, TRUSTED_PROXY), by colons (ROOT, TRUST), by
+line ends (AGENT, ON_EVENT).
+
 ";
 
 /// What the process was asked to do.
@@ -119,14 +136,20 @@ ends (AGENT).
 pub enum Command {
     /// Run the server.
     Serve(Box<Arguments>),
-    /// Print [`HELP`].
+    /// Print [`HELP`] and [`client::HELP`].
     Help,
+    /// Print [`client::HELP`].
+    ClientHelp,
     /// Print the version.
     Version,
     /// Make a token of this name and scope, and print it once.
     AddToken(Box<Arguments>, String, Scope),
     /// The options hold together; look at the rest of what a start needs, and start nothing.
     CheckConfig(Box<Arguments>),
+    /// Look at everything that could keep a server from running well, and say what to do.
+    Doctor(Box<Arguments>, Option<Outside>),
+    /// Ask something of a running server.
+    Client(Box<Client>),
 }
 
 /// Everything that the operator may set.
@@ -172,6 +195,10 @@ pub struct Arguments {
     pub log_format: LogFormat,
     /// What survives what.
     pub durability: Durability,
+    /// What is run for which events.
+    pub on_event: Vec<HookArgument>,
+    /// Whether they are given links that answer.
+    pub on_event_tickets: bool,
     /// Every bound, each inside its range.
     pub limits: Limits,
 }
@@ -248,6 +275,8 @@ enum Arity {
     One,
     /// Any number of times; in the variable, separated by this.
     Many(u8),
+    /// Any number of times, two words each; in the variable, separated by line ends.
+    Pairs,
     /// None, or `=BOOL`.
     Switch,
 }
@@ -265,6 +294,8 @@ const OPTIONS: &[(&str, Arity)] = &[
     ("agent-env", Arity::Many(b',')),
     ("allow-bypass", Arity::Switch),
     ("raw-events", Arity::Switch),
+    ("on-event", Arity::Pairs),
+    ("on-event-tickets", Arity::Switch),
     ("trust", Arity::Many(b':')),
     ("trust-uid", Arity::Many(b',')),
     ("token-file", Arity::One),
@@ -274,6 +305,9 @@ const OPTIONS: &[(&str, Arity)] = &[
     ("read-cookie", Arity::Switch),
     ("allow-agent-access", Arity::Switch),
 ];
+
+/// Options of `doctor` alone.
+const OUTSIDE: [&str; 3] = ["url", "token-from", "idle"];
 
 /// How a bound is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -381,7 +415,7 @@ pub fn parse(
     let mut given = Vec::new();
     let mut parser = lexopt::Parser::from_args(args);
     let (mut check_only, mut first) = (false, true);
-    let mut token = None;
+    let (mut token, mut doctor) = (None, None);
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
         let (flag, arity) = match arg {
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Command::Help),
@@ -395,6 +429,16 @@ pub fn parse(
                 token = Some(Vec::new());
                 continue;
             }
+            lexopt::Arg::Value(word) if first && word == "doctor" => {
+                first = false;
+                doctor = Some(Vec::new());
+                continue;
+            }
+            lexopt::Arg::Value(word) if first && client::WORDS.iter().any(|it| word == *it) => {
+                let command = client::WORDS.into_iter().find(|it| word == *it).unwrap_or_default();
+                let client = client::parse(command, parser, variables)?;
+                return Ok(client.map_or(Command::ClientHelp, |it| Command::Client(Box::new(it))));
+            }
             lexopt::Arg::Value(word) if token.as_ref().is_some_and(|words| words.len() < 3) => {
                 let text = word.into_string().map_err(|word| unknown(&word.to_string_lossy()))?;
                 token.iter_mut().for_each(|words| words.push(text.clone()));
@@ -402,6 +446,12 @@ pub fn parse(
             }
             lexopt::Arg::Long("check-config") => {
                 (check_only, first) = (true, false);
+                continue;
+            }
+            lexopt::Arg::Long(name) if doctor.is_some() && OUTSIDE.contains(&name) => {
+                let flag = OUTSIDE.into_iter().find(|flag| *flag == name).unwrap_or_default();
+                let value = parser.value().map_err(|_| format!("--{flag} needs a value"))?;
+                doctor.iter_mut().for_each(|given| given.push((flag, value.clone())));
                 continue;
             }
             lexopt::Arg::Long(name) => option(name).ok_or_else(|| unknown(&format!("--{name}")))?,
@@ -414,18 +464,31 @@ pub fn parse(
             Arity::One | Arity::Many(_) => {
                 parser.value().map_err(|_| format!("--{flag} needs a value"))?
             }
+            Arity::Pairs => {
+                let mut word =
+                    || parser.value().map_err(|_| format!("--{flag} needs NAMES and COMMAND"));
+                let mut pair = word()?;
+                pair.push(" ");
+                pair.push(word()?);
+                pair
+            }
         };
-        if !matches!(arity, Arity::Many(_)) && given.iter().any(|it: &Given| it.flag == flag) {
+        if !matches!(arity, Arity::Many(_) | Arity::Pairs)
+            && given.iter().any(|it: &Given| it.flag == flag)
+        {
             return Err(format!("--{flag} was given twice, it may come once"));
         }
         given.push(Given { flag, from: format!("--{flag}"), value });
     }
-    add_variables(&mut given, variables);
+    add_variables(&mut given, &variables);
     let arguments = Box::new(Arguments::new(&given)?);
     if let Some(words) = token {
         return add_token(arguments, &words);
     }
     arguments.need_tokens(&given)?;
+    if let Some(given) = doctor {
+        return Ok(Command::Doctor(arguments, client::outside(&given, variables)?));
+    }
     Ok(if check_only { Command::CheckConfig(arguments) } else { Command::Serve(arguments) })
 }
 
@@ -443,7 +506,22 @@ fn add_token(arguments: Box<Arguments>, words: &[String]) -> Result<Command, Str
 }
 
 fn unknown(what: &str) -> String {
-    format!("`{what}` is not known, `sidestream --help` lists the options")
+    const COMMANDS: [&str; 3] = ["serve", "token", "doctor"];
+    let meant = match what.strip_prefix("--") {
+        Some(flag) => {
+            let known = all_options().map(|(flag, _)| flag);
+            let known = known.chain(["check-config", "help", "version"]);
+            suggest::nearest(flag, known).map(|flag| format!("--{flag}"))
+        }
+        None => {
+            let known = COMMANDS.into_iter().chain(client::WORDS);
+            suggest::nearest(what, known).map(str::to_owned)
+        }
+    };
+    match meant {
+        Some(meant) => format!("`{what}` is not known, did you mean {meant}?"),
+        None => format!("`{what}` is not known, `sidestream --help` lists the options"),
+    }
 }
 
 /// The option of this name.
@@ -468,9 +546,13 @@ fn add_variables(given: &mut Vec<Given>, variables: impl Fn(&str) -> Option<OsSt
         }
         let from = variable(flag);
         let Some(value) = variables(&from).filter(|value| !value.is_empty()) else { continue };
-        let Arity::Many(separator) = arity else {
-            given.push(Given { flag, from, value });
-            continue;
+        let separator = match arity {
+            Arity::Many(separator) => separator,
+            Arity::Pairs => b'\n',
+            Arity::One | Arity::Switch => {
+                given.push(Given { flag, from, value });
+                continue;
+            }
         };
         for part in split(&value, separator) {
             given.push(Given { flag, from: from.clone(), value: part });
@@ -535,6 +617,13 @@ impl Arguments {
             }
             arguments.base_path = base;
         }
+        if arguments.on_event_tickets
+            && (arguments.public_url.is_none() || arguments.on_event.is_empty())
+        {
+            return Err("--on-event-tickets needs --public-url, where its links lead, and an \
+                --on-event that is given them"
+                .into());
+        }
         agree(&mut arguments.limits, given)?;
         Ok(arguments)
     }
@@ -592,6 +681,8 @@ impl Arguments {
             "agent-env" => self.agent_env.push(variable_name(given)?),
             "allow-bypass" => self.allow_bypass = given.switch()?,
             "raw-events" => self.raw_events = given.switch()?,
+            "on-event" => self.on_event.push(hooks::hook(given)?),
+            "on-event-tickets" => self.on_event_tickets = given.switch()?,
             "trust" => self.trust.push(given.path()?),
             "trust-uid" => {
                 let uid = digits(given.text()?).and_then(|uid| u32::try_from(uid).ok());
@@ -645,6 +736,8 @@ impl Default for Arguments {
             read_cookie: false,
             allow_agent_access: false,
             raw_events: false,
+            on_event: Vec::new(),
+            on_event_tickets: false,
             log_level: LogLevel::Info,
             log_format: LogFormat::Logfmt,
             durability: Durability::Write,
@@ -1025,7 +1118,10 @@ mod tests {
         }
         let options = HELP.lines().filter(|line| line.starts_with("  --")).count();
         assert_eq!(options, OPTIONS.len() + BOUNDS.len() + 1, "--check-config is the one");
-        assert!(HELP.lines().all(|line| line.len() <= 100));
+        assert!(HELP.lines().chain(client::HELP.lines()).all(|line| line.len() <= 100));
+        for word in client::WORDS {
+            assert!(client::HELP.contains(&format!("\n  sidestream {word} ")), "{word}");
+        }
     }
 
     #[test]
@@ -1043,9 +1139,35 @@ mod tests {
     }
 
     #[test]
+    fn the_doctor_takes_the_servers_options_and_its_own() {
+        let words = ["doctor", "--url=https://a/b", "--queue-max=5", "--idle", "90s"];
+        match run(&words, &[("SIDESTREAM_TOKEN", "t")]) {
+            Ok(Command::Doctor(arguments, Some(outside))) => {
+                assert_eq!(arguments.limits.queue_max, 5);
+                assert_eq!((outside.idle_ms, &*outside.server.base), (90_000, "/b"));
+                assert_eq!(outside.token.as_deref(), Some("t"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let bare = run(&["doctor"], &[("SIDESTREAM_URL", "http://a")]);
+        assert!(matches!(bare, Ok(Command::Doctor(_, None))), "{bare:?}");
+        assert!(matches!(run(&["tail", "-h"], &[]), Ok(Command::ClientHelp)));
+        assert!(matches!(run(&["new", "/d"], &[]), Ok(Command::Client(_))));
+    }
+
+    #[test]
     fn what_is_unknown_doubled_or_without_its_value_is_named() {
         for (words, part) in [
-            (&["--nonsense"][..], "`--nonsense` is not known"),
+            (&["--nonsense"][..], "`--nonsense` is not known, `sidestream --help` lists"),
+            (&["--lisen=x"], "`--lisen` is not known, did you mean --listen?"),
+            (&["--heart-beat", "1s"], "did you mean --heartbeat?"),
+            (&["session"], "did you mean sessions?"),
+            (&["doctr"], "did you mean doctor?"),
+            (&["doctor", "--idle", "1m"], "--idle is about a way from outside"),
+            (&["doctor", "--url", "x"], "--url: `x` is not a URL"),
+            (&["doctor", "--url=http://a", "--idle=1"], "--idle: `1` is not a time"),
+            (&["--url=http://a"], "`--url` is not known"),
+            (&["tail", "--lisen"], "`--lisen` is not known to tail"),
             (&["--nonsense=1"], "`--nonsense` is not known"),
             (&["-x"], "`-x` is not known"),
             (&["start"], "`start` is not known"),

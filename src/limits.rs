@@ -38,6 +38,11 @@ const SESSION_SIZE: usize = 64 * KIB;
 const POOL_SIZE: usize = POOL_MAX * (size_of::<Exchange>() + 3 * KEPT_BUFFER_SIZE + KEPT_OWN_SIZE);
 /// The loop's read buffer and its events; the disk thread's stack; the log's line; the program.
 const FIXED_SIZE: usize = 8 * MIB;
+/// Events on their way to the operator's commands: those that are not visible yet, and again those
+/// whose command waits for its turn.
+pub const HOOKS_SIZE_MAX: usize = MIB;
+/// What is known of the tickets that were given out.
+const TICKETS_SIZE: usize = 2 * MIB;
 
 /// Descriptors of one agent: three pipes and a pidfd, and as many again while it is spawned.
 const FILES_PER_AGENT: u32 = 8;
@@ -241,6 +246,7 @@ impl Limits {
             sum += self.body_size_max as u64; // and the copy of the one that is being understood.
             sum += self.queue_size_max as u64; // Prompts that wait, all together.
             sum += self.large_size_max as u64; // Large fields, kept beside their events.
+            sum += (2 * HOOKS_SIZE_MAX + TICKETS_SIZE) as u64; // What commands are told,
             sum += POOL_SIZE as u64; // Buffers that nobody uses at the moment.
             sum + FIXED_SIZE as u64 // What there is one of.
         }

@@ -1,5 +1,6 @@
 //! The command: what it was asked to be, then start, run, exit by code.
 
+mod doctor;
 mod start;
 
 use std::io::{self, Write};
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 use sidestream::arguments::{self, Command};
 use sidestream::core::server::End;
 use sidestream::shell::reactor::DEMO_FLAG;
-use sidestream::shell::{demo, shim};
+use sidestream::shell::{client, demo, shim};
 
 /// The exit status of a configuration that cannot be run with.
 const REFUSED: u8 = 2;
@@ -24,7 +25,10 @@ fn main() -> ExitCode {
     }
     let variables = |name: &str| std::env::var_os(name);
     let done = match arguments::parse(arguments, variables) {
-        Ok(Command::Help) => Ok(print(arguments::HELP)),
+        Ok(Command::Help) => Ok(print(&[arguments::HELP, arguments::client::HELP].concat())),
+        Ok(Command::ClientHelp) => Ok(print(arguments::client::HELP)),
+        Ok(Command::Client(client)) => Ok(ExitCode::from(client::commands::run(*client))),
+        Ok(Command::Doctor(arguments, outside)) => Ok(doctor::run(&arguments, outside)),
         Ok(Command::Version) => Ok(print(&format!("sidestream {}\n", start::VERSION))),
         Ok(Command::CheckConfig(arguments)) => start::check(*arguments).map(|()| print("ok\n")),
         Ok(Command::AddToken(arguments, name, scope)) => {

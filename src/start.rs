@@ -11,18 +11,22 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sidestream::arguments::{AgentArgument, Arguments, DialectArgument, Listen, LogLevel};
+use sidestream::arguments::{
+    AgentArgument, Arguments, DialectArgument, HookArgument, Listen, LogLevel,
+};
 use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::access::{Access, PublicUrl};
 use sidestream::core::effect::{Level, Program};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, End, Server};
 use sidestream::limits::{Limits, MIB};
 use sidestream::shell::clock::Clock;
+use sidestream::shell::holders::Program as Running;
 use sidestream::shell::log::Log;
 use sidestream::shell::net;
+use sidestream::shell::notify::{self, Notifier};
 use sidestream::shell::peer::Peers;
 use sidestream::shell::reactor::{Parts, Reactor, Surroundings};
-use sidestream::shell::{disk, journal, process, sys, token_file, trust};
+use sidestream::shell::{disk, hooks, journal, process, sys, token_file, trust};
 use sidestream::wire::sse::Epoch;
 
 /// This program's version.
@@ -40,6 +44,8 @@ struct Plan {
     roots: Arc<[PathBuf]>,
     agents: Vec<AgentConfig>,
     commands: Vec<String>,
+    /// What is run for events: programs, resolved, and their arguments.
+    hooks: Vec<(PathBuf, Vec<String>)>,
     /// The descriptors' limits that we were started with: agents get them back.
     nofile: (u64, u64),
 }
@@ -57,9 +63,15 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     let opened = plan.open(&state)?;
     let shared = !plan.arguments.trust_uids.is_empty();
     let arguments = &plan.arguments;
-    let listeners = net::bind(&arguments.listen, arguments.listen_is_default, shared)?;
+    let variables = |name: &str| env::var_os(name);
+    let notifier = Notifier::new(variables)?;
+    let mut listeners = inherited(&plan)?;
+    // The default is for whoever said nothing; sockets that were handed over say it.
+    if listeners.is_empty() || !arguments.listen_is_default {
+        listeners.extend(net::bind(&arguments.listen, arguments.listen_is_default, shared)?);
+    }
     // With tokens nobody is let in on the kernel's word.
-    let tcp = arguments.listen.iter().any(|listen| matches!(listen, Listen::Tcp(..)));
+    let tcp = listeners.iter().any(|listener| listener.local().is_some());
     if tcp && plan.tokens.is_empty() {
         Peers::new().probe().map_err(|error| {
             format!(
@@ -73,11 +85,31 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     sys::forbid_dumps().map_err(system)?;
     sweep(&state.id);
     let banner = plan.banner(&state);
-    let reactor = Reactor::new(plan.parts(&state, listeners, opened)?).map_err(system)?;
+    let mut parts = plan.parts(&state, listeners, opened)?;
+    parts.notifier = notifier;
+    let reactor = Reactor::new(parts).map_err(system)?;
     announce(banner, &reactor);
     let end = reactor.run();
     drop(state); // The lock is held to here.
     Ok(end)
+}
+
+/// The sockets that a service manager opened for us. The rule for those of our own holds for them.
+fn inherited(plan: &Plan) -> Result<Vec<net::Listener>, String> {
+    let mut listeners = Vec::new();
+    for (fd, name) in notify::inherited(|name| env::var_os(name))? {
+        let listener = net::adopt(fd, &name)?;
+        let strange = listener.local().filter(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = strange.filter(|_| plan.tokens.is_empty()) {
+            return Err(format!(
+                "the socket `{name}` that was handed over is open at {address}, not on loopback, \
+                 and serving others needs tokens: make one with `sidestream token add NAME SCOPE` \
+                 and start with --token-file"
+            ));
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 fn plan(mut arguments: Arguments) -> Result<Plan, String> {
@@ -93,7 +125,8 @@ fn plan(mut arguments: Arguments) -> Result<Plan, String> {
     };
     let roots = roots(&arguments)?.into();
     let (agents, commands) = agents(&arguments.agents);
-    Ok(Plan { arguments, limits, tokens, roots, agents, commands, nofile })
+    let hooks = arguments.on_event.iter().map(hook).collect::<Result<_, String>>()?;
+    Ok(Plan { arguments, limits, tokens, roots, agents, commands, hooks, nofile })
 }
 
 impl Plan {
@@ -121,10 +154,20 @@ impl Plan {
             wall_ms: clock.wall_ms(),
         };
         let environment = environment(&self.arguments.agent_env, self.limits.delta_hold_ms);
+        let hooks = hooks::Surroundings {
+            commands: self.hooks,
+            own_program: own_program()?,
+            environment: hook_environment(),
+            marker_prefix: state.id.clone(),
+            nofile: self.nofile,
+        };
         let (arguments, mut tokens) = (self.arguments, self.tokens);
         if arguments.read_cookie && !tokens.is_empty() {
             token_file::read_cookies(&state.path, &mut tokens)?;
         }
+        let public_place =
+            arguments.public_url.as_ref().map(|url| format!("{}{}", url.origin, url.base));
+        let ticket_key = arguments.on_event_tickets.then(random).transpose()?;
         let trusted_dirs = disk::canonical_roots(&arguments.trust)
             .map_err(|(path, error)| format!("--trust {}: {error}", path.display()))?;
         let trusted = trust::load(&state.path)
@@ -151,6 +194,9 @@ impl Plan {
             trusted_dirs,
             trusted,
             roots: self.roots.to_vec(),
+            hooks: arguments.on_event.iter().map(|hook| hook.chosen).collect(),
+            public_place,
+            ticket_key,
             log_level: level(arguments.log_level),
             version: VERSION,
         };
@@ -160,6 +206,8 @@ impl Plan {
             server,
             store: opened.store,
             clock,
+            notifier: None,
+            hooks,
             log: Log::new(level(arguments.log_level), arguments.log_format),
             listeners,
             agents: Surroundings {
@@ -274,10 +322,32 @@ const DEMO_NOTICE: &str = "
 ";
 
 fn announce(mut banner: String, reactor: &Reactor) {
-    for name in reactor.listening() {
+    let names: Vec<String> = reactor.listening().collect();
+    if let Some(line) = env::var("SSH_CONNECTION").ok().and_then(|ssh| tunnel(&ssh, &names)) {
+        banner += &line;
+    }
+    for name in names {
         banner += &format!("listening on {name}\n");
     }
     super::print(&banner);
+}
+
+/// How whoever sits at the other end of an SSH connection gets here: its variable has the client's
+/// address and port, then ours.
+fn tunnel(ssh: &str, names: &[String]) -> Option<String> {
+    let [_, _, host, ssh_port] = ssh.split(' ').collect::<Vec<_>>()[..] else { return None };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:%_-".contains(&byte);
+    if !host.bytes().chain(ssh_port.bytes()).all(plain) {
+        return None;
+    }
+    let local = names.iter().find_map(|name| name.strip_prefix("http://127.0.0.1:"))?;
+    let user = env::var("USER").ok().filter(|user| !user.is_empty() && user.bytes().all(plain));
+    let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+    let port = if ssh_port == "22" { String::new() } else { format!("-p {ssh_port} ") };
+    Some(format!(
+        "from your own machine: ssh -N -L {local}:localhost:{local} {port}{user}{host}\n\
+         and then open: http://localhost:{local}\n"
+    ))
 }
 
 fn level(level: LogLevel) -> Level {
@@ -296,7 +366,7 @@ fn path_variable(name: &str) -> Option<PathBuf> {
 
 // Agents
 
-fn agents(asked: &[AgentArgument]) -> (Vec<AgentConfig>, Vec<String>) {
+pub fn agents(asked: &[AgentArgument]) -> (Vec<AgentConfig>, Vec<String>) {
     if asked.is_empty() {
         return (vec![default_agent()], vec![String::new()]);
     }
@@ -346,6 +416,23 @@ fn environment(extra: &[String], delta_hold_ms: u64) -> Vec<(OsString, OsString)
     environment
 }
 
+/// A command of the operator's as it will be run.
+fn hook(asked: &HookArgument) -> Result<(PathBuf, Vec<String>), String> {
+    let [name, arguments @ ..] = &*asked.command else {
+        return Err("--on-event: no command".into());
+    };
+    let home = path_variable("HOME");
+    let found = process::find_program(name, env::var_os("PATH").as_deref(), home.as_deref());
+    let program = found.ok_or_else(|| format!("--on-event: {name} is not an executable file"))?;
+    Ok((program, arguments.to_vec()))
+}
+
+/// What such a command knows of ours: where programs are, and whose home it is.
+fn hook_environment() -> Vec<(OsString, OsString)> {
+    let kept = ["PATH", "HOME", "LANG"];
+    kept.iter().filter_map(|name| Some(((*name).into(), env::var_os(name)?))).collect()
+}
+
 /// Ourselves, to be started as the shim. By `/proc` it stays right when the file is replaced.
 fn own_program() -> Result<PathBuf, String> {
     let by_proc = PathBuf::from("/proc/self/exe");
@@ -372,7 +459,7 @@ fn sweep(id: &str) {
 
 // Directories
 
-fn roots(arguments: &Arguments) -> Result<Vec<PathBuf>, String> {
+pub fn roots(arguments: &Arguments) -> Result<Vec<PathBuf>, String> {
     let mut asked = arguments.roots.clone();
     if asked.is_empty() {
         asked.push(path_variable("HOME").ok_or(
@@ -384,15 +471,21 @@ fn roots(arguments: &Arguments) -> Result<Vec<PathBuf>, String> {
     })
 }
 
-/// Makes the data directory if it is not there, and makes sure that it is ours alone.
-fn data_dir(arguments: &Arguments) -> Result<PathBuf, String> {
+/// Where state is kept, whether or not it is there.
+pub fn data_dir_path(arguments: &Arguments) -> Result<PathBuf, String> {
     let state_home = || {
         let home = || path_variable("HOME").map(|home| home.join(".local/state"));
         path_variable("XDG_STATE_HOME").or_else(home).map(|home| home.join("sidestream"))
     };
-    let path = arguments.data_dir.clone().or_else(state_home).ok_or(
-        "neither XDG_STATE_HOME nor HOME is set; name the data directory with --data-dir DIR",
-    )?;
+    let path = arguments.data_dir.clone().or_else(state_home);
+    path.ok_or_else(|| {
+        "neither XDG_STATE_HOME nor HOME is set; name the data directory with --data-dir DIR".into()
+    })
+}
+
+/// Makes the data directory if it is not there, and makes sure that it is ours alone.
+pub fn data_dir(arguments: &Arguments) -> Result<PathBuf, String> {
+    let path = data_dir_path(arguments)?;
     let refuse = |why: &dyn std::fmt::Display| {
         format!("the data directory {} cannot be used: {why}", path.display())
     };
@@ -428,11 +521,12 @@ impl State {
         };
         let lock = lock(&path).map_err(refuse)?.ok_or_else(|| {
             let holder = fs::read_to_string(path.join("lock")).unwrap_or_default();
+            let holder = holder.trim();
+            let command = holder.parse().map(|pid| Running::of(pid).command).unwrap_or_default();
             format!(
-                "the data directory {} is in use by another sidestream, process {}; \
-                 end it, or choose another with --data-dir DIR",
+                "the data directory {} is in use by another sidestream, process {holder}; \
+                 end it (`{command}`), or choose another with --data-dir DIR",
                 path.display(),
-                holder.trim(),
             )
         })?;
         let id = id(&path).map_err(refuse)?;
@@ -492,6 +586,18 @@ fn id(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_came_by_ssh_is_told_the_way_back() {
+        let names = ["unix:/s".to_owned(), "http://127.0.0.1:3010".to_owned()];
+        let line = tunnel("198.51.100.7 50000 203.0.113.5 22", &names).unwrap();
+        assert!(line.contains("ssh -N -L 3010:localhost:3010 "), "{line}");
+        assert!(line.contains("203.0.113.5\n") && !line.contains("-p "), "{line}");
+        assert!(tunnel("a 1 203.0.113.5 2222", &names).unwrap().contains(" -p 2222 "));
+        assert_eq!(tunnel("a 1 203.0.113.5 22", &names[..1]), None);
+        assert_eq!(tunnel("a 1 $(x) 22", &names), None);
+        assert_eq!(tunnel("", &names), None);
+    }
 
     fn scratch(name: &str) -> PathBuf {
         let name = format!("sidestream-start-{name}-{}", std::process::id());

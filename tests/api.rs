@@ -919,11 +919,12 @@ fn a_base_path_is_answered_below_and_beside() {
         assert!(location.starts_with("/claude/api/session/"), "{path}: {location}");
         server.get(&location).expect(200);
     }
-    for path in
-        ["/claude/api/sessions", "/claude/health", "/claude/test-sse.html", "/claude/", "/claude"]
-    {
+    for path in ["/claude/api/sessions", "/claude/health", "/claude/test-sse.html", "/claude/"] {
         server.get(path).expect(200);
     }
+    // The pages' links are relative: without the slash they would lead beside the base path.
+    let moved = server.get("/claude").expect(308);
+    assert_eq!(moved.header("location"), Some("/claude/"));
     for path in ["/claude/nothing", "/other/api/sessions", "/claudeapi/sessions", "/api/claude"] {
         refusal(path, server.get(path), 404, "not_found");
     }

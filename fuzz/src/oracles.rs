@@ -589,6 +589,7 @@ impl Play {
                 | Effect::EndOutput(_)
                 | Effect::Read(_)
                 | Effect::CloseListeners
+                | Effect::Hook { .. }
                 | Effect::Log(_) => {}
             }
         }

@@ -215,6 +215,20 @@ impl Answer {
     }
 }
 
+/// Whether a rule is a suggestion as it was made, or narrowed to the session: the CLI suggests its
+/// rules for commands for the directory's own settings, and a human may grant less than that.
+fn is_suggested(rule: &Value, suggestion: &Value) -> bool {
+    if rule == suggestion {
+        return true;
+    }
+    let mut narrowed = suggestion.clone();
+    let for_good = narrowed.get("destination").is_some_and(|one| one != "session");
+    if for_good {
+        narrowed["destination"] = "session".into();
+    }
+    for_good && *rule == narrowed
+}
+
 /// Checks that every rule is one of the suggestions, for this session only, and not a free pass.
 fn echoed(approval: &Approval, rules: &Value, persistent: bool) -> Result<String, Unfit> {
     let Value::Array(list) = rules else {
@@ -226,7 +240,7 @@ fn echoed(approval: &Approval, rules: &Value, persistent: bool) -> Result<String
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();
     for rule in list {
-        if !suggestions.contains(rule) {
+        if !suggestions.iter().any(|suggestion| is_suggested(rule, suggestion)) {
             return Err(unfit("permission_not_suggested", "a rule is not among the suggestions"));
         }
         if rule["destination"] != "session" && !persistent {
@@ -351,7 +365,8 @@ mod tests {
                 "rules": [{"toolName": "Bash", "ruleContent": content}]})
         };
         let suggestions = json!([rule("ls", "session"), rule("ls", "localSettings"), rule("", "session"),
-            {"type": "setMode", "mode": "bypassPermissions", "destination": "session"}]);
+            {"type": "setMode", "mode": "bypassPermissions", "destination": "session"},
+            rule("pwd", "localSettings")]);
         let asked = approval("Bash", json!({"command": "ls"}), suggestions.clone());
         let settle = |rule: &Value, persistent| {
             let updated_permissions = Some(json!([rule]));
@@ -365,6 +380,8 @@ mod tests {
         assert_eq!(settle(&suggestions[2], false), Err("permission_too_wide"));
         assert_eq!(settle(&suggestions[3], false), Err("permission_too_wide"));
         assert_eq!(settle(&rule("rm", "session"), false), Err("permission_not_suggested"));
+        assert_eq!(settle(&rule("pwd", "userSettings"), true), Err("permission_not_suggested"));
+        assert!(settle(&rule("pwd", "session"), false).is_ok(), "narrowed to the session");
     }
 
     #[test]

@@ -101,6 +101,7 @@ impl Server {
         if self.keeper.keeps() && self.keeper.failure.is_none() {
             self.hand_over();
         }
+        self.tell_hooks();
         self.release_held();
         self.answer_polls();
         self.release_agents();

@@ -35,6 +35,13 @@ pub enum Effect {
     /// Say whose process is at the other end of a connection: one of an agent's, or not.
     /// Answered by `Server::asker_known`.
     WhoIs(Key),
+    /// Run one of the operator's commands, by its number, with this JSON on its standard input.
+    Hook {
+        /// Which.
+        hook: usize,
+        /// An object.
+        json: Vec<u8>,
+    },
     /// Ask the kernel what our processes use, for this connection. Answered by
     /// [`DiskReply::Sampled`].
     Sample(Key),

@@ -63,6 +63,12 @@ pub struct Counters {
     pub orphans_killed: u64,
     /// Answers that a limit made: 429 and 503.
     pub limited: u64,
+    /// Runs of the operator's commands.
+    pub hooks_started: u64,
+    /// Those that did not end well, or in time.
+    pub hooks_failed: u64,
+    /// Those that were not run, for want of room.
+    pub hooks_dropped: u64,
     /// The same by what was met, and what was held back or cut for a limit without an answer.
     pub limits: LimitHits,
     /// Requests that were not let in, by the code of their answer.
@@ -115,6 +121,9 @@ impl Default for Counters {
             agents_ended: 0,
             orphans_killed: 0,
             limited: 0,
+            hooks_started: 0,
+            hooks_failed: 0,
+            hooks_dropped: 0,
             limits: LimitHits::default(),
             refusals: Tally::new(&REFUSALS),
             bad: Tally::new(&BAD),
@@ -244,5 +253,8 @@ pub fn write(
         server.number("agentsStarted", counters.agents_started);
         server.number("orphansKilled", counters.orphans_killed);
         server.number("limited", counters.limited);
+        server.number("hooksStarted", counters.hooks_started);
+        server.number("hooksFailed", counters.hooks_failed);
+        server.number("hooksDropped", counters.hooks_dropped);
     });
 }

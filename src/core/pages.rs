@@ -1,4 +1,7 @@
 //! The pages that the binary carries: their paths, types and tags.
+//!
+//! They are carried packed, and sent so to whoever takes it: a phone loads a fifth of the bytes. Who
+//! does not say that it takes gzip gets them unpacked.
 
 /// A page or script.
 pub struct Page {
@@ -6,43 +9,70 @@ pub struct Page {
     pub path: &'static str,
     /// Its media type.
     pub content_type: &'static str,
-    /// Its bytes.
-    pub bytes: &'static [u8],
-    /// Its entity tag (RFC 9110, section 8.8.3), a hash of its bytes.
+    /// Its bytes, as one gzip member (RFC 1952).
+    pub packed: &'static [u8],
+    /// What its entity tags begin with (RFC 9110, section 8.8.3): a hash of its bytes.
     pub etag: u64,
+}
+
+/// A gzip member's header and trailer, in bytes: ours have neither a name nor anything else.
+const GZIP_HEADER_SIZE: usize = 10;
+const GZIP_TRAILER_SIZE: usize = 8;
+
+impl Page {
+    /// Its bytes, unpacked.
+    pub fn unpack(&self) -> Vec<u8> {
+        let deflated = &self.packed[GZIP_HEADER_SIZE..self.packed.len() - GZIP_TRAILER_SIZE];
+        miniz_oxide::inflate::decompress_to_vec(deflated).expect("what the build packed is whole")
+    }
 }
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const PICTURE: &str = "image/svg+xml";
 const SCHEMA: &str = "application/json";
+const YAML: &str = "application/yaml";
 const STYLE: &str = "text/css; charset=utf-8";
 
 macro_rules! pages {
     ($($path:literal $content_type:ident $file:literal)*) => {
-        [$(page($path, $content_type, include_bytes!(concat!("../pages/", $file)))),*]
+        [$(page($path, $content_type, include_bytes!(concat!(env!("OUT_DIR"), "/", $file)))),*]
     };
 }
 
 /// All of them.
-pub static PAGES: [Page; 14] = pages! {
+pub static PAGES: [Page; 26] = pages! {
     "/" HTML "index.html"
     "/sessions" HTML "index.html"
-    "/session" HTML "index.html"
+    "/session" HTML "session.html"
     "/login" HTML "login.html"
     "/test-sse.html" HTML "test-sse.html"
     "/js/app.js" SCRIPT "app.js"
+    "/js/approvals.js" SCRIPT "approvals.js"
+    "/js/composer.js" SCRIPT "composer.js"
+    "/js/diff.js" SCRIPT "diff.js"
+    "/js/dom.js" SCRIPT "dom.js"
     "/js/login.js" SCRIPT "login.js"
+    "/js/markdown.js" SCRIPT "markdown.js"
+    "/js/notify.js" SCRIPT "notify.js"
+    "/js/server.js" SCRIPT "server.js"
+    "/js/session.js" SCRIPT "session.js"
+    "/js/sessions.js" SCRIPT "sessions.js"
     "/js/test-sse.js" SCRIPT "test-sse.js"
-    "/js/ui.js" SCRIPT "ui.js"
+    "/js/timeline.js" SCRIPT "timeline.js"
+    "/js/tools.js" SCRIPT "tools.js"
+    "/js/visible.js" SCRIPT "visible.js"
     "/js/session-event-stream.js" SCRIPT "session-event-stream.js"
     "/js/session-event-stream.mjs" SCRIPT "session-event-stream.mjs"
     "/style.css" STYLE "style.css"
     "/favicon.svg" PICTURE "favicon.svg"
     "/api/events.schema.json" SCHEMA "events.schema.json"
+    "/openapi.yaml" YAML "openapi.yaml"
 };
 
-/// The page at a path. `/session/…` is one page for all sessions.
+/// The page at a path. `/session/…` is one page for all sessions; it lies a step deeper than the
+/// others, so its links begin with `../`. All links are relative: whatever path a proxy puts before
+/// ours, they hold.
 pub fn find(path: &str) -> Option<&'static Page> {
     let path = if path.strip_prefix("/session/").is_some_and(|id| !id.contains('/')) {
         "/session"
@@ -52,8 +82,8 @@ pub fn find(path: &str) -> Option<&'static Page> {
     PAGES.iter().find(|page| page.path == path)
 }
 
-const fn page(path: &'static str, content_type: &'static str, bytes: &'static [u8]) -> Page {
-    Page { path, content_type, bytes, etag: hash(bytes) }
+const fn page(path: &'static str, content_type: &'static str, packed: &'static [u8]) -> Page {
+    Page { path, content_type, packed, etag: hash(packed) }
 }
 
 /// FNV-1a: enough to tell one version of a page from the next.
@@ -72,10 +102,55 @@ mod tests {
     use super::*;
     use crate::core::event::NAMES;
 
+    /// The pages are read by people and carried by every binary.
+    const PAGES_SIZE_MAX: usize = 100 * 1024;
+
+    #[test]
+    fn the_page_of_a_session_is_the_home_page_one_step_deeper() {
+        let text = |path| String::from_utf8(find(path).unwrap().unpack()).unwrap();
+        let mut home = text("/");
+        for (link, deeper) in [("=\"./", "=\"../"), ("=\"js/", "=\"../js/")] {
+            home = home.replace(link, deeper);
+        }
+        for file in ["style.css", "favicon.svg", "test-sse.html"] {
+            home = home.replace(&format!("=\"{file}"), &format!("=\"../{file}"));
+        }
+        assert_eq!(home, text("/session/session-1"));
+    }
+
+    #[test]
+    fn no_page_links_to_an_absolute_path_or_another_host() {
+        for page in PAGES.iter().filter(|page| page.content_type == HTML) {
+            let text = String::from_utf8(page.unpack()).unwrap();
+            for start in
+                ["href=\"/", "src=\"/", "=\"http", "<style", " style=", "<script>", " onclick"]
+            {
+                assert!(!text.contains(start), "{}: {start}", page.path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_module_that_a_script_imports_is_served() {
+        for page in PAGES.iter().filter(|page| page.content_type == SCRIPT) {
+            let text = String::from_utf8(page.unpack()).unwrap();
+            for part in text.split("from './").skip(1) {
+                let name = part.split('\'').next().unwrap();
+                assert!(find(&format!("/js/{name}")).is_some(), "{}: {name}", page.path);
+            }
+        }
+    }
+
+    #[test]
+    fn the_pages_stay_small() {
+        let size: usize = PAGES.iter().map(|page| page.packed.len()).sum();
+        assert!(size < PAGES_SIZE_MAX, "{size} bytes of pages");
+    }
+
     #[test]
     fn the_schema_describes_every_event_and_no_other() {
         let page = find("/api/events.schema.json").unwrap();
-        let schema: serde_json::Value = serde_json::from_slice(page.bytes).unwrap();
+        let schema: serde_json::Value = serde_json::from_slice(&page.unpack()).unwrap();
         let described = schema["$defs"].as_object().unwrap();
         let mut names: Vec<&str> = NAMES.to_vec();
         names.push("large");

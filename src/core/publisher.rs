@@ -9,6 +9,7 @@ use crate::base::arena::Key;
 use crate::base::ring::{Mark, TooLarge};
 use crate::core::epochs::Epochs;
 use crate::core::event::{EventKind, KINDS};
+use crate::core::hooks::Aside;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::wire::json::Object;
@@ -169,6 +170,8 @@ pub struct Publisher {
     pub images: LargeFields,
     /// Events published, by kind.
     pub published: [u64; KINDS],
+    /// Events that commands are to be told of.
+    pub aside: Aside,
     /// The frame is standard error's.
     is_stderr: bool,
     /// Text deltas are joined for so long.
@@ -199,6 +202,7 @@ impl Publisher {
             images: LargeFields::new(large.size_max(), usize::MAX),
             large,
             published: [0; KINDS],
+            aside: Aside::default(),
             is_stderr: false,
             hold_ms,
             now_ms: 0,
@@ -410,6 +414,11 @@ impl Publisher {
             assert_eq!(fits, Ok(()), "a frame without members fits into any ring");
         }
         self.published[kind as usize] += 1;
+        if self.aside.mask & 1 << kind as u32 != 0
+            && let Some((_, _, data)) = sse::parse_frame(&self.frame)
+        {
+            self.aside.keep(self.seq, kind, data);
+        }
         self.seq
     }
 

@@ -10,6 +10,7 @@ use crate::base::list::{Links, List};
 use crate::base::ring::Found;
 use crate::base::wheel::Wheel;
 use crate::core::access::Access;
+use crate::core::access::tokens::Digest;
 use crate::core::addresses::{AddressId, Addresses};
 use crate::core::agent::{Agent, Life};
 use crate::core::commit::Keeper;
@@ -18,6 +19,7 @@ use crate::core::connection::{
 };
 use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program};
 use crate::core::epochs::{Durability, Epochs};
+use crate::core::hooks::Chosen;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::core::metrics::Counters;
@@ -27,6 +29,7 @@ use crate::core::publisher::Publisher;
 use crate::core::random::Random;
 use crate::core::session::Session;
 use crate::core::streams::Beat;
+use crate::core::tickets::Tickets;
 use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
@@ -110,6 +113,12 @@ pub struct Config {
     pub trusted: BTreeSet<(PathBuf, String)>,
     /// Where sessions may work, canonical.
     pub roots: Vec<PathBuf>,
+    /// What each of the operator's commands is told of.
+    pub hooks: Vec<Chosen>,
+    /// Where people find us, with the base path, for the links that commands are told.
+    pub public_place: Option<String>,
+    /// Random, if commands are told links that answer.
+    pub ticket_key: Option<Digest>,
     /// The least urgent lines that are worth making.
     pub log_level: Level,
     /// The program's version.
@@ -223,6 +232,8 @@ pub struct Server {
     /// Answers that wait for their event, in its order.
     held: VecDeque<(u64, Key)>,
     pub(super) tickets: BTreeMap<u64, PendingDirectory>,
+    /// Links that answer approvals.
+    pub(super) answer_tickets: Tickets,
     pub(super) next_ticket: u64,
     /// The agent that has the long-line buffer, and those that wait for it.
     pub(super) long_line: VecDeque<Key>,
@@ -292,6 +303,7 @@ impl Server {
             beat: Beat::default(),
             held: VecDeque::new(),
             tickets: BTreeMap::new(),
+            answer_tickets: Tickets::new(config.ticket_key),
             next_ticket: 1,
             long_line: VecDeque::new(),
             start_queue: VecDeque::new(),
@@ -316,6 +328,8 @@ impl Server {
             config,
         };
         server.set_time(birth.now_ms, birth.wall_ms);
+        let masks = server.config.hooks.iter().map(|hook| hook.mask());
+        server.publisher.aside.mask = masks.fold(0, |all, mask| all | mask);
         server
     }
 

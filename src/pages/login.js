@@ -37,7 +37,17 @@ async function logIn(token) {
       return;
     }
   }
-  location.replace(`${BASE}/`);
+  location.replace(next());
+}
+
+/** Back to where a token was asked for, if that was one of our own pages. */
+function next() {
+  try {
+    const address = sessionStorage.getItem('sidestream.next');
+    sessionStorage.removeItem('sidestream.next');
+    if (address?.startsWith(`${BASE}/`)) return address;
+  } catch { /* Then home. */ }
+  return `${BASE}/`;
 }
 
 /** Forgets the token, and has the server take away the cookie, which no page can. */

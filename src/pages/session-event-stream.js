@@ -52,8 +52,8 @@
   const LEADER_ANSWER_MS = 2000;
   /** A page without streams gives up the lead after this: a reconnect must not cost it. */
   const LINGER_MS = 200;
-  /** Frames kept for one stream while it is brought up to date. More: it starts over. */
-  const QUEUE_MAX = 4096;
+  /** Characters kept for one stream while it is brought up to date. More: it starts over. */
+  const QUEUE_SIZE_MAX = 8 * 1024 * 1024;
 
   /** Answers that no retry will change. Everything else is tried again. */
   const FINAL_REASONS = { 400: 'bad-request', 401: 'unauthorized', 403: 'forbidden', 404: 'not-found', 410: 'gone' };
@@ -427,7 +427,9 @@
 
     askToWait(delayMs) {
       if (!(delayMs > 0)) return;
-      this.notBefore = Math.max(this.notBefore, Date.now() + Math.min(delayMs, RETRY_AFTER_MAX_MS));
+      // A little later than asked: a proxy that tells everybody the same must not get all at once.
+      const wait = Math.min(delayMs, RETRY_AFTER_MAX_MS) * (1 + Math.random() / 10);
+      this.notBefore = Math.max(this.notBefore, Date.now() + wait);
     }
 
     /** The first try follows at once; each further one waits twice as long, half of it random. */
@@ -921,6 +923,7 @@
       Object.assign(this, { name: 'tabs', waitsForOthers: true, connection, sink });
       this.begun = false;
       this.queue = []; // What the leader tells until we are up to date; then null.
+      this.queueSize = 0;
       const { types, many, sessionId, sessions } = connection.options;
       const listed = types?.split(',').map((name) => name.trim()) ?? [];
       const wanted = listed.filter((name) => !name.startsWith('-'));
@@ -971,8 +974,13 @@
     take(frame) {
       this.sink?.heard(); // Also by what is another session's.
       if (!this.begun || !this.takesSession(frame.sessionId)) return;
-      if (!this.queue) this.pass(frame);
-      else if (this.queue.push(frame) > QUEUE_MAX) this.fail(false);
+      if (!this.queue) {
+        this.pass(frame);
+        return;
+      }
+      this.queue.push(frame);
+      this.queueSize += frameSize(frame);
+      if (this.queueSize > QUEUE_SIZE_MAX) this.fail(false);
     }
 
     pass({ name, text, id }) {

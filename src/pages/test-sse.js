@@ -1,7 +1,9 @@
 // The test page: one session's stream, frame by frame, with everything one does to it by hand.
 //
 // Shows what comes, as it comes; draws no conclusions from it. For the seed's steps 3 to 7.
-import { api, approvalCard, createSession, find, h, isDemo, newPromptId, recall, remember, sessionPath, setBadge } from './ui.js';
+import { Dock } from './approvals.js';
+import { find, h, setBadge } from './dom.js';
+import { api, newPromptId, recall, remember, sessionPath } from './server.js';
 
 /** Rows kept: a page left open over night must not grow for ever. */
 const FRAMES_MAX = 500;
@@ -11,6 +13,7 @@ const page = {
   extra: [], // The ten more.
   counts: new Map(), // Event name → {count, node}.
   sessionId: '',
+  dock: null, // Its open approvals.
 };
 
 function complain(where, error = null) {
@@ -27,20 +30,24 @@ function connect(sessionId) {
   find('#session-id').value = sessionId;
   history.replaceState(null, '', `?session=${encodeURIComponent(sessionId)}`);
   clearFrames();
-  find('#approvals').replaceChildren();
+  page.dock?.clear();
+  page.dock = new Dock(find('#dock'), { sessionId });
   complain('#session-error');
   const stream = new SessionEventStream(sessionId);
   page.main = stream;
   stream.on('*', showFrame);
   stream.on('state', ({ detail }) => setBadge(find('#state'), detail.state));
-  stream.on('connected', ({ detail }) => showAgent(sessionId, detail.agent));
+  stream.on('connected', () => showAgent(sessionId));
   stream.on('replay-complete', () => reconcileApprovals(sessionId));
   stream.on('closed', ({ detail }) => showClosed(detail));
   stream.on('gap', ({ detail }) => addRow('gap', '', `Events are missing here: ${detail.missed ?? 'an unknown number'}.`, 'local'));
   stream.on('stale', ({ detail }) => addRow('stale', '', `Nothing heard for ${detail.silenceMs} ms.`, 'local'));
   stream.on('reconnect-scheduled', ({ detail }) => addRow('reconnect', '', `try ${detail.attempt} in ${detail.delayMs} ms`, 'local'));
-  stream.on('approval-required', ({ detail }) => showApproval(sessionId, detail));
-  for (const name of ['approval-resolved', 'approval-withdrawn']) stream.on(name, ({ detail }) => approvalNode(detail.approvalId)?.remove());
+  let live = false; // Those of a replay may be answered already.
+  stream.on('connected', () => { live = false; });
+  stream.on('replay-complete', () => { live = true; });
+  stream.on('approval-required', ({ detail }) => live && page.dock.add(detail));
+  for (const name of ['approval-resolved', 'approval-withdrawn']) stream.on(name, ({ detail }) => page.dock.settle(detail.approvalId));
   setBadge(find('#state'), stream.state);
 }
 
@@ -50,9 +57,9 @@ function showClosed({ reason, error }) {
   if (error) complain('#session-error', { message: error });
 }
 
-async function showAgent(sessionId, agentName) {
-  const demo = await isDemo(sessionId, agentName);
-  if (sessionId === page.sessionId) find('#demo').hidden = !demo;
+async function showAgent(sessionId) {
+  const { session } = await api('GET', sessionPath(sessionId)).catch(() => ({}));
+  if (sessionId === page.sessionId && session) find('#demo').hidden = session.dialect !== 'demo';
 }
 
 function showFrame(event) {
@@ -89,19 +96,11 @@ function clearFrames() {
   find('#frames').replaceChildren();
 }
 
-// ---- approvals
-
-const approvalNode = (id) => find('#approvals').querySelector(`[data-approval="${CSS.escape(id)}"]`);
-
-function showApproval(sessionId, approval) {
-  if (!approvalNode(approval.approvalId)) find('#approvals').append(approvalCard(sessionId, approval));
-}
-
-/** The replay may not reach back to an approval that is still open: ask for the whole list. */
+/** What is open is asked of the list, whatever the replay told. */
 async function reconcileApprovals(sessionId) {
   const answer = await api('GET', sessionPath(sessionId, '/approvals')).catch(() => null);
   if (sessionId !== page.sessionId) return;
-  for (const approval of answer?.approvals ?? []) showApproval(sessionId, approval);
+  for (const approval of answer?.approvals ?? []) page.dock.add(approval);
 }
 
 // ---- load and metrics
@@ -112,7 +111,7 @@ function openTen() {
     return;
   }
   for (let i = 0; i < 10; i++) {
-    const stream = new SessionEventStream(page.sessionId);
+    const stream = new SessionEventStream(page.sessionId, { share: find('#share').checked });
     const state = h('span', { class: 'badge' });
     const events = h('b', {}, '0');
     let seen = 0;
@@ -146,7 +145,7 @@ find('#create').addEventListener('submit', async (event) => {
   event.preventDefault();
   const workingDir = find('#working-dir').value.trim();
   try {
-    const sessionId = await createSession(workingDir);
+    const { sessionId } = await api('POST', '/claude/api/claude/sessions', { workingDir });
     remember('workingDir', workingDir);
     connect(sessionId);
   } catch (error) {

@@ -9,12 +9,14 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
+use super::holders::{self, Program};
 use super::peer::{self, Holder, Peers};
 use super::sys;
 use crate::arguments::Listen;
@@ -45,13 +47,14 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode: whose file it is now is asked again before it is removed.
-    identity: (u64, u64),
+    /// Device and inode: whose file it is now is asked again before it is removed. None: it was
+    /// there before us, and stays.
+    identity: Option<(u64, u64)>,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+        if self.identity.is_some() && identity(&self.path).ok() == self.identity {
             let _ = fs::remove_file(&self.path); // Gone already, or not ours to remove any more.
         }
     }
@@ -92,12 +95,20 @@ pub fn bind(addresses: &[Listen], is_default: bool, shared: bool) -> Result<Vec<
     Ok(listeners)
 }
 
-fn refused(address: impl std::fmt::Display, error: &io::Error) -> String {
+fn refused(
+    address: impl std::fmt::Display,
+    error: &io::Error,
+    holder: impl FnOnce() -> Option<Program>,
+) -> String {
     match error.kind() {
-        ErrorKind::AddrInUse => format!(
-            "cannot listen on {address}: another program does, perhaps another sidestream; \
-             end it, or choose another place with --listen"
-        ),
+        ErrorKind::AddrInUse => {
+            let holder =
+                holder().map_or("perhaps another sidestream".to_owned(), |it| it.to_string());
+            format!(
+                "cannot listen on {address}: another program does, {holder}; \
+                 end it, or choose another place with --listen"
+            )
+        }
         _ => format!("cannot listen on {address}: {error}"),
     }
 }
@@ -109,7 +120,8 @@ fn bind_tcp(address: SocketAddr) -> Result<Listener, String> {
         set_options(&listener)?;
         Ok(listener)
     };
-    listen().map(Listener::Tcp).map_err(|error| refused(address, &error))
+    let holder = || holders::of_tcp(address);
+    listen().map(Listener::Tcp).map_err(|error| refused(address, &error, holder))
 }
 
 /// Binds the IPv6 twin of an address, or nothing where there is no IPv6.
@@ -117,9 +129,11 @@ fn bind_second(address: SocketAddr) -> Result<Option<Listener>, String> {
     match TcpListener::bind(address) {
         Ok(listener) => match set_options(&listener) {
             Ok(()) => Ok(Some(Listener::Tcp(listener))),
-            Err(error) => Err(refused(address, &error)),
+            Err(error) => Err(refused(address, &error, || None)),
         },
-        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(refused(address, &error)),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Err(refused(address, &error, || holders::of_tcp(address)))
+        }
         Err(_) => Ok(None), // EAFNOSUPPORT, EADDRNOTAVAIL, or what a sandbox says instead.
     }
 }
@@ -144,8 +158,11 @@ fn bind_unix(path: &Path, shared: bool) -> Result<Listener, String> {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 let _ = fs::remove_file(path); // If this fails, so does the bind, and says why.
             }
-            Ok(_) => return Err(refused(&name, &ErrorKind::AddrInUse.into())),
-            Err(error) => return Err(refused(&name, &error)),
+            Ok(_) => {
+                let error = ErrorKind::AddrInUse.into();
+                return Err(refused(&name, &error, || holders::of_unix(path)));
+            }
+            Err(error) => return Err(refused(&name, &error, || None)),
         }
     }
     // Who connects is asked of the kernel, so the mode only keeps out who has no business here.
@@ -153,10 +170,31 @@ fn bind_unix(path: &Path, shared: bool) -> Result<Listener, String> {
     let bound = UnixListener::bind(path);
     sys::umask(old);
     let bound = bound.and_then(|listener| {
-        let file = SocketFile { path: path.to_path_buf(), identity: identity(path)? };
+        let file = SocketFile { path: path.to_path_buf(), identity: Some(identity(path)?) };
         Ok(Listener::Unix(file, listener))
     });
-    bound.map_err(|error| refused(&name, &error))
+    bound.map_err(|error| refused(&name, &error, || holders::of_unix(path)))
+}
+
+/// Takes over a listening socket that somebody else opened for us. Its options are ours now; its
+/// file, if it has one, is not.
+///
+/// # Errors
+/// A sentence that names the socket.
+pub fn adopt(fd: OwnedFd, name: &str) -> Result<Listener, String> {
+    let refused = |error: io::Error| format!("the socket `{name}` cannot be used: {error}");
+    let tcp = std::net::TcpListener::from(fd);
+    if tcp.local_addr().is_ok() {
+        tcp.set_nonblocking(true).map_err(refused)?;
+        let listener = TcpListener::from_std(tcp);
+        set_options(&listener).map_err(refused)?;
+        return Ok(Listener::Tcp(listener));
+    }
+    let unix = std::os::unix::net::UnixListener::from(OwnedFd::from(tcp));
+    unix.set_nonblocking(true).map_err(refused)?;
+    let address = unix.local_addr().map_err(refused)?;
+    let path = address.as_pathname().map_or_else(|| PathBuf::from("@"), Path::to_path_buf);
+    Ok(Listener::Unix(SocketFile { path, identity: None }, UnixListener::from_std(unix)))
 }
 
 /// What became of an accept.

@@ -307,7 +307,7 @@ fn in_table(
 }
 
 /// A row: `sl: local remote state tx:rx tr:when retransmits uid timeout inode …`.
-fn read_row(line: &str) -> Option<(SocketAddr, SocketAddr, Owner)> {
+pub(super) fn read_row(line: &str) -> Option<(SocketAddr, SocketAddr, Owner)> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let from = read_address(words.next()?)?;
     let to = read_address(words.next()?)?;

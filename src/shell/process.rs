@@ -82,6 +82,18 @@ pub enum GroupSignal {
 /// # Errors
 /// When out of processes, memory or descriptors, or if `shim` cannot be executed.
 pub fn spawn(shim: &Path, spec: &Spec) -> io::Result<Child> {
+    start(shim, spec, Stdio::piped())
+}
+
+/// As [`spawn`], for a program whose standard output nobody wants.
+///
+/// # Errors
+/// Those of [`spawn`].
+pub fn spawn_unheard(shim: &Path, spec: &Spec) -> io::Result<Child> {
+    start(shim, spec, Stdio::null())
+}
+
+fn start(shim: &Path, spec: &Spec, stdout: Stdio) -> io::Result<Child> {
     // No pre_exec, process_group or current_dir: with those std may fork instead.
     let mut child = Command::new(shim)
         .arg(shim::FLAG)
@@ -90,7 +102,7 @@ pub fn spawn(shim: &Path, spec: &Spec) -> io::Result<Child> {
         .envs(spec.environment.iter().map(|(name, value)| (name, value)))
         .env(MARKER, spec.marker)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()?;
     // Nobody else reaps, so the number is still the child's, even if it has ended by now.

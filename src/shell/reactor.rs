@@ -6,6 +6,7 @@
 //! as nothing is due, so an idle server makes no wake-ups. What any byte means is not known here.
 
 mod agents;
+mod hooks;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -17,9 +18,11 @@ use self::agents::Agents;
 pub use self::agents::{DEMO_FLAG, Surroundings};
 use super::clock::Clock;
 use super::disk::{self, Disk};
+use super::hooks::Hooks;
 use super::journal::Store;
 use super::log::Log;
 use super::net::{Accepted, Listener, Reserve, Stream};
+use super::notify::Notifier;
 use super::peer::{Holder, Peers};
 use super::signals::{Signal, Signals};
 use crate::base::arena::Key;
@@ -32,6 +35,7 @@ use crate::limits::SOCKET_SIZE;
 const KIND_LISTENER: u8 = 0x10;
 const KIND_WAKER: u8 = 0x11;
 const KIND_SIGNALS: u8 = 0x12;
+const KIND_HOOK: u8 = 0x13;
 
 const _: () = assert!(usize::BITS == 64, "a key must fit a token");
 
@@ -69,6 +73,10 @@ pub struct Parts {
     pub disk: disk::Surroundings,
     /// The journals, if there are any.
     pub store: Option<Store>,
+    /// The service manager, if there is one.
+    pub notifier: Option<Notifier>,
+    /// What the operator's commands are started with.
+    pub hooks: super::hooks::Surroundings,
 }
 
 /// The loop.
@@ -95,6 +103,10 @@ pub struct Reactor {
     agents: Agents,
     signals: Signals,
     signals_ready: bool,
+    notifier: Option<Notifier>,
+    hooks: Hooks,
+    /// Of those, the ones that ended.
+    hooks_ended: Vec<Key>,
     stops: u32,
     disk: Disk,
     disk_ready: bool,
@@ -148,6 +160,9 @@ impl Reactor {
             closing: Vec::new(),
             signals,
             signals_ready: false,
+            notifier: parts.notifier,
+            hooks: Hooks::new(parts.hooks, KIND_HOOK),
+            hooks_ended: Vec::new(),
             stops: 0,
             disk,
             disk_ready: false,
@@ -167,7 +182,11 @@ impl Reactor {
     /// If the poller fails, which nothing can be done about.
     pub fn run(mut self) -> io::Result<End> {
         self.apply_effects(); // Those of the server's birth.
+        self.tell_ready();
         loop {
+            if let Some(notifier) = &mut self.notifier {
+                notifier.beat(self.now_ms);
+            }
             self.wait()?;
             self.overdue = !self.server.expire();
             self.apply_effects();
@@ -176,6 +195,7 @@ impl Reactor {
             self.work_listeners();
             self.work_connections();
             self.work_agents();
+            self.work_hooks();
             self.server.commit();
             self.apply_effects();
             self.feed_agents();
@@ -220,7 +240,14 @@ impl Reactor {
         if busy {
             return Some(Duration::ZERO);
         }
-        let dues = [self.server.next_due(), self.accept_again_at, self.agents.reap_at];
+        let sign_of_life = self.notifier.as_ref().and_then(Notifier::due);
+        let dues = [
+            self.server.next_due(),
+            self.accept_again_at,
+            self.agents.reap_at,
+            sign_of_life,
+            self.hooks.due(),
+        ];
         let due = dues.into_iter().flatten().min()?;
         Some(Duration::from_millis(due.saturating_sub(self.now_ms)))
     }
@@ -250,6 +277,7 @@ impl Reactor {
                 }
                 KIND_WAKER => self.disk_ready = true,
                 KIND_SIGNALS => self.signals_ready = true,
+                KIND_HOOK => self.hooks_ended.push(key),
                 _ => self.agents.note(key, readable, writable),
             }
         }
@@ -303,6 +331,7 @@ impl Reactor {
                     let asker = self.asker(key);
                     self.server.asker_known(key, asker);
                 }
+                Effect::Hook { hook, json } => self.run_hook(hook, json),
                 Effect::Log(line) => self.log.line(self.now_ms, &line),
             }
         }
@@ -318,6 +347,14 @@ impl Reactor {
         self.log.line(self.now_ms, &LogLine { level, area, message, fields });
     }
 
+    /// Tells the service manager that we serve, and where.
+    fn tell_ready(&self) {
+        if let Some(notifier) = &self.notifier {
+            let names: Vec<String> = self.listening().collect();
+            notifier.ready(&format!("listening on {}", names.join(", ")));
+        }
+    }
+
     // Signals and the disk thread.
 
     fn work_signals(&mut self) {
@@ -329,13 +366,22 @@ impl Reactor {
             match signal {
                 Signal::Terminate | Signal::Interrupt => {
                     self.stops += 1;
+                    if let Some(notifier) = &self.notifier {
+                        notifier.stopping();
+                    }
                     self.tell(Level::Info, "server", "stopping", Vec::new());
                     self.server.stop();
                     self.apply_effects();
                 }
                 Signal::Hangup => {
-                    self.server.reload();
+                    if let Some(notifier) = &self.notifier {
+                        notifier.reloading(); // `tell_ready` follows the disk thread's answer.
+                    }
+                    let goes_on = self.server.reload();
                     self.apply_effects();
+                    if !goes_on {
+                        self.tell_ready();
+                    }
                 }
             }
         }
@@ -355,8 +401,12 @@ impl Reactor {
             if matches!(reply, DiskReply::Swept { .. }) {
                 self.agents.reap(); // What was killed in other groups became our children.
             }
+            let reloaded = matches!(reply, DiskReply::Tokens(_));
             self.server.disk_replied(reply);
             self.apply_effects();
+            if reloaded {
+                self.tell_ready(); // The reload is over, whatever came of it.
+            }
         }
         self.ask_disk(); // There is room behind each reply, and each reply comes with a wake.
     }
@@ -540,6 +590,7 @@ impl Reactor {
         if end == End::Cut {
             self.agents.kill_all();
         }
+        self.hooks.end();
         // What was asked of the disk thread is done; nobody is left to tell.
         drop(self.disk.stop());
         if end == End::Cut {

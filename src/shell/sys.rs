@@ -468,10 +468,70 @@ pub fn socket_diagnostics() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A listening stream socket that we were started with, ours from now on and no child's.
+///
+/// # Errors
+/// `EBADF`, `ENOTSOCK`; `EINVAL` for a socket that is not one. What it is stays as it was then.
+pub fn inherited_listener(number: RawFd) -> io::Result<OwnedFd> {
+    let ask = |name: c_int| {
+        let mut value: c_int = 0;
+        let mut size = size_of::<c_int>() as libc::socklen_t;
+        let at = (&raw mut value).cast::<c_void>();
+        // SAFETY: `value` and `size` outlive the call, and `size` is the size of `value`. Any
+        // number may be asked about.
+        check(unsafe { libc::getsockopt(number, libc::SOL_SOCKET, name, at, &mut size) })
+            .map(|_| value)
+    };
+    if ask(libc::SO_ACCEPTCONN)? != 1 || ask(libc::SO_TYPE)? != libc::SOCK_STREAM {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: takes integers.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: open, as the calls above have shown, and by the protocol of sd_listen_fds(3), whose
+    // caller asks once, nobody else's in this process.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// What may still be written to the file system of this path, in bytes, by whoever is not root.
+///
+/// # Errors
+/// Those of statvfs(3).
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: statvfs is plain integers, for which zero is a value.
+    let mut told: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` is NUL-terminated, and both outlive the call.
+    check(unsafe { libc::statvfs(path.as_ptr(), &mut told) })?;
+    #[allow(clippy::unnecessary_cast, reason = "its types differ between the two C libraries")]
+    Ok((told.f_bavail as u64).saturating_mul(told.f_frsize as u64))
+}
+
+/// The kernel's monotonic clock in microseconds: the same for every process until a reboot.
+pub fn monotonic_us() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` outlives the call, which cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn only_a_listening_socket_is_taken_over() {
+        let (end, _other) = UnixStream::pair().unwrap();
+        assert_eq!(inherited_listener(end.as_raw_fd()).unwrap_err().raw_os_error(), Some(22));
+        assert!(inherited_listener(1 << 20).is_err());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(inherited_listener(file.as_raw_fd()).is_err());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let taken = inherited_listener(listener.into_raw_fd()).unwrap();
+        let taken = std::net::TcpListener::from(taken);
+        assert_eq!(taken.local_addr().unwrap(), address);
+    }
 
     #[test]
     #[should_panic(expected = "nobody's child")]

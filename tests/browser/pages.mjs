@@ -1,4 +1,4 @@
-// Checks of the embedded pages, and of the seed's steps 3 to 7, against a server with the demo agent.
+// Checks of the test page, which is the seed's steps 3 to 7, against a server with the demo agent.
 import assert from 'node:assert/strict';
 import { get } from 'node:http';
 import { until } from './until.mjs';
@@ -130,91 +130,6 @@ export function pageChecks(server) {
       await page.click('#disconnect');
       await until(async () => await streamsOf(id) === 0, 'no stream is left');
       await page.waitForSelector('#state[data-state=closed]');
-    }],
-
-    ['an approval is denied from the test page', async (page) => {
-      const id = await newSession();
-      await openTest(page, id);
-      await page.waitForSelector('#state[data-state=open]');
-      await page.fill('#command', 'run tool: date');
-      await page.click('#send button.primary');
-      await page.click('#approvals .deny');
-      await frameRow(page, 'approval-resolved');
-      await page.waitForSelector('#approvals .approval', { state: 'detached' });
-      await frameRow(page, 'prompt-completed');
-    }],
-
-    ['the home page creates a session; its words appear, and again after a reload', async (page) => {
-      await page.goto(`${url}/`);
-      await page.fill('#working-dir', workingDir);
-      await page.click('#create button.primary');
-      await page.waitForURL(/\/session\/session-/);
-      await page.waitForSelector('#state[data-state=idle]');
-      await page.fill('#prompt', 'say 20 words');
-      await page.press('#prompt', 'Enter');
-      await page.waitForSelector('.note.done');
-      const said = await page.textContent('.said .text');
-      assert.ok(said.trim().split(/\s+/).length >= 20, `only: ${said}`);
-      await page.reload();
-      await page.waitForSelector('.note.done');
-      assert.equal(await page.textContent('.said .text'), said);
-      assert.equal(await page.locator('.said').count(), 1);
-    }],
-
-    ['the home page lists sessions and opens one', async (page) => {
-      const id = await newSession();
-      await page.goto(`${url}/`);
-      await page.click(`#sessions a[href$="/session/${id}"]`);
-      await page.waitForSelector('#state[data-state=idle]');
-    }],
-
-    ['an approval is allowed from the session page, after a reload too', async (page) => {
-      const id = await newSession();
-      await prompt(id, 'run tool: date');
-      await page.goto(`${url}/session/${id}`);
-      await page.waitForSelector('.approval');
-      await page.reload();
-      await page.click('.approval .allow');
-      await page.waitForSelector('.note.done');
-      await page.waitForSelector('.tool .badge[data-state=ok]');
-      assert.equal(await page.locator('.approval').count(), 0);
-    }],
-
-    ['a question is answered from the session page', async (page) => {
-      const id = await newSession();
-      await prompt(id, 'ask: Which colour? Red | Blue');
-      await page.goto(`${url}/session/${id}`);
-      const posted = page.waitForRequest((request) => request.method() === 'POST' && request.url().includes('/approvals/'));
-      await page.check('.approval input[value="Blue"]');
-      await page.click('.approval .allow');
-      const { decision, inputHash, answers } = (await posted).postDataJSON();
-      assert.equal(decision, 'allow');
-      assert.ok(inputHash);
-      assert.deepEqual(Object.entries(answers).map(([question, answer]) => [question.trim(), answer]), [['Which colour?', 'Blue']]);
-      await page.waitForSelector('.note.done');
-    }],
-
-    ['a turn is interrupted from the session page', async (page) => {
-      const id = await newSession();
-      await page.goto(`${url}/session/${id}`);
-      await page.waitForSelector('#state[data-state=idle]');
-      await page.fill('#prompt', 'slow 600 100');
-      await page.click('#composer .primary');
-      await page.waitForSelector('.said');
-      await page.click('#interrupt');
-      await page.waitForSelector('.note.warn');
-      assert.match(await page.textContent('.note.warn'), /Interrupted/);
-      await page.waitForSelector('#state[data-state=idle]');
-    }],
-
-    ['the pages fit a screen of 320 pixels', async (page) => {
-      const id = await newSession();
-      await page.setViewportSize({ width: 320, height: 640 });
-      for (const path of ['/', `/session/${id}`, `/test-sse.html?session=${id}`]) {
-        await page.goto(url + path);
-        await page.waitForSelector('.badge:not([hidden])');
-        assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${path} is wider`);
-      }
     }],
 
     ['the class is also a module', async (page) => {

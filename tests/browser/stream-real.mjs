@@ -256,6 +256,14 @@ function tabChecks(binary) {
       for (const id of ids) await server.turn(id, 'say 5 words');
       for (const tab of tabs) await hasAll(tab, 's', server, tab.id);
       assert.equal(tabs.filter(({ leads }) => leads > 0).length, 1, 'one tab leads');
+      // In quiet, nobody but the new leader notices.
+      const first = tabs.findIndex(({ leads }) => leads > 0);
+      await tabs[first].page.close();
+      tabs.splice(first, 1);
+      await until(() => tabs.some(({ leads }) => leads > 0), 'another tab leads');
+      await oneStream(server);
+      for (const id of ids) await server.turn(id, 'say: under the second');
+      for (const tab of tabs) assert.equal((await hasAll(tab, 's', server, tab.id)).connected.length, 1);
       for (let round = 0; round < 2; round++) {
         const leading = tabs.findIndex(({ leads }) => leads > 0);
         const turns = ids.map((id) => server.turn(id, 'slow 20 20')); // On their way meanwhile.

@@ -297,7 +297,7 @@ impl World {
                     let sample = DiskRequest::Sample { connection, agents: Vec::new() };
                     self.disk.push_back((self.now_ms, sample));
                 }
-                Effect::Log(_) => {}
+                Effect::Hook { .. } | Effect::Log(_) => {}
             }
         }
     }

@@ -48,7 +48,8 @@ impl Options {
 
     /// Adds flags. One that may stand once takes the place of its like.
     pub fn flags(mut self, flags: &[&str]) -> Options {
-        const REPEATABLE: [&str; 4] = ["--agent", "--agent-env", "--listen", "--root"];
+        const REPEATABLE: [&str; 5] =
+            ["--agent", "--agent-env", "--listen", "--on-event", "--root"];
         let mut flags = flags.iter();
         while let Some(flag) = flags.next() {
             let known = self.flags.iter().position(|one| one == flag);

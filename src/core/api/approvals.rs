@@ -30,9 +30,29 @@ impl Server {
         let body = request.json()?;
         let answer = answer(&body)?;
         let hash = text(&body, "inputHash")?;
+        let decided = self.decide(key, approval, &answer, hash, &request.by)?;
+        let decision = if answer.allow { "allow" } else { "deny" };
+        self.say(|server, object| {
+            object.bool("success", true);
+            object.string("approvalId", &decided);
+            object.string("decision", decision);
+            server.write_cursor(object);
+        });
+        ok_after(self.publisher.seq())
+    }
+
+    /// Decides an approval, for exactly the input of this hash if one is named; returns its id.
+    pub(super) fn decide(
+        &mut self,
+        key: Key,
+        approval: &str,
+        answer: &Answer,
+        hash: Option<&str>,
+        by: &str,
+    ) -> Result<String, Problem> {
         let persistent = self.config.allow_persistent_rules;
         let Some(session) = self.sessions.get_mut(key) else {
-            return Err(Problem::session_not_found(id));
+            return Err(Problem::session_not_found(""));
         };
         let Some(open) = session.approvals.find(approval) else {
             return Err(not_open(session, approval));
@@ -45,7 +65,7 @@ impl Server {
             .settle(open, persistent)
             .map_err(|unfit| Problem::new(Status::BAD_REQUEST, unfit.code, unfit.sentence))?;
         let decision = if answer.allow { "allow" } else { "deny" };
-        let Some(decided) = session.approvals.decide(approval, decision, &request.by) else {
+        let Some(decided) = session.approvals.decide(approval, decision, by) else {
             return Err(not_open(session, approval));
         };
         if let Some(Value::Array(rules)) = &answer.updated_permissions
@@ -59,7 +79,7 @@ impl Server {
         let seq = self.publisher.publish(feed, EventKind::ApprovalResolved, |object| {
             object.string("approvalId", &decided.id);
             object.string("decision", decision);
-            object.string("by", &request.by);
+            object.string("by", by);
             match answer.allow {
                 true => object.raw("input", &input),
                 false => object.string("message", message),
@@ -82,13 +102,7 @@ impl Server {
         }
         self.update_status(key, None);
         self.arm_session_now(key);
-        self.say(|server, object| {
-            object.bool("success", true);
-            object.string("approvalId", &decided.id);
-            object.string("decision", decision);
-            server.write_cursor(object);
-        });
-        ok_after(self.publisher.seq())
+        Ok(decided.id)
     }
 }
 

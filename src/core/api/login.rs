@@ -66,12 +66,16 @@ impl Server {
     }
 
     /// SIGHUP: what can be read again without a restart, is.
-    pub fn reload(&mut self) {
+    ///
+    /// Returns whether it is read: the disk thread's answer ends it then, and else it has ended.
+    pub fn reload(&mut self) -> bool {
         if self.config.access.tokens.is_empty() {
             let told = vec![("cure", "restart to read the options again".to_owned())];
-            return self.log(Level::Info, "access", "there is no token file to read again", told);
+            self.log(Level::Info, "access", "there is no token file to read again", told);
+            return false;
         }
         self.effects.push_back(Effect::Disk(DiskRequest::ReadTokens));
+        true
     }
 
     /// The token file has been read again. A bad one changes nothing. Who lost his token loses

@@ -196,6 +196,12 @@ impl Server {
         metrics.counter("sidestream_agents_ended_total", help, counters.agents_ended);
         let help = "Processes that agents left behind and that were killed.";
         metrics.counter("sidestream_orphans_killed_total", help, counters.orphans_killed);
+        let help = "Commands for events that were run.";
+        metrics.counter("sidestream_hooks_started_total", help, counters.hooks_started);
+        let help = "Commands for events that did not end well, or in time.";
+        metrics.counter("sidestream_hooks_failed_total", help, counters.hooks_failed);
+        let help = "Commands for events that were not run, because too many waited.";
+        metrics.counter("sidestream_hooks_dropped_total", help, counters.hooks_dropped);
         if sample.own.is_none() {
             return; // The kernel does not say.
         }

@@ -93,6 +93,14 @@ impl Server {
                 object.string("name", &request.by);
                 object.string("scope", request.scope.as_str());
             });
+            object.object("request", |object| {
+                let http = match request.head.version {
+                    head::Version::Http10 => "1.0",
+                    head::Version::Http11 => "1.1",
+                };
+                object.string("http", http);
+                object.bool("forwarded", request.head.forwarded);
+            });
             object.object("limits", |object| {
                 object.number("bodyBytes", limits.body_size_max as u64);
                 object.number("headBytes", limits.head_size_max as u64);

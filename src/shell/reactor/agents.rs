@@ -69,12 +69,14 @@ pub(super) struct Agents {
     /// When orphans are next looked for.
     pub(super) reap_at: Option<u64>,
     surroundings: Surroundings,
+    /// Children of ours that are no agents, and have an owner of their own.
+    pub(super) spared: Vec<u32>,
 }
 
 impl Agents {
     pub(super) fn new(agents_max: u32, surroundings: Surroundings) -> Agents {
         let slots = std::iter::repeat_with(|| None).take(agents_max as usize).collect();
-        Agents { slots, hungry: false, reap_at: None, surroundings }
+        Agents { slots, hungry: false, reap_at: None, surroundings, spared: Vec::new() }
     }
 
     fn get_mut(&mut self, key: Key) -> Option<&mut Process> {
@@ -154,7 +156,8 @@ impl Agents {
 
     /// Reaps ended orphans of agents. Their own processes are spared: their owners do that.
     pub(super) fn reap(&mut self) {
-        let owned = |pid| self.slots.iter().flatten().any(|process| process.child.pid == pid);
+        let agent = |pid| self.slots.iter().flatten().any(|process| process.child.pid == pid);
+        let owned = |pid| agent(pid) || self.spared.contains(&pid);
         process::reap_adopted(&owned);
     }
 

@@ -1,0 +1,57 @@
+// With tokens: the way in, the way back, and what a token that only reads is shown.
+import assert from 'node:assert/strict';
+import { ends, press, send, state } from './page-site.mjs';
+
+export function checks(site) {
+  return [
+    ['who has no token is led to the login, and back to where they were', async (page) => {
+      const id = await site.create();
+      await page.goto(`${site.url}/session/${id}`);
+      await page.waitForURL(`${site.url}/login`);
+      await page.fill('#token', 'sst_wrong');
+      await page.click('#login button');
+      await page.waitForFunction(() => document.querySelector('#state').textContent.length > 20);
+      await page.fill('#token', site.token);
+      await page.click('#login button');
+      await page.waitForURL(`${site.url}/session/${id}`);
+      await state(page, 'idle');
+      const streams = [];
+      page.on('request', (request) => request.url().includes('/events') && streams.push(request));
+      await page.reload();
+      await state(page, 'idle');
+      assert.ok(streams.length > 0);
+      for (const stream of streams) {
+        assert.equal((await stream.allHeaders()).authorization, `Bearer ${site.token}`);
+        assert.doesNotMatch(stream.url(), /sst_/);
+      }
+      await send(page, 'run tool: date');
+      await press(page, '.allow');
+      await ends(page, 1);
+      await page.waitForSelector('.item.prompt .by:has-text("desk")');
+      await page.click('#log-out');
+      await page.waitForURL(`${site.url}/login`);
+      assert.equal(await page.evaluate(() => localStorage.getItem('sidestream.token')), null);
+    }],
+
+    ['the link that a token comes with logs in and leaves no trace', async (page) => {
+      await page.goto(`${site.url}/login#${site.token}`);
+      await page.waitForURL(`${site.url}/`);
+      await page.waitForSelector('#create-session:enabled');
+      await page.goBack().catch(() => {});
+      assert.doesNotMatch(page.url(), /sst_/);
+    }],
+
+    ['a token that reads shows all and offers nothing that it may not do', async (page) => {
+      const id = await site.create();
+      await site.prompt(id, 'run tool: date');
+      await page.goto(`${site.url}/login#${site.readToken}`);
+      await page.waitForURL(`${site.url}/`);
+      await page.waitForSelector('#create-session:disabled');
+      await page.goto(`${site.url}/session/${id}`);
+      await page.waitForSelector('.approval .error:has-text("does not let you answer")');
+      await page.waitForSelector('#composer .error:has-text("read")');
+      assert.ok(await page.isDisabled('#prompt'));
+      assert.ok(await page.isDisabled('.approval .deny'));
+    }],
+  ];
+}

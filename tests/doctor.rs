@@ -1,0 +1,390 @@
+//! The doctor, on machines that lack something, and at the far end of proxies that get it wrong.
+//! The proxies are real nginx.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use support::{Options, Scratch, Server, eventually, need};
+
+/// A doctor with these words and a home of its own.
+fn doctor(scratch: &Scratch, words: &[&str], more: &[(&str, &str)]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidestream"));
+    command.arg("doctor").args(words).env_clear().env("HOME", scratch.directory("home"));
+    command.env("PATH", std::env::var("PATH").unwrap()).envs(more.iter().copied());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code().expect("an exit"), text)
+}
+
+/// A stand-in for the CLI that knows its version, or does what else it is told.
+fn cli(scratch: &Scratch, text: &str) -> String {
+    let path = scratch.join("claude");
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+#[track_caller]
+fn line<'a>(report: &'a str, start: &str) -> &'a str {
+    let found = report.lines().find(|line| line.starts_with(start));
+    found.unwrap_or_else(|| panic!("no line `{start}` in\n{report}"))
+}
+
+#[test]
+fn a_machine_that_has_everything_is_told_so_and_no_secret_is() {
+    let scratch = Scratch::new();
+    let agent = format!("claude:{}", cli(&scratch, "echo '9.9.9 (Claude Code)'"));
+    let data = scratch.join("data");
+    let words = ["--agent", &agent, "--listen", "127.0.0.1:0", "--data-dir", &data];
+    let secret = [("ANTHROPIC_API_KEY", "sk-not-to-be-seen")];
+    let (status, report) = doctor(&scratch, &words, &secret);
+    assert_eq!(status, 0, "{report}");
+    for start in [
+        "ok    version: sidestream",
+        "ok    kernel: Linux",
+        "ok    /proc",
+        "ok    pidfd",
+        "ok    sock_diag",
+        "ok    roots",
+        "ok    data directory",
+        "ok    clock",
+        "ok    address: 127.0.0.1:0 is free",
+        "ok    login: ANTHROPIC_API_KEY is set",
+    ] {
+        line(&report, start);
+    }
+    assert!(line(&report, "ok    claude").contains("9.9.9 (Claude Code)"), "{report}");
+    assert!(!report.contains("sk-not"), "{report}");
+    assert!(report.contains("memory: ") && report.contains("open files: "), "{report}");
+    assert!(!std::path::Path::new(&data).exists(), "it makes nothing");
+
+    let credentials = scratch.join("home/.claude");
+    std::fs::create_dir_all(&credentials).unwrap();
+    std::fs::write(format!("{credentials}/.credentials.json"), "{\"token\":\"hidden\"}").unwrap();
+    let (_, report) = doctor(&scratch, &words, &[]);
+    assert!(line(&report, "ok    login").contains(".credentials.json"), "{report}");
+    assert!(!report.contains("hidden"), "{report}");
+}
+
+#[test]
+fn what_is_missing_is_told_each_with_its_cure() {
+    let scratch = Scratch::new();
+    let agent = format!("claude:{}", cli(&scratch, "echo >&2 oh; exit 3"));
+    let tokens = scratch.join("none");
+    let words = [
+        "--agent",
+        &agent,
+        "--root",
+        "/nowhere/at/all",
+        "--agent",
+        "b=claude:/no/claude",
+        "--listen",
+        "unix:/nowhere/at/all/socket",
+        "--token-file",
+        &tokens,
+    ];
+    let (status, report) = doctor(&scratch, &words, &[]);
+    assert_eq!(status, 1, "{report}");
+    for (start, part) in [
+        ("BAD   roots", "/nowhere/at/all"),
+        ("BAD   claude", "--version ends with exit status: 3"),
+        ("BAD   agent", "/no/claude"),
+        ("BAD   address", "no directory /nowhere/at/all"),
+        ("BAD   tokens", "none"),
+        ("warn  login", "no credentials"),
+    ] {
+        assert!(line(&report, start).contains(part), "{start}: {part}\n{report}");
+    }
+    let problems =
+        report.lines().filter(|line| line.starts_with("BAD") || line.starts_with("warn"));
+    let cures = report.lines().filter(|line| line.starts_with("      do: "));
+    assert_eq!(problems.count(), cures.count(), "{report}");
+
+    // Without any: the demo would answer.
+    let empty = scratch.directory("empty");
+    let (_, report) = doctor(&scratch, &["--listen", "127.0.0.1:0"], &[("PATH", &empty)]);
+    assert!(line(&report, "warn  agent").contains("demo"), "{report}");
+}
+
+#[test]
+fn a_taken_port_and_a_taken_directory_name_their_holder() {
+    let server = Server::demo(&[]);
+    let (data, address) = (server.scratch.join("data"), server.address.to_string());
+    let pid = format!("process {} (`", server.pid());
+    let scratch = Scratch::new();
+    let words = ["--agent", "demo", "--listen", &address, "--data-dir", &data];
+    let (status, report) = doctor(&scratch, &words, &[]);
+    assert_eq!(status, 1, "{report}");
+    let taken = line(&report, "BAD   address");
+    assert!(taken.contains(&pid) && taken.contains("serve"), "{report}");
+    let held = line(&report, "warn  data directory");
+    assert!(held.contains(&pid) && held.contains("serve"), "{report}");
+
+    // So does a start.
+    let (status, sentence) =
+        Options::new().flags(&["--agent=demo", "--listen", &address]).refused();
+    assert_eq!(status, Some(2));
+    assert!(sentence.contains(&pid) && sentence.contains("serve"), "{sentence}");
+    let (status, sentence) = Options::new().flags(&["--agent=demo", "--data-dir", &data]).refused();
+    assert_eq!(status, Some(2));
+    let named = format!("process {};", server.pid());
+    assert!(sentence.contains(&named) && sentence.contains("serve"), "{sentence}");
+
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o777)).unwrap();
+    let (_, report) = doctor(&scratch, &words, &[]);
+    assert!(line(&report, "BAD   data directory").contains("chmod 700"), "{report}");
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_banner_over_ssh_says_how_to_get_here() {
+    let options = Options::new().flags(&["--agent", "demo"]);
+    let server = options
+        .env("SSH_CONNECTION", "198.51.100.7 50000 203.0.113.5 2222")
+        .env("USER", "me")
+        .start();
+    let port = server.address.port();
+    let want = format!("ssh -N -L {port}:localhost:{port} -p 2222 me@203.0.113.5");
+    assert!(server.stdout().contains(&want), "{}", server.stdout());
+    assert!(!Server::demo(&[]).stdout().contains("ssh"));
+}
+
+/// A proxy in front of a server, with these lines in its location.
+struct Nginx {
+    child: Child,
+    url: String,
+    scratch: Scratch,
+}
+
+impl Nginx {
+    #[track_caller]
+    fn before(server: &Server, lines: &str) -> Nginx {
+        Nginx::with(server, Scratch::new(), "", "", lines)
+    }
+
+    /// With TLS and HTTP/2; the certificate, which vouches for itself, is the file `cert`.
+    #[track_caller]
+    fn with_tls(server: &Server, lines: &str) -> Nginx {
+        need("openssl");
+        let scratch = Scratch::new();
+        let (cert, key) = (scratch.join("cert"), scratch.join("key"));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+            .args([
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+                "-keyout",
+                &key,
+                "-out",
+                &cert,
+            ])
+            .args(["-addext", "subjectAltName=DNS:localhost"])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let files = format!("ssl_certificate {cert}; ssl_certificate_key {key};");
+        let mut nginx = Nginx::with(server, scratch, "ssl http2", &files, lines);
+        nginx.url = nginx.url.replace("http://127.0.0.1", "https://localhost");
+        nginx
+    }
+
+    #[track_caller]
+    fn with(server: &Server, scratch: Scratch, kind: &str, more: &str, lines: &str) -> Nginx {
+        need("nginx");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (directory, upstream) = (scratch.path().display(), server.address);
+        // Its workers run as we do: what is looked at is not who they are.
+        let text = format!(
+            "daemon off; pid {directory}/pid; error_log {directory}/error; worker_processes 1;
+             {} events {{ worker_connections 64; }}
+             http {{ access_log off; client_body_temp_path {directory}/a;
+               proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c;
+               uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;
+               server {{ listen 127.0.0.1:{port} {kind}; {more}
+                 location / {{ proxy_pass http://{upstream}; {lines} }} }} }}",
+            if is_root() { "user root;" } else { "" },
+        );
+        std::fs::write(scratch.join("conf"), text).unwrap();
+        let child = Command::new("nginx")
+            .args(["-p", scratch.path().to_str().unwrap(), "-c", &scratch.join("conf")])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let url = format!("http://127.0.0.1:{port}");
+        let nginx = Nginx { child, url, scratch };
+        let address = ("127.0.0.1", port);
+        eventually("nginx listens", || std::net::TcpStream::connect(address).is_ok());
+        nginx
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        support::signal(self.child.id(), "TERM"); // It ends its worker, which a kill would leave.
+        let _ = self.child.wait();
+    }
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// What makes nginx fit for streams, and what tells us who is behind it.
+const FIT: &str = "proxy_http_version 1.1; proxy_set_header Connection ''; proxy_buffering off;
+    proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;";
+
+/// A server with a token, and that token.
+fn guarded() -> (Server, String) {
+    let options = Options::new();
+    let file = options.scratch().join("tokens");
+    let made = Command::new(env!("CARGO_BIN_EXE_sidestream"))
+        .args(["token", "add", "doc", "read", "--token-file", &file])
+        .env_clear()
+        .output()
+        .unwrap();
+    let token = String::from_utf8(made.stdout).unwrap().lines().next().unwrap().to_owned();
+    (options.flags(&["--agent", "demo", "--token-file", &file]).start(), token)
+}
+
+#[test]
+fn a_good_way_is_told_as_one_directly_and_through_a_proxy() {
+    let scratch = Scratch::new();
+    let server = Server::demo(&[]);
+    let url = format!("http://{}", server.address);
+    let (status, report) = doctor(&scratch, &["--url", &url], &[]);
+    assert_eq!(status, 0, "{report}");
+    for start in ["ok    reach", "ok    Host", "ok    access: no tokens", "ok    stream: arrives"] {
+        line(&report, start);
+    }
+
+    let (server, token) = guarded();
+    let proxy = Nginx::before(&server, FIT);
+    let with = [("SIDESTREAM_TOKEN", &*token)];
+    let (status, report) = doctor(&scratch, &["--url", &proxy.url, "--idle", "6s"], &with);
+    assert_eq!(status, 0, "{report}");
+    assert!(line(&report, "ok    reach").contains("nginx"), "{report}");
+    line(&report, "ok    access: tokens are asked for; this one is doc's");
+    line(&report, "ok    stream: arrives");
+    line(&report, "ok    idle: a stream lives 6 s");
+    assert!(!report.contains(&token) && !report.contains("warn"), "{report}");
+    // Without the token it says what is missing.
+    let (status, report) = doctor(&scratch, &["--url", &proxy.url], &[]);
+    assert_eq!(status, 1, "{report}");
+    assert!(report.contains("SIDESTREAM_TOKEN"), "{report}");
+}
+
+#[test]
+fn tls_is_spoken_by_curl_and_the_token_stands_in_no_command_line() {
+    let scratch = Scratch::new();
+    let (server, token) = guarded();
+    let proxy = Nginx::with_tls(&server, FIT);
+    let cert = proxy.scratch.join("cert");
+    let with = [("SIDESTREAM_TOKEN", &*token), ("CURL_CA_BUNDLE", &cert)];
+    let (status, report) = doctor(&scratch, &["--url", &proxy.url], &with);
+    assert_eq!(status, 0, "{report}");
+    line(&report, "ok    HTTP: browsers speak HTTP/2");
+    line(&report, "ok    stream: arrives");
+    line(&report, "ok    access: tokens are asked for; this one is doc's");
+
+    // A tail over TLS, and what of it `ps` can see.
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_sidestream"))
+        .args(["tail", "--url", &proxy.url])
+        .env_clear()
+        .env("PATH", std::env::var("PATH").unwrap())
+        .envs(with)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bearer = format!("Bearer {token}");
+    let streams = || {
+        let headers = [("Authorization", &*bearer)];
+        let answer = support::request(server.address, "GET", "/api/debug/metrics", &headers, b"");
+        answer.expect(200).json()["sse"]["totalConnections"].as_u64().unwrap()
+    };
+    eventually("its stream is open", || streams() == 1);
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&line).contains(&token), "{:?}", entry.path());
+    }
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    eventually("its curl is gone", || streams() == 0);
+    // A certificate that nobody vouches for is a sentence.
+    let (status, report) = doctor(&scratch, &["--url", &proxy.url], &with[..1]);
+    assert_eq!(status, 1, "{report}");
+    assert!(line(&report, "BAD   reach").contains("certificate"), "{report}");
+}
+
+#[test]
+fn a_proxy_that_buffers_cuts_or_hides_is_found_out() {
+    let scratch = Scratch::new();
+    let (server, token) = guarded();
+    let with = [("SIDESTREAM_TOKEN", &*token)];
+    let look = |lines: &str| {
+        let proxy = Nginx::before(&server, lines);
+        doctor(&scratch, &["--url", &proxy.url], &with)
+    };
+    let host = "proxy_set_header Host localhost;";
+
+    // It collects what we say, and does not listen when we ask it not to.
+    let lines = format!(
+        "{host} proxy_ignore_headers X-Accel-Buffering; proxy_buffering on;
+        proxy_buffers 8 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 64k;"
+    );
+    let (status, report) = look(&lines);
+    assert_eq!(status, 1, "{report}");
+    let stream = line(&report, "BAD   stream");
+    assert!(stream.contains("held back") || stream.contains("does not come"), "{report}");
+    assert!(report.contains("proxy_buffering off"), "{report}");
+    assert!(line(&report, "warn  HTTP").contains("HTTP/1.0"), "{report}");
+    line(&report, "warn  forwarded");
+    assert!(line(&report, "warn  Host").contains("doctor.invalid"), "{report}");
+
+    // It cuts what is quiet for two seconds.
+    let lines = format!("{FIT} proxy_read_timeout 2s;");
+    let (status, report) = look(&lines);
+    assert_eq!(status, 1, "{report}");
+    assert!(line(&report, "BAD   stream").contains("was cut after 2."), "{report}");
+    assert!(report.contains("proxy_read_timeout"), "{report}");
+
+    // It tells us its own name for us.
+    let (status, report) = look("proxy_set_header Host backend.internal;");
+    assert_eq!(status, 1, "{report}");
+    assert!(line(&report, "BAD   Host").contains("backend.internal"), "{report}");
+    assert!(report.contains("proxy_set_header Host $host"), "{report}");
+}
+
+#[test]
+fn a_proxy_without_tokens_and_one_without_a_server_are_found_out() {
+    let scratch = Scratch::new();
+    let mut server = Server::demo(&[]);
+    // As root, nginx is one of us; what it does not say, we cannot know. The doctor can.
+    let silent = Nginx::before(
+        &server,
+        "proxy_http_version 1.1; proxy_buffering off;
+        proxy_set_header Connection ''; proxy_set_header Host localhost;",
+    );
+    let (status, report) = doctor(&scratch, &["--url", &silent.url], &[]);
+    assert_eq!(status, 1, "{report}");
+    assert!(line(&report, "BAD   access").contains("without a token"), "{report}");
+    let talking = Nginx::before(&server, FIT);
+    let (status, report) = doctor(&scratch, &["--url", &talking.url], &[]);
+    assert_eq!(status, 1, "{report}");
+    assert!(line(&report, "BAD   reach").contains("--token-file"), "{report}");
+
+    assert!(server.stop().success());
+    let (status, report) = doctor(&scratch, &["--url", &talking.url], &[]);
+    assert_eq!(status, 1, "{report}");
+    assert!(line(&report, "BAD   reach").contains("502"), "{report}");
+    let (status, report) = doctor(&scratch, &["--url", "http://127.0.0.1:1"], &[]);
+    assert_eq!(status, 1, "{report}");
+    assert!(line(&report, "BAD   reach").contains("connection refused"), "{report}");
+}

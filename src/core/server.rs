@@ -986,6 +986,7 @@ impl Server {
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
             Phase::Idle { due, .. } if now_ms >= whole_time(now_ms, *due) => {
+                self.counters.limits.hit(Limit::KeepAlive);
                 return self.close(key);
             }
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {

@@ -409,7 +409,8 @@ impl Server {
             feed.scope.turn_id = Some(running.id.clone());
             feed.scope.prompt_id = running.prompt.as_ref().map(|prompt| prompt.id.clone());
             let started_at = now_ms.saturating_sub(ran_ms);
-            Turn::restored(running.id, running.prompt.map(prompt), started_at, running.open)
+            let asked = running.prompt.map(prompt);
+            Box::new(Turn::restored(running.id, asked, started_at, running.open))
         });
         let never = snapshot.turns == 0 && snapshot.status == Status::Idle.as_str();
         let session = Session {

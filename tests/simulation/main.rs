@@ -4,7 +4,8 @@
 //! server checks itself and every byte that a client received is judged; now and then it is killed,
 //! or the power fails, and what its journals hold is compared with what it had shown. At the end
 //! the world heals or is told to stop in the middle, and everything must come to its end.
-//! `SIM_SEED=<n>` replays one seed, `SIM_SEEDS=<n>` says how many there are.
+//! `SIM_SEED=<n>` replays one seed, `SIM_SEEDS=<n>` says how many there are. With `SIM_JOURNALS=1`
+//! worlds have journals, and disks that fail and are torn by power losses.
 
 mod agent;
 mod client;

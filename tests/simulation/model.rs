@@ -413,7 +413,6 @@ pub fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally
                     assert_eq!(*fate, Fate::default(), "{context}");
                     fate.started = true;
                     session.begun += 1;
-                    assert!(!session.archived, "{context}: it is put away");
                 }
                 None => {
                     assert_eq!(data["origin"], "agent", "{context}");
@@ -429,6 +428,12 @@ pub fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally
             });
             if data["interrupted"] == true {
                 tally.hit("interrupted");
+            }
+            if data["code"] == "events_lost" {
+                // How it ended was told and lost, or never told: this ends it in any case.
+                let id = text(data, "promptId").to_owned();
+                session.prompts.entry(id).or_default().ended = true;
+                return tally.hit("prompt-end-lost");
             }
             let ends_turn = data["turnId"].is_string();
             if ends_turn {

@@ -31,22 +31,15 @@ pub const REQUIRED: &[&str] = &[
     "connected-gap",
     "connected-gap-after-a-restart",
     "connected-ok",
-    "connected-ok-after-a-restart",
     "cut-by-a-crash",
     "cut-by-lap",
     "cut-by-stall",
     "directory-refused",
-    "disk-dead",
-    "disk-does-not-read",
-    "disk-does-not-sync",
-    "disk-failing",
-    "disk-full",
     "disk-late",
     "drain-with-queue",
     "drain-with-streams",
     "drain-with-turns",
     "event-read",
-    "events-lost-at-a-crash",
     "expect-continue",
     "forked",
     "frames-checked",
@@ -55,16 +48,9 @@ pub const REQUIRED: &[&str] = &[
     "held-answer",
     "history-page",
     "interrupted",
-    "journal-erased",
-    "journal-failed",
-    "journal-recovered",
     "large-field",
-    "large-read",
     "orphans-killed",
     "out-of-descriptors",
-    "page-read",
-    "piece-merged",
-    "piece-read",
     "pipelined",
     "poll-empty",
     "poll-events",
@@ -78,7 +64,6 @@ pub const REQUIRED: &[&str] = &[
     "replay-complete",
     "resumed-conversation",
     "scope-too-small",
-    "segment-dropped",
     "server-busy",
     "server-killed",
     "server-restarted",
@@ -86,7 +71,6 @@ pub const REQUIRED: &[&str] = &[
     "session-closed",
     "session-stalled",
     "sessions-max",
-    "sessions-restored",
     "slots-full",
     "stale-key-poked",
     "start-queue-wait",
@@ -97,7 +81,28 @@ pub const REQUIRED: &[&str] = &[
     "trust-given",
     "unarchived",
     "unprompted-turn",
+];
+
+/// And where there are journals.
+const TROUBLED: &[&str] = &[
+    "connected-ok-after-a-restart",
+    "died-while-writing",
+    "events-lost-at-a-crash",
+    "journal-erased",
+    "large-read",
+    "page-read",
+    "piece-merged",
+    "piece-read",
+    "segment-dropped",
+    "sessions-restored",
     "written-and-never-shown",
+    "disk-dead",
+    "disk-does-not-read",
+    "disk-does-not-sync",
+    "disk-failing",
+    "disk-full",
+    "journal-failed",
+    "journal-recovered",
 ];
 
 impl Tally {
@@ -124,6 +129,7 @@ impl Tally {
     /// The states that were never reached.
     pub fn missing(&self) -> Vec<&'static str> {
         let reached = |name: &&str| self.0.get(name).is_some_and(|count| *count > 0);
-        REQUIRED.iter().copied().filter(|name| !reached(name)).collect()
+        let troubled = if crate::disk::has_journals() { TROUBLED } else { &[] };
+        REQUIRED.iter().chain(troubled).copied().filter(|name| !reached(name)).collect()
     }
 }

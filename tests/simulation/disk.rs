@@ -202,11 +202,11 @@ impl World {
     /// What the server is about to learn.
     fn note_reply(&mut self, reply: &DiskReply) {
         match reply {
-            DiskReply::Appended(_, Ok(())) => {
-                if std::mem::take(&mut self.failing) {
-                    self.hit("journal-recovered");
-                }
+            DiskReply::Appended(_, Ok(())) if self.failing => {
+                self.failing = false;
+                self.hit("journal-recovered");
             }
+            DiskReply::Appended(_, Ok(())) => {}
             DiskReply::Appended(_, Err(failure)) => {
                 self.hit(if failure.in_doubt { "journal-in-doubt" } else { "journal-failed" });
                 self.failing = true;

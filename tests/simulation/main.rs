@@ -171,7 +171,7 @@ fn run_all(seeds: u64) -> (Tally, Vec<u64>) {
 /// One seed, some of them twice: a second run must be identical.
 fn live_and_again(seed: u64) -> Tally {
     let first = run(seed, false);
-    if seed % AGAIN == 0 {
+    if seed.is_multiple_of(AGAIN) {
         assert!(first == run(seed, false), "seed={seed}: a second run differs");
     }
     first.1

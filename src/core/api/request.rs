@@ -1,0 +1,65 @@
+//! A request, taken apart: its parameters, and its body as JSON.
+
+use super::*;
+
+/// A request, taken apart.
+pub(super) struct Request<'a> {
+    pub(super) connection: Key,
+    pub(super) head: Head,
+    pub(super) input: &'a [u8],
+    pub(super) body: &'a [u8],
+    pub(super) target: Target<'a>,
+    pub(super) peer: Peer,
+    /// Who asks, by name.
+    pub(super) by: Cow<'static, str>,
+    /// How far they may go.
+    pub(super) scope: Scope,
+    /// What the kernel says about that, if it was asked.
+    pub(super) asker: Asking,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn text(&self, span: Option<Span>) -> Option<&'a str> {
+        span.and_then(|span| span.text(self.input))
+    }
+
+    /// A whole number of the query, within bounds.
+    pub(super) fn number(
+        &self,
+        name: &'static str,
+        bounds: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.parameter(name)? else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let (least, most) = (bounds.start(), bounds.end());
+            let sentence = format!("\"{name}\" must be a number from {least} to {most}");
+            Problem::bad("invalid_value", sentence)
+        })
+    }
+
+    pub(super) fn parameter(&self, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
+        self.target.parameter(name).map_err(Problem::from)
+    }
+
+    /// The body as a JSON object. An empty body is an empty object.
+    pub(super) fn json(&self) -> Result<Value, Problem> {
+        if self.body.is_empty() && self.head.content_type.is_none() {
+            return Ok(Value::Object(serde_json::Map::new()));
+        }
+        let media_type = self.text(self.head.content_type).unwrap_or_default();
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            let sentence = "the body must be sent as Content-Type: application/json";
+            return Err(Problem::new(Status::UNSUPPORTED_MEDIA_TYPE, "not_json", sentence));
+        }
+        match serde_json::from_slice(self.body) {
+            Ok(Value::Object(object)) => Ok(Value::Object(object)),
+            Ok(_) => Err(Problem::bad("invalid_body", "the body must be a JSON object")),
+            Err(error) => {
+                let sentence = format!("the body is not JSON: {error}");
+                Err(Problem::bad("invalid_json", sentence))
+            }
+        }
+    }
+}

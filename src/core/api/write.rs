@@ -1,0 +1,241 @@
+//! Answers as bytes: JSON, pages, problems, and what every answer carries.
+
+use super::*;
+
+impl Server {
+    pub(super) fn write_reply(
+        &mut self,
+        exchange: &mut Exchange,
+        status: Status,
+        content_type: Option<&str>,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) {
+        if self.write_head(exchange, status, content_type, fields, body.len()) {
+            exchange.out.extend_from_slice(body);
+        }
+    }
+
+    /// Writes a body that is too large to be copied.
+    pub(in crate::core) fn write_large(
+        &mut self,
+        exchange: &mut Exchange,
+        content_type: &str,
+        body: Vec<u8>,
+    ) {
+        let fields = [("Cache-Control", "private, max-age=31536000, immutable")];
+        if self.write_head(exchange, Status::OK, Some(content_type), &fields, body.len()) {
+            exchange.set_tail(body);
+        }
+    }
+
+    /// Appends the head of a reply. Returns whether its body is to follow.
+    fn write_head(
+        &mut self,
+        exchange: &mut Exchange,
+        status: Status,
+        content_type: Option<&str>,
+        fields: &[(&str, &str)],
+        length: usize,
+    ) -> bool {
+        let (version, is_head) = match exchange.has_head() {
+            Some(head) => (head.version, head.method == Method::Head),
+            None => (head::Version::Http11, false),
+        };
+        let cors = self.cors_fields(exchange.origin);
+        let usual = [
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("X-Request-Id", &*exchange.request_id),
+        ];
+        let mut all = [("", ""); FIELDS_MAX + CORS_FIELDS_MAX + 3];
+        let all = gather(&mut all, &[fields, cors.as_slice(), &usual]);
+        let head = ReplyHead {
+            status,
+            date: self.date.1.as_str(),
+            content_type,
+            content_length: (status != Status::NOT_MODIFIED).then_some(length as u64),
+            keep_alive: !exchange.close,
+            version,
+            fields: all,
+        };
+        reply::write_head(&mut exchange.out, &head);
+        self.count_answer(status);
+        if self.config.log_level >= Level::Debug {
+            let mut told = request_fields(exchange);
+            told.push(("status", status.0.to_string()));
+            self.log(Level::Debug, "http", "answered", told);
+        }
+        !is_head
+    }
+
+    /// Counts an answer by the class of its status.
+    pub(in crate::core) fn count_answer(&mut self, status: Status) {
+        let class = usize::from(status.0 / 100).saturating_sub(1);
+        if let Some(count) = self.counters.answers.get_mut(class) {
+            *count += 1;
+        }
+    }
+
+    /// What lets a page of an allowed origin read an answer, and caches tell it from the others'.
+    pub(in crate::core) fn cors_fields(&self, origin: Option<usize>) -> CorsFields<'_> {
+        let allowed = &self.config.access.allowed_origins;
+        let vary = ("Vary", "Origin");
+        match origin.and_then(|number| allowed.get(number)) {
+            _ if allowed.is_empty() => CorsFields { fields: [("", ""); 3], count: 0 },
+            None => CorsFields { fields: [vary, ("", ""), ("", "")], count: 1 },
+            Some(origin) => {
+                let exposed = "Location, Retry-After, X-Request-Id";
+                let origin = ("Access-Control-Allow-Origin", &**origin);
+                let fields = [vary, origin, ("Access-Control-Expose-Headers", exposed)];
+                CorsFields { fields, count: 3 }
+            }
+        }
+    }
+
+    pub(super) fn write_json(
+        &mut self,
+        exchange: &mut Exchange,
+        status: Status,
+        fields: &[(&'static str, String)],
+    ) {
+        let json = std::mem::take(&mut self.json);
+        let mut all = [("Cache-Control", "no-store"); FIELDS_MAX];
+        for (place, (name, value)) in all[1..].iter_mut().zip(fields) {
+            *place = (*name, &**value);
+        }
+        let all = &all[..=fields.len()];
+        self.write_reply(exchange, status, Some("application/json"), all, &json);
+        self.json = json;
+        self.json.clear();
+        self.json.shrink_to(64 * 1024);
+    }
+
+    pub(super) fn write_problem(&mut self, exchange: &mut Exchange, problem: &Problem) {
+        if let Some(limit) = problem.limit {
+            self.counters.limits.hit(limit);
+        }
+        match problem.status {
+            Status::TOO_MANY_REQUESTS | Status::SERVICE_UNAVAILABLE => self.counters.limited += 1,
+            Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
+                self.counters.requests_refused += 1;
+                self.counters.refusals.count(&problem.code);
+            }
+            _ => {}
+        }
+        self.json.clear();
+        let request_id = &exchange.request_id;
+        json::object(&mut self.json, |object| {
+            object.bool("success", false);
+            object.string("error", &problem.sentence);
+            object.string("code", &problem.code);
+            if let Some((name, json)) = &problem.detail {
+                object.raw(name, json);
+            }
+            object.string("requestId", request_id);
+        });
+        self.write_json(exchange, problem.status, &problem.fields);
+    }
+
+    /// Tells the operator of a request that was refused or met a limit. What it asks for is told
+    /// by its path alone: a query may hold what is nobody's business, and so may a body.
+    pub(super) fn log_problem(&mut self, exchange: &Exchange, problem: &Problem) {
+        let peer = exchange.peer;
+        let (level, message) = match problem.status {
+            Status::UNAUTHORIZED | Status::FORBIDDEN | Status::MISDIRECTED_REQUEST => {
+                (Level::Warn, "a request was not let in")
+            }
+            _ if problem.limit.is_some() => (Level::Warn, "a request met a limit"),
+            Status::SERVICE_UNAVAILABLE => (Level::Info, "a request came at a bad time"),
+            _ => return,
+        };
+        if self.config.log_level >= level {
+            let mut fields = request_fields(exchange);
+            fields.push(match peer {
+                Peer::Local { uid } => ("uid", uid.to_string()),
+                Peer::Remote { address } => ("address", address.to_string()),
+                Peer::Unknown => ("uid", "unknown".to_owned()),
+            });
+            fields.push(("status", problem.status.0.to_string()));
+            fields.push(("code", problem.code.to_string()));
+            fields.extend(problem.limit.map(|limit| ("limit", limit.flag().to_owned())));
+            self.log(level, "http", message, fields);
+        }
+    }
+
+    pub(super) fn write_page(
+        &mut self,
+        exchange: &mut Exchange,
+        page: &'static Document,
+        etag: Option<&str>,
+    ) {
+        let accepted = exchange.has_head().and_then(|head| head.accept_encoding);
+        let accepted = accepted.and_then(|span| span.text(&exchange.input));
+        let packed = accepted.is_some_and(reply::takes_gzip);
+        // Two codings are two representations, so each has a tag of its own.
+        let tag = format!("\"{:016x}{}\"", page.etag, if packed { "-gzip" } else { "" });
+        let csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+            img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+        let mut fields =
+            vec![("Cache-Control", "no-cache"), ("ETag", &*tag), ("Vary", "Accept-Encoding")];
+        let matches = |etag: &str| {
+            etag == "*" || etag.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
+        };
+        if etag.is_some_and(matches) {
+            return self.write_reply(exchange, Status::NOT_MODIFIED, None, &fields, &[]);
+        }
+        fields.push(("Content-Security-Policy", csp));
+        fields.push(("Referrer-Policy", "no-referrer"));
+        let content_type = Some(page.content_type);
+        if packed {
+            fields.push(("Content-Encoding", "gzip"));
+            return self.write_reply(exchange, Status::OK, content_type, &fields, page.packed);
+        }
+        self.write_reply(exchange, Status::OK, content_type, &fields, &page.unpack());
+    }
+
+    /// Answers what was no request.
+    pub(in crate::core) fn answer_bad(&mut self, exchange: &mut Exchange, bad: BadRequest) {
+        self.name_unfinished(exchange);
+        exchange.close = true;
+        let mut problem = Problem::from(bad);
+        self.count_bad(problem.status);
+        if bad == BadRequest::BodyTooLarge {
+            let size_max = self.limits.body_size_max;
+            problem.sentence =
+                format!("the request body is larger than {size_max} bytes, --body-size-max");
+        }
+        self.write_problem(exchange, &problem);
+    }
+
+    /// Answers a request that did not come in time.
+    pub(in crate::core) fn answer_late(&mut self, exchange: &mut Exchange) {
+        self.name_unfinished(exchange);
+        exchange.close = true;
+        let sentence = "the request did not arrive in time";
+        let mut problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
+        problem.limit = Some(match (exchange.stage, exchange.body_due) {
+            (Stage::Body, Some(due)) if self.now_ms >= due => Limit::BodyTime,
+            (Stage::Body, _) => Limit::BodyRate,
+            _ => Limit::HeadTime,
+        });
+        self.count_bad(problem.status);
+        self.write_problem(exchange, &problem);
+    }
+
+    /// Answers a body for which there is no room now.
+    pub(in crate::core) fn refuse_body(&mut self, exchange: &mut Exchange) {
+        self.name_unfinished(exchange);
+        exchange.close = true;
+        exchange.stage = Stage::Ending;
+        let sentence = "too many request bodies are on their way; try again soon";
+        let problem = Problem::limited(Limit::Bodies, sentence);
+        self.write_problem(exchange, &problem);
+    }
+
+    /// Counts what was no request.
+    fn count_bad(&mut self, status: Status) {
+        self.counters.requests_bad += 1;
+        self.counters.bad.count(&status.0.to_string());
+    }
+}

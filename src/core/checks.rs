@@ -1,0 +1,128 @@
+//! What must hold between any two inputs, for tests and the simulation.
+//!
+//! Every count is counted again, every list walked, every reader asked why it waits. It costs time
+//! in proportion to everything there is, so a server at work never calls it.
+
+use crate::base::ring::Found;
+use crate::core::agent::Life;
+use crate::core::connection::{Flow, Phase, Place};
+use crate::core::server::Server;
+
+impl Server {
+    /// The visible frames of all sessions from `position` on, and the position behind them; `None`
+    /// if the log has outrun it. For the simulation, whose truth they are.
+    pub fn visible_frames(&self, position: u64) -> Option<(Vec<u8>, u64)> {
+        let log = &self.publisher.all;
+        let end = log.visible();
+        match log.ring.at(position, end) {
+            Found::Bytes(part, wrapped) => Some(([part, wrapped].concat(), end)),
+            Found::CaughtUp => Some((Vec::new(), end)),
+            Found::Lapped => None,
+        }
+    }
+
+    /// Checks what must hold between any two inputs. For tests and the simulation.
+    pub fn check(&self) {
+        let mut waiting = vec![0u32; self.sessions.capacity() as usize];
+        let mut starved = 0;
+        let (mut pending, mut waiting_all, mut readers_all, mut streams) = (0, 0, 0, 0);
+        let mut readers = vec![0u32; self.sessions.capacity() as usize];
+        for index in 0..self.connections.capacity() {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            let connection = self.connections.get(key).expect("just seen");
+            assert!(!matches!(connection.phase, Phase::Taken), "an exchange was not put back");
+            pending += u32::from(connection.place == Place::Pending);
+            starved += u32::from(connection.place == Place::Starved);
+            assert!(!(connection.flow == Flow::Blocked && connection.place != Place::Nowhere));
+            let Phase::Stream(reader) = &connection.phase else {
+                assert_ne!(connection.place, Place::Waiting);
+                continue;
+            };
+            streams += 1;
+            let is_waiting = u32::from(connection.place == Place::Waiting);
+            let log = match reader.whose.session() {
+                None => {
+                    readers_all += 1;
+                    waiting_all += is_waiting;
+                    &self.publisher.all
+                }
+                Some(session) => {
+                    readers[session as usize] += 1;
+                    waiting[session as usize] += is_waiting;
+                    &self.sessions.at(session).expect("a reader's session exists").feed.log
+                }
+            };
+            assert!(reader.position <= log.visible(), "a reader is ahead of what is visible");
+            let is_blocked = connection.flow == Flow::Blocked;
+            let idle = connection.place == Place::Nowhere && !is_blocked;
+            assert!(!idle, "a reader that nobody will come back to");
+        }
+        assert_eq!(pending, self.pending.len());
+        assert_eq!(starved, self.starved.len());
+        assert_eq!(waiting_all, self.publisher.all.waiting.len());
+        assert_eq!(readers_all, self.publisher.all.readers);
+        for index in 0..self.sessions.capacity() {
+            let Some(key) = self.sessions.key_at(index) else { continue };
+            let session = self.sessions.get(key).expect("just seen");
+            assert_eq!(session.feed.log.waiting.len(), waiting[index as usize]);
+            assert_eq!(session.feed.log.readers, readers[index as usize]);
+            assert!(session.prompts.queue.len() <= self.limits.queue_max);
+            assert!(session.approvals.open.len() <= self.limits.approvals_max);
+            if let Some(agent) = session.process {
+                assert_eq!(self.agents.get(agent).map(|agent| agent.session), Some(key));
+            }
+        }
+        let (mut requests_size, mut bodies_size) = (0, 0);
+        for index in 0..self.connections.capacity() {
+            match self.connections.at(index).map(|connection| &connection.phase) {
+                Some(Phase::Http(exchange)) => {
+                    requests_size += exchange.counted.0;
+                    bodies_size += exchange.counted.1;
+                    assert!(exchange.counted.0 >= exchange.memory().0, "uncounted buffers");
+                }
+                Some(Phase::Stream(reader)) => {
+                    requests_size += reader.rare.as_ref().map_or(0, |rare| rare.counted);
+                }
+                Some(Phase::Idle { .. } | Phase::Taken) | None => {}
+            }
+        }
+        assert_eq!(requests_size, self.requests_size, "bytes of requests");
+        assert_eq!(bodies_size, self.bodies_size, "bytes of request bodies");
+        self.check_start_queue();
+        let counters = &self.counters;
+        assert_eq!(counters.streams_opened - counters.streams_closed, streams);
+        let connections = counters.connections_accepted - counters.connections_closed;
+        assert_eq!(connections, self.connections.len() as u64);
+        let queued: usize = (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .map(|session| session.prompts.size())
+            .chain(
+                (0..self.agents.capacity()).filter_map(|at| Some(self.agents.at(at)?.prompt_size)),
+            )
+            .sum();
+        assert_eq!(queued, self.queue_size, "bytes of waiting prompts");
+    }
+
+    /// Nobody waits for a process while one is to be had, or could be spared.
+    fn check_start_queue(&self) {
+        let waiting = self.start_queue.iter().filter_map(|key| self.sessions.get(*key));
+        if self.is_draining()
+            || !waiting.into_iter().any(|s| !s.archived && !s.deleting && s.closed_at.is_none())
+        {
+            return;
+        }
+        let agents = (0..self.agents.capacity())
+            .filter_map(|index| self.agents.get(self.agents.key_at(index)?));
+        let (mut starting, mut leaving) = (0, 0);
+        for agent in agents {
+            starting += u32::from(matches!(agent.life, Life::Spawning | Life::Starting));
+            leaving += u32::from(agent.is_leaving());
+        }
+        let full = self.agents.len() >= self.agents.capacity() as usize;
+        assert!(full || starting >= self.limits.agents_starting_max, "a process is to be had");
+        let spare = (0..self.sessions.capacity())
+            .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
+            .any(|session| session.is_dispensable() && self.background_of(session) == 0);
+        assert!(!(full && spare && leaving == 0), "an idle agent keeps a session waiting");
+    }
+}

@@ -250,8 +250,11 @@ pub struct Server {
     pub(super) closed_ids: BTreeMap<String, Key>,
     /// How many agents the operator configured; those behind are named by old sessions only.
     pub(super) configured: usize,
-    /// Who is being sent a large field, or about to be; who waits for that: the event, and where it is.
+    /// Who is being sent a large field, or about to be.
     pub(super) large_to: Option<Key>,
+    /// The disk thread was asked for it, and has not answered.
+    pub(super) large_asked: bool,
+    /// Who waits for that: the event, where it is, and the number of an image.
     pub(super) large_queue: VecDeque<(Key, u64, Source, Option<usize>)>,
     /// Pages of journals that the disk thread was asked for.
     pub(super) pages_read: u32,
@@ -315,6 +318,7 @@ impl Server {
             closed: VecDeque::new(),
             closed_ids: BTreeMap::new(),
             large_to: None,
+            large_asked: false,
             large_queue: VecDeque::new(),
             pages_read: 0,
             waits: Vec::new(),

@@ -459,10 +459,11 @@ impl Server {
     /// Whether nobody is being sent a large field, or about to be.
     pub(in crate::core) fn large_is_free(&self) -> bool {
         let taker = self.large_to.and_then(|key| self.connections.get(key));
-        !taker.is_some_and(|connection| match &connection.phase {
-            Phase::Http(exchange) => exchange.is_large() || exchange.stage == Stage::Waiting,
+        let holds = taker.is_some_and(|connection| match &connection.phase {
+            Phase::Http(exchange) => exchange.is_large(),
             _ => false,
-        })
+        });
+        !self.large_asked && !holds
     }
 
     /// Asks the disk thread for the next event whose field may be large, one at a time.
@@ -472,6 +473,7 @@ impl Server {
         {
             if self.has_connection(connection) {
                 self.large_to = Some(connection);
+                self.large_asked = true;
                 let request = DiskRequest::Large { connection, seq, source, image };
                 self.effects.push_back(Effect::Disk(request));
             }
@@ -480,6 +482,7 @@ impl Server {
 
     /// The disk thread has looked for an event.
     pub(in crate::core) fn large_read(&mut self, connection: Key, result: Option<Fetched>) {
+        self.large_asked = false;
         self.resume_answer(connection, |server, exchange| {
             let (bytes, kind) = match result {
                 Some(Fetched::Text(bytes)) => (bytes, content_type(true)),

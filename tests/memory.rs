@@ -123,15 +123,13 @@ fn fill_everything(durability: &str, kind: Durability) {
 
     // Logs: more events than a ring holds, in every session.
     for session in &sessions {
-        let prompt = server.prompt(session, "flood 6000 200");
-        server.stream_with(session, "?replay=none", &[]).turn_end(&prompt);
+        run(&server, session, "flood 6000 200");
     }
     audit.compare(&["rings", "journal batch", "journal pieces", "agents"], 0.2);
 
     // Long lines, and the fields that they leave.
     for size in [7_000_000, 6_000_000, 3_000_000] {
-        let prompt = server.prompt(&sessions[1], &format!("line {size}"));
-        server.stream_with(&sessions[1], "?replay=none", &[]).turn_end(&prompt);
+        run(&server, &sessions[1], &format!("line {size}"));
     }
     audit.compare(&["large fields", "long line"], 0.0);
 
@@ -144,7 +142,8 @@ fn fill_everything(durability: &str, kind: Durability) {
         taken += 1;
         assert!(taken <= 8, "the queue has a bound");
     }
-    audit.compare(&["prompts"], 0.7);
+    // Its event has no room for such words: they stand beside it as well.
+    audit.compare(&["prompts", "large fields"], 0.2);
 
     // Streams: some that are read by nobody.
     let streams: Vec<Reader> = (0..300).map(|_| server.stream(&sessions[2])).collect();
@@ -173,6 +172,13 @@ fn fill_everything(durability: &str, kind: Durability) {
     assert!(most <= bound, "{most} bytes were resident, {bound} are printed");
     drop((streams, bodies));
     server.interrupt(&sessions[0]);
+}
+
+/// A prompt and the end of its turn. No stream tells of it, as a ring may outrun a slow reader.
+#[track_caller]
+fn run(server: &Server, session: &str, script: &str) {
+    let path = format!("/api/session/{session}/prompt?wait=60");
+    server.post(&path, json!({"command": script})).expect(200);
 }
 
 fn send(server: &Server, bytes: &[u8]) -> TcpStream {

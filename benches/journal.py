@@ -43,6 +43,8 @@ class Server:
             if found:
                 break
         self.started_in = time.monotonic() - begun
+        fields = open(f"/proc/{self.process.pid}/stat").read().rpartition(")")[2].split()
+        self.worked = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
         self.port = int(found[1])
         self.socket = socket.create_connection(("127.0.0.1", self.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -64,7 +66,9 @@ class Server:
         return status, answer, time.perf_counter() - begun
 
     def create(self):
-        return self.ask("POST", "/api/sessions", {"workingDir": self.root})[1]["sessionId"]
+        while "sessionId" not in (told := self.ask("POST", "/api/sessions", {"workingDir": self.root})[1]):
+            time.sleep(0.1)  # So many a second are allowed.
+        return told["sessionId"]
 
     def memory(self):
         """Resident memory now and at its peak, in MiB."""
@@ -130,7 +134,8 @@ def large(program, scratch, gibibytes, mebibytes):
     for word in ("again:", "again:"):
         server = Server(program, scratch, "large", flags)
         now, peak = server.memory()
-        print(f"{word:8} {server.started_in * 1e3:7.0f} ms, RSS {now:6.1f} MiB, peak {peak:.1f} MiB")
+        print(f"{word:8} {server.started_in * 1e3:7.0f} ms, of which {server.worked * 1e3:.0f} ms on a processor, "
+              f"RSS {now:.1f} MiB, peak {peak:.1f} MiB")
         begun = time.monotonic()
         with socket.create_connection(("127.0.0.1", server.port)) as stream:
             path = f"/api/session/{sessions[0]}/events?replay=all"

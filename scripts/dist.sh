@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 
 say() { printf 'dist: %s\n' "$*" >&2; }
 
-# Text of the binary at most; more is a failure. The pages of the web client are in it.
-SIZE_MAX=${DIST_SIZE_MAX:-1572864}
+# Bytes of a binary at most, web client included; more is a failure. The aim is half of it: docs/benchmarks.md says what stands between.
+SIZE_MAX=${DIST_SIZE_MAX:-3145728}
 
 has_target() {
     rustup target list --installed 2>/dev/null | grep -qx "$1" || rustup target add "$1" >&2

@@ -4,8 +4,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# The one place that names the version. Newer ones may print other lines; see tests/claude.rs.
+# The one place that names versions. Newer ones may print other lines; see tests/claude.rs.
 CLAUDE_VERSION=2.1.330
+SCHEMATHESIS_VERSION=4.32.5
 
 say() { printf 'setup-tests: %s\n' "$*" >&2; }
 
@@ -39,6 +40,18 @@ if [ -f tests/browser/package-lock.json ]; then
         say "installing the packages of tests/browser"
         npm ci --prefix tests/browser --no-audit --no-fund --loglevel=error
     fi
+fi
+
+# Programs from PyPI, in a place of their own: they look at docs/openapi.yaml.
+python=tests/.tools/python
+if ! "$python/bin/schemathesis" --version 2>/dev/null | grep -q "$SCHEMATHESIS_VERSION"; then
+    say "installing schemathesis $SCHEMATHESIS_VERSION"
+    python3 -m venv "$python" 2>/dev/null || {
+        # Debian keeps this part of Python in a package of its own.
+        ${sudo-} apt-get install -y -qq --no-install-recommends python3-venv
+        python3 -m venv "$python"
+    }
+    "$python/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$SCHEMATHESIS_VERSION"
 fi
 
 case "$(uname -s)-$(uname -m)" in

@@ -540,6 +540,22 @@ fn variable(flag: &str) -> String {
     format!("SIDESTREAM_{}", flag.replace('-', "_").to_ascii_uppercase())
 }
 
+/// A sentence about each variable that looks like one of ours and is none: nobody reads it.
+pub fn strays<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    // Those of the subcommands, and the mark by which an agent's processes are found.
+    const OTHERS: [&str; 4] =
+        ["SIDESTREAM_URL", "SIDESTREAM_TOKEN", "SIDESTREAM_TOKEN_FROM", "SIDESTREAM_MARKER"];
+    let known: Vec<String> = all_options().map(|(flag, _)| variable(flag)).collect();
+    let is_known = |name: &str| known.iter().any(|one| one == name) || OTHERS.contains(&name);
+    names
+        .filter(|name| name.starts_with("SIDESTREAM_") && !is_known(name))
+        .map(|name| match suggest::nearest(name, known.iter().map(String::as_str)) {
+            Some(meant) => format!("the variable {name} is not known, did you mean {meant}?"),
+            None => format!("the variable {name} is not known"),
+        })
+        .collect()
+}
+
 /// Adds the variables of the options that are not given yet.
 fn add_variables(given: &mut Vec<Given>, variables: impl Fn(&str) -> Option<OsString>) {
     for (flag, arity) in all_options() {
@@ -1216,6 +1232,57 @@ mod tests {
         assert_eq!(bad, "SIDESTREAM_QUEUE_MAX: `x` is not a number");
         // A bad variable that an option overrules is never read.
         assert!(run(&["--queue-max=1"], &[("SIDESTREAM_QUEUE_MAX", "x")]).is_ok());
+    }
+
+    #[test]
+    fn a_variable_that_nobody_reads_is_told() {
+        let names = [
+            "HOME",
+            "SIDESTREAM_HEARTBEET",
+            "SIDESTREAM_URL",
+            "SIDESTREAM_LISTEN",
+            "SIDESTREAM_QUITE_ELSE",
+        ];
+        let told = strays(names.into_iter());
+        assert_eq!(
+            told,
+            [
+                "the variable SIDESTREAM_HEARTBEET is not known, did you mean SIDESTREAM_HEARTBEAT?",
+                "the variable SIDESTREAM_QUITE_ELSE is not known",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_run_for_events_is_read_as_words_or_as_json() {
+        let hooks = |words: &[&str], variables: &[(&str, &str)]| served(words, variables).on_event;
+        let words = [
+            "--on-event",
+            "turn-done",
+            "/bin/tell it now",
+            "--on-event=session-closed",
+            "[\"/bin/x\",\"a b\",\"\"]",
+        ];
+        let read = hooks(&words, &[]);
+        assert_eq!(read[0].command, ["/bin/tell", "it", "now"]);
+        assert_eq!(read[1].command, ["/bin/x", "a b", ""]);
+        let lines = "turn-done a b\n approval-waiting\tc \n";
+        let read = hooks(&[], &[("SIDESTREAM_ON_EVENT", lines)]);
+        assert_eq!(read[0].command, ["a", "b"]);
+        assert_eq!(read[1].command, ["c"]);
+        assert_ne!(read[0].chosen, read[1].chosen);
+        for (words, part) in [
+            (&["--on-event", "turn-done"][..], "needs NAMES and COMMAND"),
+            (&["--on-event", "turn-done", " "], "no command"),
+            (&["--on-event", "turn-done", "[]"], "no command"),
+            (&["--on-event", "turn-done", "[\"\"]"], "no command"),
+            (&["--on-event", "nothing", "x"], "`nothing` is not one of turn-done"),
+            (&["--on-event-tickets", "--on-event", "turn-done", "x"], "needs --public-url"),
+            (&["--on-event-tickets", "--token-file=/t", "--public-url=https://a"], "--on-event"),
+        ] {
+            let sentence = refused(words);
+            assert!(sentence.contains(part), "{words:?}: {sentence}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sidestream::arguments::{
-    AgentArgument, Arguments, DialectArgument, HookArgument, Listen, LogLevel,
+    self, AgentArgument, Arguments, DialectArgument, HookArgument, Listen, LogLevel,
 };
 use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::access::{Access, PublicUrl};
@@ -126,6 +126,11 @@ fn plan(mut arguments: Arguments) -> Result<Plan, String> {
     };
     let roots = roots(&arguments)?.into();
     let (agents, commands) = agents(&arguments.agents);
+    let names: Vec<String> =
+        env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    for sentence in arguments::strays(names.iter().map(String::as_str)) {
+        super::tell(&sentence);
+    }
     let hooks = arguments.on_event.iter().map(hook).collect::<Result<_, String>>()?;
     Ok(Plan { arguments, limits, tokens, roots, agents, commands, hooks, nofile })
 }

@@ -410,7 +410,7 @@ fn history_is_filtered_like_a_stream_and_gone_on_from() {
             ("GET", "/history?limit=0", Value::Null, 400, "invalid_value"),
             ("GET", "/history?limit=1001", Value::Null, 400, "invalid_value"),
             ("GET", "/history?before=yesterday", Value::Null, 400, "invalid_value"),
-            ("GET", "/history?before=ffffffffffff-5", Value::Null, 400, "invalid_value"),
+            ("GET", "/history?before=ffffffffffff-5", Value::Null, 404, "event_not_found"),
             ("GET", "/history?types=nonsense", Value::Null, 400, "invalid_value"),
             ("GET", "/history?view=wide", Value::Null, 400, "invalid_value"),
             ("POST", "/history", json!({}), 405, "method_not_allowed"),

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 
 type Oracle = fn(&[u8]);
 
-const TARGETS: [(&str, Oracle); 7] = [
+const TARGETS: [(&str, Oracle); 8] = [
     ("head", oracles::head),
     ("body", oracles::body),
     ("target", oracles::target),
     ("lines", oracles::lines),
     ("event_id", oracles::event_id),
     ("claude", oracles::claude),
+    ("journal", oracles::journal),
     ("server", oracles::server),
 ];
 
@@ -66,6 +67,45 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             seeds
                 .extend([&b"{}"[..], b"null", b"\xff", b"{\"type\":\"user\"}"].map(<[u8]>::to_vec));
         }
+        "journal" => {
+            let epochs = "start 00000000000a 1 memory b\nstart 00000000000b 99 write b\n\
+                broken\nerased 120\nstart 00000000000c 18446744073709551615 sync b\n";
+            let snapshot = "{\"seq\":3,\"turns\":18446744073709551615,\"status\":\"running\",\
+                \"queue\":[{\"id\":\"p\",\"command\":\"c\"}]}";
+            let frame = |seq: u64, name: &str, data: &str| {
+                format!("id: 00000000000a-{seq}\nevent: {name}\ndata: {data}\n\n")
+            };
+            let mut segment = frame(1, "session-created", "{\"timestamp\":1,\"status\":\"idle\"}");
+            for (seq, name, data) in [
+                (4, "prompt-queued", "{\"promptId\":\"p\",\"position\":9,\"command\":\"x\"}"),
+                (5, "prompt-started", "{\"turnId\":\"t\",\"promptId\":\"p\"}"),
+                (
+                    6,
+                    "session-output",
+                    "{\"type\":\"stdout\",\"content\":\"x\",\"messageId\":\"m\",\"block\":0}",
+                ),
+                (7, "tool-started", "{\"toolUseId\":\"u\"}"),
+                (8, "approval-required", "{\"approvalId\":\"a\"}"),
+                (9, "message-block", "{\"messageId\":\"m\",\"block\":0,\"replaces\":[\"m\"]}"),
+                (10, "prompt-failed", "{\"turnId\":\"t\",\"totalCostUsd\":1e308}"),
+                (u64::MAX, "session-closed", "{}"),
+            ] {
+                segment += &frame(seq, name, data);
+            }
+            for (epochs, snapshot) in [("", ""), (epochs, ""), ("", snapshot), (epochs, snapshot)] {
+                let padded =
+                    |text: &str| format!("{text:<width$}", width = text.len().next_multiple_of(4));
+                let (epochs, snapshot) = (epochs.to_owned(), padded(snapshot));
+                // Lines must stay lines: a short one fills up.
+                let fill = epochs.len().next_multiple_of(4) - epochs.len();
+                let epochs = epochs + &"x".repeat(fill);
+                let sizes = [epochs.len() / 4, snapshot.len() / 4].map(|size| size as u8);
+                seeds.push(
+                    [&sizes[..], epochs.as_bytes(), snapshot.as_bytes(), segment.as_bytes()]
+                        .concat(),
+                );
+            }
+        }
         "server" => {
             // Connect, create, the disk answers, prompt, stream, the agent's lines, its exit.
             let story: &[u8] = &[
@@ -84,14 +124,11 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     seeds
 }
 
-struct Random(u64);
+struct Random(sidestream::core::random::Random);
 
 impl Random {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % bound
+        self.0.below(bound as u64) as usize
     }
 }
 
@@ -134,7 +171,7 @@ fn every_seed_whole_and_damaged_holds_what_its_oracle_promises() {
             _ => 4_000,
         };
         for number in 1..=rounds {
-            let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number) | 1);
+            let mut random = Random(sidestream::core::random::Random::new(number));
             let mut input = seeds[random.below(seeds.len())].clone();
             for _ in 0..=random.below(4) {
                 damage(&mut random, &mut input);

@@ -382,6 +382,28 @@ fn a_ticket_dies_with_its_approval_and_guesses_are_limited() {
     eventually("it is gone", || it.tap("POST", &deny, &[]).status == 410);
 }
 
+#[test]
+fn an_agent_that_finds_a_ticket_cannot_use_it_here() {
+    need("curl");
+    let curl = "sh=lines:read -r url; curl -sS -X POST -H 'Host: claude.example' \"$url\"";
+    let it = Published::start(&["--agent", "demo", "--agent", curl]);
+    let session = it.create();
+    it.prompt(&session, "run tool: true");
+    let allow = it.told(1)["allowUrl"].as_str().unwrap().to_owned();
+    let local = format!("http://{}", it.server.address);
+    let url = allow.replace("https://claude.example/base", &local);
+    let body = json!({"workingDir": it.server.root(), "agent": "sh"});
+    let json = it.send("POST", "/api/sessions", &body).expect(201).json();
+    let other = json["sessionId"].as_str().unwrap();
+    let path = format!("/api/session/{other}/prompt?wait=30");
+    it.send("POST", &path, &json!({"command": url})).expect(200);
+    let path = format!("/api/session/{other}/history?limit=100");
+    let said = it.send("GET", &path, &Value::Null).expect(200).text();
+    assert!(said.contains("agent_self_access"), "{said}");
+    assert_eq!(it.open(&session), 1);
+    assert_eq!(it.tap("POST", &allow, &[]).status, 200);
+}
+
 /// A service: takes one request, returns its line and fields, and its JSON.
 fn service(answer: &'static str) -> (String, std::thread::JoinHandle<(Vec<String>, Value)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

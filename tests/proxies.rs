@@ -577,7 +577,7 @@ fn the_header_of_the_answer_is_what_keeps_nginx_from_buffering() {
 }
 
 #[test]
-fn ninety_idle_seconds_pass_on_heartbeats_alone() {
+fn an_idle_stream_lives_ninety_seconds_on_heartbeats_alone() {
     // The real thing: the default heartbeat of 15 s, the shipped timeouts, both proxies at once.
     // It sleeps, so the other tests of this file run beside it.
     let started: Vec<(Behind, Proxy, String, Watch)> = BOTH

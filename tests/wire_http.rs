@@ -7,9 +7,12 @@ use sidestream::wire::head::{self, BadRequest, Framing, Head, HeadLimits, Method
 use sidestream::wire::reply::{self, ReplyHead, Status};
 use sidestream::wire::target;
 
+#[path = "../fuzz/src/reference.rs"]
+mod reference;
 #[path = "tables/http.rs"]
 mod tables;
 
+use reference::stands;
 use tables::{BODIES, FIELDS, HEADS, HOSTS, TARGETS};
 
 const LIMITS: HeadLimits = HeadLimits { size_max: 512, fields_max: 8 };
@@ -208,56 +211,6 @@ fn mutate(random: &mut Random, input: &mut Vec<u8>) {
             }
         }
     }
-}
-
-/// The naive twin: whether a whole head is one that we serve, by splitting it into lines. It
-/// knows nothing of limits, `Expect` or doubled fields other than those that frame.
-fn stands(input: &[u8]) -> Option<bool> {
-    let input = input.strip_prefix(b"\r\n").unwrap_or(input);
-    let end = input.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let mut text = String::new();
-    input[..end].iter().for_each(|&byte| text.push(char::from(byte)));
-    let mut lines = text.split("\r\n");
-    let words: Vec<&str> = lines.next()?.split(' ').collect();
-    let [method, target, version] = words[..] else { return Some(false) };
-    let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    let minor = version.strip_prefix("HTTP/1.").filter(|minor| minor.len() == 1);
-    let Some(minor) = minor.and_then(|minor| minor.parse::<u8>().ok()) else {
-        return Some(false);
-    };
-    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    let visible = |c: char| c == '\t' || (c >= ' ' && c != '\x7f');
-    let (mut hosts, mut lengths, mut codings) = (vec![], vec![], vec![]);
-    for line in lines {
-        let Some((name, value)) = line.split_once(':') else { return Some(false) };
-        if name.is_empty() || !name.chars().all(token) || !value.chars().all(visible) {
-            return Some(false);
-        }
-        let value = value.trim_matches([' ', '\t']).to_ascii_lowercase();
-        match &*name.to_ascii_lowercase() {
-            "host" => hosts.push(value),
-            "content-length" => lengths.push(value),
-            "transfer-encoding" => codings.push(value),
-            _ => {}
-        }
-    }
-    let host = match &hosts[..] {
-        [] => minor == 0,
-        [host] => {
-            target::split_authority(&host.chars().map(|c| c as u8).collect::<Vec<_>>()).is_some()
-        }
-        _ => false,
-    };
-    let framing = match (&lengths[..], &codings[..]) {
-        ([], []) => true,
-        ([length], []) => {
-            length.chars().all(|c| c.is_ascii_digit()) && length.parse::<u64>().is_ok()
-        }
-        ([], [coding]) => coding == "chunked" && minor > 0,
-        _ => false,
-    };
-    let target = !target.is_empty() && target.chars().all(|c| c.is_ascii_graphic());
-    Some(methods.contains(&method) && target && host && framing)
 }
 
 #[test]

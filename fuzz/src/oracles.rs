@@ -4,13 +4,18 @@
 //! The oracles are of three kinds: the whole input against every split of it, what was understood
 //! written anew and read again, and a naive twin that knows the rules and nothing else.
 
+mod reference;
+
+use reference::stands;
 use serde_json::value::RawValue;
 use sidestream::base::lines::{Line, Lines};
 use sidestream::core::access::Access;
 use sidestream::core::access::tokens;
 use sidestream::core::connection::{Output, Peer};
 use sidestream::core::effect::{Asker, DiskReply, DiskRequest, Effect, Exit, Pipe, Program};
-use sidestream::core::epochs::{Durability, Epochs, Start};
+use sidestream::core::epochs::{Durability, Epochs, SEQ_MAX, Start};
+use sidestream::core::journal::{SegmentId, recover};
+use sidestream::core::restore::{Beside, Snapshot};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits, MIB};
 use sidestream::wire::body::BodyDecoder;
@@ -124,56 +129,6 @@ fn encode(head: &Head, input: &[u8]) -> Vec<u8> {
     }
     out.extend_from_slice(b"\r\n");
     out
-}
-
-/// The naive twin: whether a whole head is one that we serve, by splitting it into lines. It
-/// knows nothing of limits, `Expect` or doubled fields other than those that frame.
-fn stands(input: &[u8]) -> Option<bool> {
-    let input = input.strip_prefix(b"\r\n").unwrap_or(input);
-    let end = input.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let text: String = input[..end].iter().map(|&byte| char::from(byte)).collect();
-    let mut lines = text.split("\r\n");
-    let words: Vec<&str> = lines.next()?.split(' ').collect();
-    let [method, target, version] = words[..] else { return Some(false) };
-    let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    let minor = version.strip_prefix("HTTP/1.").filter(|minor| minor.len() == 1);
-    let Some(minor) = minor.and_then(|minor| minor.parse::<u8>().ok()) else {
-        return Some(false);
-    };
-    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    let visible = |c: char| c == '\t' || (c >= ' ' && c != '\x7f');
-    let (mut hosts, mut lengths, mut codings) = (vec![], vec![], vec![]);
-    for line in lines {
-        let Some((name, value)) = line.split_once(':') else { return Some(false) };
-        if name.is_empty() || !name.chars().all(token) || !value.chars().all(visible) {
-            return Some(false);
-        }
-        let value = value.trim_matches([' ', '\t']).to_ascii_lowercase();
-        match &*name.to_ascii_lowercase() {
-            "host" => hosts.push(value),
-            "content-length" => lengths.push(value),
-            "transfer-encoding" => codings.push(value),
-            _ => {}
-        }
-    }
-    let host = match &hosts[..] {
-        [] => minor == 0,
-        [host] => {
-            let bytes: Vec<u8> = host.chars().map(|c| c as u8).collect();
-            target::split_authority(&bytes).is_some()
-        }
-        _ => false,
-    };
-    let framing = match (&lengths[..], &codings[..]) {
-        ([], []) => true,
-        ([length], []) => {
-            length.chars().all(|c| c.is_ascii_digit()) && length.parse::<u64>().is_ok()
-        }
-        ([], [coding]) => coding == "chunked" && minor > 0,
-        _ => false,
-    };
-    let target = !target.is_empty() && target.chars().all(|c| c.is_ascii_graphic());
-    Some(methods.contains(&method) && target && host && framing)
 }
 
 // Bodies.
@@ -340,6 +295,74 @@ pub fn claude(data: &[u8]) {
         }
         assert!((4..=5).contains(&count), "one line each: {count}");
     }
+}
+
+// Journals.
+
+/// Nothing stands beside a journal here.
+struct Nothing;
+
+impl Beside for Nothing {
+    fn large(&self, _: u64) -> Option<String> {
+        None
+    }
+
+    fn images(&self, _: u64) -> Option<String> {
+        None
+    }
+}
+
+/// What a data directory may hold after anything: three files, cut by the first two bytes. They
+/// are read without a panic; of a segment is kept what is whole, up to the first frame that is
+/// not, and that is the very bytes that were written.
+pub fn journal(data: &[u8]) {
+    let [first, second, data @ ..] = data else { return };
+    let (epochs, data) = data.split_at(data.len().min(4 * usize::from(*first)));
+    let (snapshot, segment) = data.split_at(data.len().min(4 * usize::from(*second)));
+    if let Ok((read, whole)) = Epochs::parse(epochs) {
+        assert_eq!(Epochs::parse(&epochs[..whole]), Ok((read.clone(), whole)), "read again");
+        let next = read.next_seq(0);
+        assert!(next >= 1 && read.next_seq(next) > next, "numbers rise");
+    }
+    let mut snapshot: Snapshot = serde_json::from_slice(snapshot).unwrap_or_default();
+    let (mut kept, mut last) = (Vec::new(), 0);
+    let whole = recover(segment, |at, frame| {
+        assert_eq!(at, kept.len(), "a frame after the other");
+        assert!(frame.seq > last, "numbers rise");
+        last = frame.seq;
+        kept.extend_from_slice(frame.bytes);
+        snapshot.apply(&frame, &Nothing);
+    });
+    assert_eq!(kept, segment[..whole], "what is kept is what was written");
+    let next = frame_naively(&segment[whole..]);
+    assert!(next.is_none_or(|seq| seq <= last), "cut before a whole frame");
+    assert_eq!(recover(&kept, |_, _| ()), whole, "read again");
+    for cut in 0..whole.min(SPLIT_SIZE_MAX) {
+        let shorter = recover(&segment[..cut], |_, _| ());
+        assert!(shorter <= cut && kept[..shorter].ends_with(&b"\n\n"[..shorter.min(2)]));
+    }
+    let again = serde_json::to_vec(&snapshot).expect("a snapshot can be written");
+    let read = serde_json::from_slice::<Snapshot>(&again).expect("and read again");
+    assert_eq!(read.seq, snapshot.seq);
+    for name in segment.split(|&byte| byte == b'/').filter_map(|name| str::from_utf8(name).ok()) {
+        if let Some(id) = SegmentId::parse(name) {
+            assert_eq!(id.file_name(), name, "two names of one segment");
+        }
+    }
+}
+
+/// The number of the whole frame at the start of these bytes, by the rules and nothing else.
+fn frame_naively(bytes: &[u8]) -> Option<u64> {
+    let end = bytes.windows(2).position(|two| two == b"\n\n")?;
+    let text = str::from_utf8(&bytes[..end]).ok()?;
+    let lines: Vec<&str> = text.split('\n').collect();
+    let [id, event, data] = lines[..] else { return None };
+    let id = EventId::parse(id.strip_prefix("id: ")?.as_bytes())?;
+    event.strip_prefix("event: ")?;
+    let data = data.strip_prefix("data: ")?;
+    let whole =
+        id.seq <= SEQ_MAX && data.starts_with('{') && data.ends_with('}') && !text.contains('\0');
+    whole.then_some(id.seq)
 }
 
 // The whole server.

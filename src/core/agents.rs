@@ -96,7 +96,7 @@ impl Server {
         }
         (prompt.command, prompt.images) = (String::new(), Vec::new()); // The agent has them.
         let now_ms = self.now_ms;
-        let mut turn = Turn::new(turn_id, Some(prompt), now_ms);
+        let mut turn = Box::new(Turn::new(turn_id, Some(prompt), now_ms));
         turn.adopt(session.subagents.iter_mut().flat_map(|subagent| subagent.tools.drain(..)));
         session.turn = Some(turn);
         self.after(key, None);
@@ -116,7 +116,7 @@ impl Server {
         self.publisher.publish(&mut session.feed, EventKind::PromptStarted, |object| {
             object.string("origin", "agent");
         });
-        let mut turn = Turn::new(turn_id, None, self.now_ms);
+        let mut turn = Box::new(Turn::new(turn_id, None, self.now_ms));
         turn.adopt(session.subagents.iter_mut().flat_map(|subagent| subagent.tools.drain(..)));
         session.turn = Some(turn);
         self.update_status(key, None);

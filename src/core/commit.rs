@@ -265,6 +265,9 @@ impl Server {
     fn tell_lost(&mut self, key: Key, lost: Lost, reason: &str) {
         let (from, to) = (self.publisher.id(lost.from), self.publisher.id(lost.to));
         let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.closed_at.is_some() {
+            return; // Nothing comes after its end; the verdict on cursors says it.
+        }
         self.publisher.publish_apart(&mut session.feed, EventKind::EventsLost, |object| {
             object.display("from", from);
             object.display("to", to);
@@ -307,6 +310,10 @@ impl Server {
         let sentence = failure.sentence;
         self.keeper.failure = Some(Failing { sentence: sentence.clone(), retry_at });
         self.keeper.heals = true;
+        // Also what came while the batch was under way.
+        let dirty = self.publisher.take_dirty();
+        self.show(self.publisher.seq(), dirty.iter().copied());
+        self.publisher.recycle_dirty(dirty);
         self.show(self.publisher.seq(), keys());
         if is_news {
             let told = vec![("error", sentence.clone())];
@@ -314,6 +321,9 @@ impl Server {
             let error = format!("the journal cannot be written, streaming goes on: {sentence}");
             for key in keys() {
                 let Some(session) = self.sessions.get_mut(key) else { continue };
+                if session.closed_at.is_some() {
+                    continue; // Nothing comes after its end.
+                }
                 self.publisher.publish_apart(
                     &mut session.feed,
                     EventKind::SessionError,

@@ -200,7 +200,7 @@ impl Server {
     /// The turn under way; one begins if there is none.
     fn turn_of(&mut self, key: Key) -> Option<&mut Turn> {
         self.ensure_turn(key);
-        self.sessions.get_mut(key)?.turn.as_mut()
+        self.sessions.get_mut(key)?.turn.as_deref_mut()
     }
 
     fn message(&mut self, agent_key: Key, key: Key, message: Message<'_>, line: &[u8]) {

@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 
 /// Numbers from one start to the next.
 pub const STEP: u64 = 1 << 40;
+/// The newest number that is believed: behind it there is none for another start.
+pub const SEQ_MAX: u64 = u64::MAX - 2 * STEP;
 
 /// What an event must have survived before anybody sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +86,9 @@ impl Epochs {
         let words: Vec<&str> = line.split(' ').collect();
         match *words {
             ["start", epoch, first_seq, durability, boot_id] => {
-                let first_seq = first_seq.parse().ok()?;
-                if self.starts.last().is_some_and(|last| last.first_seq >= first_seq) {
+                let first_seq: u64 = first_seq.parse().ok()?;
+                let rises = self.starts.last().is_none_or(|last| last.first_seq < first_seq);
+                if !rises || first_seq > SEQ_MAX {
                     return None;
                 }
                 self.starts.push(Start {
@@ -170,18 +173,19 @@ impl Epochs {
         EventId { epoch: self.starts[at].epoch, seq }
     }
 
-    /// Whether a cursor holds: its epoch is known, issued that number, and what it showed survived.
+    /// Whether a cursor holds: its epoch is known, issued that number, and what was shown since
+    /// then has survived the end of every start up to the present one. A power loss takes what an
+    /// earlier start of the same boot wrote, too.
     pub fn holds(&self, cursor: EventId, visible: u64) -> bool {
         let Some(at) = self.starts.iter().rposition(|start| start.epoch == cursor.epoch) else {
             return false;
         };
-        let start = &self.starts[at];
-        let next = self.starts.get(at + 1);
+        let (start, next) = (&self.starts[at], self.starts.get(at + 1));
         let end = next.map_or(visible.saturating_add(1), |next| next.first_seq);
         if cursor.seq.saturating_add(1) < start.first_seq || cursor.seq >= end {
             return false;
         }
-        next.is_none_or(|next| survived(start, &next.boot_id))
+        self.starts[at..].windows(2).all(|pair| survived(&pair[0], &pair[1].boot_id))
     }
 }
 
@@ -207,25 +211,30 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_holds_only_if_what_its_epoch_showed_survived_it() {
+    fn a_cursor_holds_only_if_what_was_shown_since_then_survived() {
         let epochs = epochs();
-        for (epoch, seq, holds, why) in [
-            (0xa, 5, false, "memory survives nothing"),
-            (0xb, 99, true, "right before its first event"),
-            (0xb, 98, false, "never issued by it"),
-            (0xb, 150, true, "write, and the same boot after it"),
-            (0xb, 199, true, "its last possible number"),
-            (0xb, 200, false, "the next epoch's number"),
-            (0xc, 250, false, "write, and another boot after it"),
-            (0xd, 350, true, "sync survives another boot"),
-            (0xe, 450, false, "its journal took no writes at its end"),
-            (0xf, 499, true, "the present one, before its first event"),
-            (0xf, 520, true, "the present one"),
-            (0xf, 521, false, "above what is visible"),
-            (0x9, 150, false, "an epoch that is not known"),
+        // What the starts were by the time of the one with this epoch, and the verdict then.
+        for (present, epoch, seq, holds, why) in [
+            (0xb, 0xa, 5, false, "memory survives nothing"),
+            (0xc, 0xb, 99, true, "right before its first event"),
+            (0xc, 0xb, 98, false, "never issued by it"),
+            (0xc, 0xb, 150, true, "write, and the same boot after it"),
+            (0xc, 0xb, 199, true, "its last possible number"),
+            (0xc, 0xb, 200, false, "the next epoch's number"),
+            (0xd, 0xb, 150, false, "the power failed later, and it had not synced either"),
+            (0xd, 0xc, 250, false, "write, and another boot after it"),
+            (0xe, 0xd, 350, true, "sync survives another boot"),
+            (0xf, 0xd, 350, false, "what came after it was shown, and lost"),
+            (0xf, 0xe, 450, false, "its journal took no writes at its end"),
+            (0xf, 0xf, 499, true, "the present one, before its first event"),
+            (0xf, 0xf, 520, true, "the present one"),
+            (0xf, 0xf, 521, false, "above what is visible"),
+            (0xf, 0x9, 150, false, "an epoch that is not known"),
         ] {
+            let mut then = epochs.clone();
+            then.starts.truncate(present as usize - 0xa + 1);
             let cursor = EventId { epoch: Epoch::new(epoch), seq };
-            assert_eq!(epochs.holds(cursor, 520), holds, "{epoch:x}-{seq}: {why}");
+            assert_eq!(then.holds(cursor, 520), holds, "{epoch:x}-{seq}: {why}");
         }
         assert_eq!(epochs.erased, 350);
         assert!(epochs.last_survived("boot3") && !epochs.last_survived("boot4"));

@@ -4,6 +4,7 @@
 //! the session's log, so a reader that the ring has outrun goes on at the same position. Nothing
 //! here touches a file: the disk thread does, by the names that are made here.
 
+use crate::core::epochs::SEQ_MAX;
 use crate::wire::sse::{self, EventId};
 use std::collections::VecDeque;
 
@@ -344,7 +345,10 @@ pub fn first_frame(bytes: &[u8]) -> Option<Frame<'_>> {
     let (id, name, data) = sse::parse_frame(frame)?;
     let id = EventId::parse(id.as_bytes())?;
     // A page that never reached the disk reads as zeros, and those are text.
-    let whole = data.starts_with('{') && data.ends_with('}') && memchr::memchr(0, frame).is_none();
+    let whole = id.seq <= SEQ_MAX
+        && data.starts_with('{')
+        && data.ends_with('}')
+        && memchr::memchr(0, frame).is_none();
     whole.then_some(Frame { seq: id.seq, name, data, bytes: frame })
 }
 

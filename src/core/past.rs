@@ -51,7 +51,7 @@ pub struct Past {
     last: u64,
     /// Frames up to this number are counted already.
     counted: u64,
-    /// Of several sessions: what `sources` go up to.
+    /// Of several sessions: up to here `sources` lack nothing.
     built: u64,
     /// Of several sessions: how much of the first frame to come was sent.
     beyond: usize,
@@ -60,6 +60,8 @@ pub struct Past {
     jumps: bool,
     /// It waits for a piece.
     waits: bool,
+    /// Of one session: a piece was given back in the middle of a frame.
+    torn: bool,
     piece: Option<Piece>,
 }
 
@@ -76,8 +78,10 @@ struct Piece {
     run_start: usize,
     /// and follows this number.
     run_after: u64,
-    /// It begins within a frame.
+    /// It begins within a frame, whose rest was not looked for yet.
     within: bool,
+    /// It begins within a frame.
+    begins_torn: bool,
 }
 
 /// What a reader of journals can do now.
@@ -141,7 +145,8 @@ impl Past {
 
     /// Whether the last byte sent is not the last one of its frame.
     fn is_within(&self) -> bool {
-        self.piece.as_ref().is_some_and(|piece| piece.at < piece.run_end) || self.beyond > 0
+        let unsent = self.piece.as_ref().is_some_and(|piece| piece.at < piece.run_end);
+        unsent || self.torn || self.beyond > 0
     }
 }
 
@@ -222,6 +227,15 @@ fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool
         if is_end {
             return Some(!has_run);
         }
+        if reader.whose.session().is_none() && seq > past.built {
+            // Other journals may lack what comes before it; from here on the ring has everything.
+            if !has_run {
+                (piece.at, piece.run_end) = (piece.bytes.len(), piece.bytes.len());
+                past.last = past.last.max(past.built);
+                past.sources.clear();
+            }
+            break;
+        }
         let is_delta = kind == EventKind::SessionOutput as u8;
         let superseded =
             is_delta && reader.filter.is_compact() && !is_open(&piece.bytes[at..at + length]);
@@ -275,7 +289,11 @@ impl Server {
                 }
                 let session = reader.whose.session();
                 let closed = session.and_then(|session| self.sessions.at(session));
-                if closed.is_some_and(|session| session.closed_at.is_some()) {
+                // Over only once its last event can be seen.
+                let over = |session: &Session| {
+                    session.closed_at.is_some() && session.feed.log.hidden() == 0
+                };
+                if closed.is_some_and(over) {
                     return PastState::Over;
                 }
                 connection.place = Place::Waiting;
@@ -301,7 +319,8 @@ impl Server {
             if piece.at < piece.run_end {
                 return Step::Stay;
             }
-            if shutting {
+            // The frame that its client has a part of is finished first.
+            if shutting && !piece.within && past.beyond == 0 {
                 let bytes = past.take_piece();
                 self.pieces.recycle(bytes);
                 self.serve_readers();
@@ -331,7 +350,9 @@ impl Server {
             if piece.at < piece.run_end {
                 return Step::Stay;
             }
-            reader.position = piece.start + piece.bytes.len() as u64;
+            if reader.whose.session().is_some() {
+                reader.position = piece.start + piece.bytes.len() as u64;
+            }
             let bytes = reader.past_mut().and_then(Past::take_piece);
             self.pieces.recycle(bytes);
             self.serve_readers();
@@ -422,9 +443,11 @@ impl Server {
         if past.last >= visible_seq {
             return if replays { Step::Seam } else { Step::Wait };
         }
-        let (after, built) = (past.last, visible_seq);
+        // From there on the ring has everything; before, journals do, unless the disk takes nothing.
+        let (after, built) = (past.last, visible_seq.min(all.ring.evicted()));
         let jumps = past.jumps && reader.replay_end() != u64::MAX;
-        if !jumps && after < self.evicted_of(self.owners_of(key)) {
+        let built = self.written_up_to(self.owners_of(key), built);
+        if built <= after || !jumps && after < self.evicted_of(self.owners_of(key)) {
             self.counters.readers_cut += 1; // It comes back, and is told of the hole.
             return Step::Close;
         }
@@ -446,6 +469,21 @@ impl Server {
             Some(Phase::Stream(reader)) => reader.owners(),
             _ => None,
         }
+    }
+
+    /// The number, at most `limit`, up to which the journals of some sessions, or of all, lack
+    /// nothing.
+    fn written_up_to(&self, owners: Option<&[u32]>, limit: u64) -> u64 {
+        self.sessions_of(owners)
+            .filter_map(|session| {
+                let log = &session.feed.log;
+                let journal = log.journal.as_ref().filter(|_| !log.is_on_disk())?;
+                // What the ring lost before it was written lies right behind what is written.
+                let written = journal.written();
+                let next = log.ring.marks_from(written).next().filter(|m| m.start == written);
+                Some(next.map_or(journal.last_seq(), |mark| mark.seq - 1))
+            })
+            .fold(limit, u64::min)
     }
 
     /// The number behind which the newest frames of some sessions, or of all, take about `size`
@@ -586,6 +624,7 @@ impl Server {
         };
         let Some(past) = reader.rare.as_mut().and_then(|rare| rare.past.as_mut()) else { return };
         past.waits = false;
+        past.torn = false; // The piece knows.
         if let Err(failure) = result {
             self.pieces.recycle(Some(bytes));
             self.serve_readers();
@@ -608,7 +647,17 @@ impl Server {
                 past.sources = sources;
             }
             let (at, run_start, run_end, run_after) = (0, 0, 0, past.last);
-            past.piece = Some(Piece { bytes, start, at, run_end, run_start, run_after, within });
+            let begins_torn = within;
+            past.piece = Some(Piece {
+                bytes,
+                start,
+                at,
+                run_end,
+                run_start,
+                run_after,
+                within,
+                begins_torn,
+            });
         }
         if let Some(connection) = self.connections.get_mut(key)
             && connection.place == Place::Reading
@@ -641,6 +690,10 @@ impl Server {
             past.sources.clear();
         } else {
             reader.position = piece.start + piece.at as u64;
+            past.torn = match piece.at {
+                0 => piece.begins_torn,
+                at => !piece.bytes[..at].ends_with(b"\n\n"),
+            };
         }
         self.pieces.recycle(Some(piece.bytes));
         self.serve_readers();

@@ -12,7 +12,7 @@ use crate::core::event::{EventKind, KINDS};
 use crate::core::hooks::Aside;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
-use crate::wire::json::Object;
+use crate::wire::json::{self, Object};
 use crate::wire::sse::{self, EventId};
 use std::ops::Range;
 use std::sync::Arc;
@@ -367,9 +367,9 @@ impl Publisher {
     /// Moves the largest member out of the frame and leaves word of where it is.
     fn cut(&mut self, scope: &Scope, (name, value): (&'static str, Range<usize>)) {
         let json = std::str::from_utf8(&self.frame[value.clone()]).unwrap_or("null");
-        let decoded = serde_json::from_str::<String>(json);
-        let is_text = decoded.is_ok();
-        let bytes = decoded.unwrap_or_else(|_| json.to_owned());
+        let inside = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let is_text = inside.is_some();
+        let bytes = inside.map_or(json.into(), json::unescaped).into_owned();
         let tail = self.frame.split_off(value.end);
         self.frame.truncate(value.start - name.len() - 3);
         self.frame.extend_from_slice(b"\"large\":");

@@ -296,7 +296,7 @@ impl Snapshot {
     fn started(&mut self, data: Data<'_>) {
         let Some(id) = data.turn_id else { return };
         let number = id.strip_prefix("turn-").and_then(|number| number.parse().ok());
-        self.turns = number.unwrap_or(self.turns + 1);
+        self.turns = number.unwrap_or(self.turns.saturating_add(1));
         let at = self.queue.iter().position(|prompt| Some(&prompt.id) == data.prompt_id.as_ref());
         let prompt = at.map(|at| self.queue.remove(at));
         let (started_at, open) = (data.timestamp, OpenTurn::default());
@@ -409,7 +409,8 @@ impl Server {
             feed.scope.turn_id = Some(running.id.clone());
             feed.scope.prompt_id = running.prompt.as_ref().map(|prompt| prompt.id.clone());
             let started_at = now_ms.saturating_sub(ran_ms);
-            Turn::restored(running.id, running.prompt.map(prompt), started_at, running.open)
+            let asked = running.prompt.map(prompt);
+            Box::new(Turn::restored(running.id, asked, started_at, running.open))
         });
         let never = snapshot.turns == 0 && snapshot.status == Status::Idle.as_str();
         let session = Session {

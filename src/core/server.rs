@@ -368,10 +368,15 @@ impl Server {
     pub fn has_work(&self) -> bool {
         // While a batch is under way, its answer is what everything else waits for.
         let commits = !self.paused.is_empty() || self.publisher.has_dirty();
-        !self.pending.is_empty()
+        self.has_pending()
             || commits && !self.keeper.is_busy()
             || !self.starved.is_empty() && self.has_room()
             || !self.large_queue.is_empty() && self.large_is_free()
+    }
+
+    /// Whether connections have something to send.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     pub(super) fn log(
@@ -994,6 +999,7 @@ impl Server {
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
             Phase::Idle { due, .. } if now_ms >= whole_time(now_ms, *due) => {
+                self.counters.limits.hit(Limit::KeepAlive);
                 return self.close(key);
             }
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {

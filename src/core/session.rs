@@ -161,8 +161,8 @@ pub struct Session {
     pub prompts: Prompts,
     /// Approvals that are open.
     pub approvals: Approvals,
-    /// The turn under way.
-    pub turn: Option<Turn>,
+    /// The turn under way. Apart, since most sessions have none.
+    pub turn: Option<Box<Turn>>,
     /// Turns begun so far.
     pub turns: u64,
     /// Its agent's process.

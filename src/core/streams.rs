@@ -643,7 +643,8 @@ impl Server {
             Some(past) => Some(past.last()),
             None => log.and_then(|log| {
                 let mark = log.ring.last_before(rare.replay_end).map(|mark| mark.seq);
-                mark.or(log.latest_seq())
+                // Nothing of the replay is left in the ring: it ended where the ring begins.
+                mark.or(Some(log.ring.evicted()).filter(|seq| *seq > 0))
             }),
         };
         let first_seq = self.publisher.epochs.present().first_seq;
@@ -652,10 +653,13 @@ impl Server {
         let shutting = rare.shutting;
         let out = &mut rare.bytes;
         // A cursor of an earlier start may hold no longer after the next one: this one will.
+        // Who is shut in the middle of the past has not passed what is old.
+        let over = rare.past.is_none() || !rare.shutting;
         if let Some(last) = last
-            && (reader.passed_over || self.publisher.is_old(last))
+            && (reader.passed_over || over && self.publisher.is_old(last))
         {
-            sse::id(out, self.publisher.id(last.max(first_seq - 1)));
+            let last = if over { last.max(first_seq - 1) } else { last };
+            sse::id(out, self.publisher.id(last));
             reader.passed_over = false;
         }
         let name = if shutting { "server-shutdown" } else { "replay-complete" };

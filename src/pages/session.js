@@ -5,6 +5,7 @@
 import { announce, find, h, icon, money, setBadge } from './dom.js';
 import { Composer } from './composer.js';
 import { Dock } from './approvals.js';
+import { Pump } from './pump.js';
 import { Timeline } from './timeline.js';
 import { api, capabilities, may, sessionPath, sessionUrl } from './server.js';
 import { notify } from './notify.js';
@@ -139,7 +140,10 @@ export class SessionView {
   follow() {
     const stream = new SessionEventStream(this.id, { view: 'compact', share: 'tabs', background: true });
     this.stream = stream;
-    const on = (name, act) => stream.on(name, (event) => !this.left && this.stream === stream && act(event.detail, event));
+    const pump = new Pump();
+    const on = (name, act) => stream.on(name, (event) => pump.take(() => {
+      if (!this.left && this.stream === stream) act(event.detail, event);
+    }));
     on('*', (detail, event) => this.event(event.type, detail, event.lastEventId));
     on('connected', (detail) => this.connected(detail));
     on('replay-complete', () => this.replayed());
@@ -186,7 +190,6 @@ export class SessionView {
   /** The server no longer knows our place: the newest part is loaded anew. */
   startOver({ missed }) {
     this.stream.disconnect();
-    this.timeline.firstId = '';
     this.timeline.clear();
     this.dock.clear();
     this.beginning = false;

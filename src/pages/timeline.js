@@ -50,13 +50,14 @@ export class Timeline {
   constructor(root, changed) {
     this.root = root;
     this.changed = changed;
-    this.firstId = ''; // The oldest event shown: where the past begins.
     this.clear();
   }
 
   clear() {
     this.root.replaceChildren();
     this.target = this.root;
+    this.firstId = ''; // The oldest event shown: where the past begins.
+    this.id = ''; // Of the event that is being shown.
     this.blocks = new Map(); // `message/block` → {node, text}.
     this.tools = new Map(); // Tool use id → ToolCard.
     this.prompts = new Map(); // Prompt id → {command, images, by, node, state}.

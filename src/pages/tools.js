@@ -70,6 +70,8 @@ export class ToolCard {
 
   showResult() {
     const { completed } = this;
+    // That a change was made is told by its outcome.
+    if (completed.outcome === 'ok' && ['edit', 'write'].includes(this.started.kind)) return;
     const result = resultNode(completed, this.started.kind);
     const rest = largeNode(completed);
     if (result || rest) this.body.append(h('div', { class: 'label' }, completed.outcome === 'error' ? 'Error' : 'Result'), result ?? '', rest ?? '');

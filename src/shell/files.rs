@@ -5,7 +5,7 @@
 //! file, it does by these names.
 
 pub use std::fs::{
-    DirBuilder, File, OpenOptions, read_dir, read_to_string, remove_dir_all, remove_file, rename,
-    symlink_metadata,
+    DirBuilder, File, OpenOptions, exists, read_dir, read_to_string, remove_dir_all, remove_file,
+    rename, symlink_metadata,
 };
 pub use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};

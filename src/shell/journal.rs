@@ -65,7 +65,7 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     })?;
     let boot_id = boot_id();
     let was_kept = epochs.last_mode().is_some_and(|mode| mode != Durability::Memory);
-    let is_broken = was_kept && !dir.join("intact").exists();
+    let is_broken = was_kept && !fs::exists(dir.join("intact")).unwrap_or(false);
     if is_broken {
         epochs.break_last();
     }
@@ -249,6 +249,8 @@ fn remove_session(sessions: &Path, id: &str) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         result => result?,
     }
+    // Else a power loss may take the name back, and leave it without its segments.
+    sync_directory(sessions)?;
     fs::remove_dir_all(gone)
 }
 
@@ -438,7 +440,11 @@ fn holds_frame(bytes: &[u8]) -> bool {
 }
 
 fn cut(path: &Path, length: u64) -> Result<(), String> {
-    let cut = |path: &Path| private().open(path)?.set_len(length);
+    let cut = |path: &Path| {
+        let file = private().open(path)?;
+        file.set_len(length)?;
+        file.sync_all() // Or the next power loss may mix what was cut with what comes next.
+    };
     cut(path).map_err(|error| failed(path, &error))
 }
 
@@ -819,6 +825,7 @@ impl Store {
         let file = private().append(true).open(&path).map_err(|error| failed(&path, &error))?;
         (&file)
             .write_all(format!("erased {last_seq}\n").as_bytes())
+            .and_then(|()| file.sync_data())
             .map_err(|error| failed(&path, &error))?;
         if self.syncs {
             // Before what it tells of: a journal that is gone without a word is a hole.

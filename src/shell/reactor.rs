@@ -267,6 +267,7 @@ impl Reactor {
                     }
                     if readable && let Some(socket) = self.sockets.get_mut(key) {
                         socket.readable = true;
+                        socket.ended |= event.is_read_closed() || event.is_error();
                         self.sockets.queue(key);
                     }
                 }
@@ -520,8 +521,15 @@ impl Reactor {
                 }
                 Ok(count) => {
                     left -= count;
+                    // Less than there was room for is all there is (epoll(7), question 9), and what
+                    // comes later makes an edge. Only an end that was told already makes none.
+                    let drained = count < allowed && !socket.ended;
+                    socket.readable = !drained;
                     self.server.received(key, &self.scratch[..count]);
                     self.apply_effects();
+                    if drained {
+                        return;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -610,6 +618,8 @@ struct Socket {
     stream: Stream,
     /// There may be bytes.
     readable: bool,
+    /// The poller has told of its end, or of an error: it is read until that is met.
+    ended: bool,
     /// It is on the ready list.
     queued: bool,
 }
@@ -637,7 +647,8 @@ impl Sockets {
             self.slots.resize_with(index + 1, || None);
         }
         debug_assert!(self.slots[index].is_none(), "the core closes before it reuses");
-        self.slots[index] = Some(Socket { key, stream, readable: false, queued: false });
+        self.slots[index] =
+            Some(Socket { key, stream, readable: false, ended: false, queued: false });
     }
 
     /// The socket, unless the connection that the key was made for is gone.

@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, Visitor};
 use serde_json::value::RawValue;
 
+use super::json;
+
 /// What one line of the agent is.
 #[derive(Debug)]
 pub enum Parsed<'a> {
@@ -260,6 +262,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// Text that may be long: read in one pass, and once more only if something in it is escaped.
+struct LongText<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for LongText<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<LongText<'a>, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        let inside = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        inside.map(|inside| LongText(json::unescaped(inside))).ok_or_else(|| {
+            serde::de::Error::invalid_type(serde::de::Unexpected::Other("no string"), &"a string")
+        })
+    }
+}
+
 struct TextVisitor;
 
 impl<'de> Visitor<'de> for TextVisitor {
@@ -319,9 +334,9 @@ struct DeltaBody<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
     #[serde(borrow)]
-    text: Option<Text<'a>>,
+    text: Option<LongText<'a>>,
     #[serde(borrow)]
-    thinking: Option<Text<'a>>,
+    thinking: Option<LongText<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -457,7 +472,7 @@ fn member<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
 }
 
 fn text_member<'a>(raw: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
-    member::<Text>(raw).map(|text| text.0)
+    member::<LongText>(raw).map(|text| text.0)
 }
 
 fn assistant(text: &str) -> Option<Message<'_>> {
@@ -506,9 +521,9 @@ struct BlockBody<'a> {
     #[serde(borrow, rename = "type")]
     kind: Text<'a>,
     #[serde(borrow)]
-    text: Option<Text<'a>>,
+    text: Option<LongText<'a>>,
     #[serde(borrow)]
-    thinking: Option<Text<'a>>,
+    thinking: Option<LongText<'a>>,
     #[serde(borrow)]
     id: Option<Text<'a>>,
     #[serde(borrow)]
@@ -567,14 +582,14 @@ fn user_line(text: &str) -> Option<Message<'_>> {
     let line: UserLine = read(text)?;
     let content = line.message.content.get();
     if content.starts_with('"') {
-        let text: Text = read(content)?;
+        let text: LongText = read(content)?;
         return Some(user_text(&line, text.0));
     }
     let blocks: Vec<BlockBody> = read(content)?;
     if blocks.iter().any(|block| block.kind.0 == "tool_result") {
         return tool_results(line, blocks);
     }
-    let mut texts = blocks.into_iter().filter_map(|block| Text::opened(block.text));
+    let mut texts = blocks.into_iter().filter_map(|block| block.text.map(|text| text.0));
     let mut text = texts.next().unwrap_or_default();
     for more in texts {
         let text = text.to_mut();

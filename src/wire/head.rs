@@ -147,6 +147,8 @@ pub struct Head {
     pub last_event_id: Option<Span>,
     /// `If-None-Match`; of several the first, at worst a 200 where a 304 would have done.
     pub if_none_match: Option<Span>,
+    /// `Accept-Encoding`; of several the first, at worst a reply that is longer than it could be.
+    pub accept_encoding: Option<Span>,
     /// `X-Request-Id`, if not empty; of several the first, which is the outermost proxy's.
     pub request_id: Option<Span>,
     /// `Idempotency-Key`.
@@ -316,6 +318,7 @@ impl Head {
             content_type: None,
             last_event_id: None,
             if_none_match: None,
+            accept_encoding: None,
             request_id: None,
             idempotency_key: None,
             cookie: None,
@@ -375,6 +378,7 @@ impl Found {
             b"content-type" => once(&mut head.content_type, span)?,
             b"last-event-id" => once(&mut head.last_event_id, span)?,
             b"if-none-match" => first(&mut head.if_none_match, span),
+            b"accept-encoding" => first(&mut head.accept_encoding, span),
             b"x-request-id" => first(&mut head.request_id, span),
             b"idempotency-key" => once(&mut head.idempotency_key, span)?,
             b"cookie" => once(&mut head.cookie, span)?,

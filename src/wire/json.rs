@@ -4,6 +4,7 @@
 //! field as it is. The writer remembers the largest member it wrote, so that an event that turns
 //! out too large can be cut without being built again.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 
@@ -196,43 +197,120 @@ pub fn string(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
 }
 
+/// Bytes that are looked at, and copied, in one go. A copy of a known, small size is two
+/// instructions; one of any size is a call that costs more than the few bytes between two escapes.
+const BLOCK: usize = 16;
+
 /// Appends the inside of a JSON string. U+2028 and U+2029 are fine in JSON and in SSE.
 fn escaped(out: &mut Vec<u8>, value: &str) {
-    let bytes = value.as_bytes();
-    let mut plain = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if !NEEDS_ESCAPE[byte as usize] {
+    let (blocks, rest) = value.as_bytes().as_chunks::<BLOCK>();
+    out.reserve(value.len() + 2);
+    for block in blocks {
+        if block.iter().fold(false, |found, byte| found | needs_escape(*byte)) {
+            block.iter().for_each(|byte| escaped_byte(out, *byte));
+        } else {
+            out.extend_from_slice(block);
+        }
+    }
+    rest.iter().for_each(|byte| escaped_byte(out, *byte));
+}
+
+fn escaped_byte(out: &mut Vec<u8>, byte: u8) {
+    if !NEEDS_ESCAPE[byte as usize] {
+        return out.push(byte);
+    }
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        _ => {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(b"\\u00");
+            out.extend([HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]]);
+        }
+    }
+}
+
+/// The text of a JSON string, given what stands between its quotes, which is valid JSON. Half of a
+/// surrogate pair, which JSON can hold and text cannot, becomes U+FFFD.
+pub fn unescaped(inside: &str) -> Cow<'_, str> {
+    let bytes = inside.as_bytes();
+    let Some(first) = memchr::memchr(b'\\', bytes) else { return Cow::Borrowed(inside) };
+    let mut out = Vec::with_capacity(bytes.len());
+    out.extend_from_slice(&bytes[..first]);
+    let mut at = first;
+    while at < bytes.len() {
+        let block = bytes[at..].first_chunk::<BLOCK>();
+        let plain =
+            |block: &&[u8; BLOCK]| block.iter().fold(true, |all, byte| all & (*byte != b'\\'));
+        if let Some(block) = block.filter(plain) {
+            out.extend_from_slice(block);
+            at += BLOCK;
             continue;
         }
-        out.extend_from_slice(&bytes[plain..at]);
-        plain = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            _ => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                out.extend_from_slice(b"\\u00");
-                out.extend([HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]]);
+        let end = bytes.len().min(at + BLOCK);
+        while at < end {
+            if bytes[at] == b'\\' {
+                at += escape(&mut out, &bytes[at..]);
+            } else {
+                out.push(bytes[at]);
+                at += 1;
             }
         }
     }
-    out.extend_from_slice(&bytes[plain..]);
+    // Whole characters in, whole characters out: nothing is lost here.
+    Cow::Owned(String::from_utf8(out).unwrap_or_default())
 }
 
-/// Quote, backslash and everything below space.
+/// Appends what the escape at the start of `bytes` stands for. Returns its length.
+fn escape(out: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    let plain = match bytes.get(1) {
+        Some(b'n') => b'\n',
+        Some(b't') => b'\t',
+        Some(b'r') => b'\r',
+        Some(b'b') => 8,
+        Some(b'f') => 12,
+        Some(b'u') => return unicode_escape(out, bytes),
+        Some(byte) => *byte,
+        None => return 1,
+    };
+    out.push(plain);
+    2
+}
+
+fn unicode_escape(out: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    let unit = |from: usize| -> Option<u32> {
+        let escape = bytes.get(from..from + 6).filter(|escape| escape.starts_with(b"\\u"))?;
+        let digits = std::str::from_utf8(&escape[2..]).ok()?;
+        u32::from_str_radix(digits, 16).ok()
+    };
+    let Some(first) = unit(0) else { return 2 };
+    let second =
+        unit(6).filter(|low| (0xd800..0xdc00).contains(&first) && (0xdc00..0xe000).contains(low));
+    let (code, length) = match second {
+        Some(low) => (0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00), 12),
+        None => (first, 6),
+    };
+    let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    length
+}
+
+/// Whether a byte cannot stand as it is. Without a table, so that many are looked at in one go.
+const fn needs_escape(byte: u8) -> bool {
+    (byte < b' ') | (byte == b'"') | (byte == b'\\') | (byte == 127)
+}
+
+/// The same as a table: for one byte at a time.
 static NEEDS_ESCAPE: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
-    while byte < 32 {
-        table[byte] = true;
+    while byte < 128 {
+        table[byte] = needs_escape(byte as u8);
         byte += 1;
     }
-    table[b'"' as usize] = true;
-    table[b'\\' as usize] = true;
-    table[127] = true;
     table
 };
 
@@ -302,6 +380,36 @@ mod tests {
         string(&mut out, &all);
         assert!(!out.iter().any(|byte| *byte < 32 || *byte == 127));
         assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), all);
+    }
+
+    #[test]
+    fn what_was_escaped_by_anybody_is_read_back() {
+        let all: String = (0..0x3000u32).filter_map(char::from_u32).chain(['\u{1F600}']).collect();
+        for start in 0..2 * BLOCK {
+            let text: String = all.chars().skip(start).take(600).collect();
+            let text = text.as_str();
+            let mut out = Vec::new();
+            string(&mut out, text);
+            let ours = std::str::from_utf8(&out[1..out.len() - 1]).unwrap();
+            assert_eq!(unescaped(ours), text);
+        }
+        for inside in [
+            "",
+            "plain",
+            "\\\\",
+            "a\\/b\\b\\f\\n\\r\\t\\\"",
+            "\\u0041\\u00e9\\ud83d\\ude00!",
+            "\\uD83D\\uDE00",
+            "0123456789abcd\\ud83d\\ude00 over the end of a block",
+            "0123456789abcde\\\\0123456789abcdef",
+        ] {
+            let whole: String = serde_json::from_str(&format!("\"{inside}\"")).unwrap();
+            assert_eq!(unescaped(inside), whole, "{inside}");
+        }
+        assert_eq!(unescaped("a\\ud83db\\ude00\\ud83d\\u0041"), "a\u{fffd}b\u{fffd}\u{fffd}A");
+        for cut in ["\\", "\\u", "\\u12", "x\\uzzzz", "\\ud83d\\u12"] {
+            unescaped(cut); // Not JSON: any text will do.
+        }
     }
 
     #[test]

@@ -223,3 +223,48 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let month = if month < 10 { month + 3 } else { month - 9 };
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
+
+/// Whether a client that sent this `Accept-Encoding` takes gzip (RFC 9110, section 12.5.3). One that
+/// sent none would by the letter; but people who send none look at what they get.
+pub fn takes_gzip(accept_encoding: &str) -> bool {
+    let mut any = false;
+    for one in accept_encoding.split(',') {
+        let (coding, weight) = one.split_once(';').unwrap_or((one, ""));
+        let weight = weight.trim().trim_start_matches(['q', 'Q']).trim_start();
+        let weight = weight.strip_prefix('=').map_or("1", str::trim);
+        let taken = weight.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
+        match coding.trim() {
+            coding if coding.eq_ignore_ascii_case("gzip") => return taken,
+            "*" => any = taken,
+            _ => {}
+        }
+    }
+    any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_for_those_who_say_that_they_take_it() {
+        for (field, taken) in [
+            ("gzip", true),
+            ("GZIP", true),
+            ("gzip, deflate, br, zstd", true),
+            ("br;q=1.0, gzip;q=0.8, *;q=0.1", true),
+            ("gzip ; q=0.001", true),
+            ("*", true),
+            ("br, *;q=0.5", true),
+            ("", false),
+            ("identity", false),
+            ("br", false),
+            ("gzip;q=0", false),
+            ("gzip;q=0.000, *", false),
+            ("*;q=0", false),
+            ("x-gzipped", false),
+        ] {
+            assert_eq!(takes_gzip(field), taken, "{field:?}");
+        }
+    }
+}

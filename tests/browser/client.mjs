@@ -98,7 +98,7 @@ export function clientChecks() {
 
     check('a cut stream resumes by id: nothing twice, nothing missing, in order', async ({ mock, open, see }) => {
       const session = mock.session();
-      await open('s', session, FAST);
+      await open('s', session, NEVER_POLL);
       await see('s', 'open', isOpen);
       for (let round = 1; round <= 6; round++) {
         session.publish('session-output', { type: 'stdout', content: `${round}a` });

@@ -295,19 +295,47 @@ export function checks(site) {
         await rm(home, { recursive: true, force: true });
       }
     }, { otherHosts: true }],
+
+    ['what the server has no more is told as missing, and the newest is loaded anew', async (page) => {
+      const home = await mkdtemp(join(tmpdir(), 'sidestream-page-'));
+      const server = new Restartable(site.binary, home, ['--journal-max', '8MiB']);
+      try {
+        await server.start();
+        const there = new Site({ url: server.url, workingDir: home });
+        const id = await there.create();
+        await there.run(id, 'say: long ago');
+        await there.open(page, id);
+        await page.waitForSelector('.said:has-text("long ago")');
+        await page.context().setOffline(true);
+        await server.kill();
+        await page.waitForSelector('#link[data-state=reconnecting]');
+        await server.start();
+        await there.run(id, 'big 9500000');
+        await there.run(id, 'say: just now');
+        await page.context().setOffline(false);
+        await page.waitForSelector('.said:has-text("just now")');
+        await page.waitForSelector('.note.warn:has-text("missed")');
+        assert.equal(await page.locator('.said:has-text("long ago")').count(), 0, 'the old part is not shown as if nothing were between');
+        await send(page, 'say: and on');
+        await page.waitForSelector('.said:has-text("and on")');
+      } finally {
+        await page.close();
+        await server.stop();
+        await rm(home, { recursive: true, force: true });
+      }
+    }, { otherHosts: true }],
   ];
 }
 
 /** A server of the check's own, which can be killed and started again at the same address. */
 class Restartable {
-  constructor(binary, home) {
-    this.binary = binary;
-    this.home = home;
+  constructor(binary, home, flags = []) {
+    Object.assign(this, { binary, home, flags });
     this.listen = '127.0.0.1:0';
   }
 
   async start() {
-    const args = ['serve', '--agent', 'demo', '--listen', this.listen, '--data-dir', `${this.home}/data`, '--root', this.home];
+    const args = ['serve', '--agent', 'demo', '--listen', this.listen, '--data-dir', `${this.home}/data`, '--root', this.home, ...this.flags];
     this.child = spawn(this.binary, args, { env: { PATH: process.env.PATH, HOME: this.home }, stdio: ['ignore', 'pipe', 'ignore'] });
     this.ended = new Promise((done) => { this.child.once('exit', done); });
     for await (const line of createInterface({ input: this.child.stdout })) {

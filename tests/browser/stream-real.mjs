@@ -38,7 +38,7 @@ export function realChecks(binary) {
   const restart = (signal) => check(binary, `the real server ends by ${signal} and starts again: nothing twice, nothing missing`, async ({ server, page }) => {
     const recorder = await record(page, server.url);
     const id = await server.session();
-    await recorder.open('s', id, { ...FAST, heartbeatTimeout: STALE_MS });
+    await recorder.open('s', id, { ...FAST, heartbeatTimeout: STALE_MS, pollAfter: Infinity });
     await recorder.see('s', 'open', isOpen);
     for (let round = 1; round <= 3; round++) {
       await server.prompt(id, 'slow 8 20'); // On its way when the end comes.
@@ -302,6 +302,18 @@ function tabChecks(binary) {
     check(binary, 'tabs on one stream come back from a killed server, one of them first', async ({ server, browser, keep }) => {
       const { ids, tabs } = keep(await openTabs(server, browser, SESSIONS));
       for (const tab of tabs) await tab.see('s', 'open', isOpen);
+      // Nobody looks at the leading tab: its own stream pauses, and it gives up the lead.
+      const leader = tabs.find(({ leads }) => leads > 0);
+      const others = tabs.filter((tab) => tab !== leader);
+      await setVisibility(leader.page, 'hidden');
+      await server.kill('SIGKILL');
+      for (const tab of tabs) await tab.see('s', 'the loss is noticed', ({ state }) => state === 'reconnecting');
+      await server.run();
+      for (const id of ids) await server.turn(id, 'say: behind a hidden leader');
+      for (const tab of others) await hasAll(tab, 's', server, tab.id);
+      assert.ok((await leader.told('s')).local.some(([name]) => name === 'paused'));
+      await setVisibility(leader.page, 'visible');
+      await hasAll(leader, 's', server, leader.id);
       for (const signal of ['SIGKILL', 'SIGTERM']) {
         await server.kill(signal);
         for (const tab of tabs) await tab.see('s', 'the loss is noticed', ({ state }) => state === 'reconnecting');
@@ -414,8 +426,9 @@ function tabChecks(binary) {
           recorders.push(await record(pages[i], server.url, '/login'));
           await recorders[i].open('s', id, { ...SHARED, token });
         }
-        const { reason } = await recorders[2].see('s', 'closed', ({ state }) => state === 'closed');
+        const { reason, local } = await recorders[2].see('s', 'closed', ({ state }) => state === 'closed');
         assert.equal(reason, 'unauthorized');
+        assert.deepEqual(local.map(([name]) => name), ['closed'], 'told at once, not by its silence');
         await server.turn(id, 'say: for both');
         for (const recorder of recorders.slice(0, 2)) await hasAll(recorder, 's', server, id);
         await until(async () => JSON.stringify((await server.streams()).sessions) === '{"*":2}', 'a stream for each token');

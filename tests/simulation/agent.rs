@@ -88,6 +88,8 @@ pub struct Process {
     pub end_told: [bool; 2],
     pub grandchildren: u32,
     pub due: Option<u64>,
+    /// The beginning of the line that is being written to its input.
+    line: Vec<u8>,
 }
 
 impl Process {
@@ -116,7 +118,22 @@ impl Process {
             end_told: [false; 2],
             grandchildren: 0,
             due: None,
+            line: Vec::new(),
         }
+    }
+
+    /// How many lines of its input begin so within these next bytes of it.
+    pub fn prompts_in(&mut self, bytes: &[u8], start: &[u8]) -> u64 {
+        let mut count = 0;
+        for byte in bytes {
+            if *byte == b'\n' {
+                self.line.clear();
+            } else if self.line.len() < start.len() {
+                self.line.push(*byte);
+                count += u64::from(self.line == start);
+            }
+        }
+        count
     }
 
     /// How much its standard input takes.

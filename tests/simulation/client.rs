@@ -20,6 +20,17 @@ pub enum What {
     Delete,
     Metrics,
     Plain,
+    /// A page of a session's past.
+    History {
+        session: usize,
+        limit: Option<usize>,
+        types: Option<&'static str>,
+    },
+    /// One event, or its large field.
+    Event {
+        session: usize,
+        seq: u64,
+    },
     Poll {
         session: Option<usize>,
         after: u64,
@@ -39,9 +50,23 @@ pub struct Ask {
     pub pad: usize,
 }
 
+/// Who is at the far end of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Whose {
+    #[default]
+    Human,
+    Agent,
+    /// It has gone before that could be told.
+    Nobody,
+}
+
 /// An answer that is owed.
 #[derive(Clone, Debug)]
 pub struct Expect {
+    /// It lacks the right to that: no token, a wrong one, or one that does not reach so far.
+    pub refused: Option<u16>,
+    /// It would change something.
+    pub changes: bool,
     pub id: String,
     pub what: What,
     pub head: bool,
@@ -65,6 +90,8 @@ pub struct Stream {
     pub unknown: Vec<usize>,
     /// The server said that this is the end.
     pub over: bool,
+    /// When it was begun: what was gone by then is not owed.
+    pub joined_at: u64,
 }
 
 /// Somebody who reads events, over many connections.
@@ -78,6 +105,12 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// Somebody who reads all of a log.
+    pub fn new(session: Option<usize>) -> Follower {
+        let (owners, types, cursor, connection) = (None, None, None, None);
+        Follower { session, owners, types, compact: false, cursor, connection }
+    }
+
     pub fn wants(&self, session: usize, name: &str) -> bool {
         if self.owners.as_ref().is_some_and(|owners| !owners.contains(&session)) {
             return false;
@@ -98,6 +131,8 @@ pub struct Cut {
     pub in_flush: bool,
     /// What its log had forgotten by then.
     pub evicted: u64,
+    /// The server was gone.
+    pub crashed: bool,
 }
 
 /// One connection: both ends and the kernel between them.
@@ -143,6 +178,11 @@ pub struct Connection {
     pub poked: bool,
     pub lingers: bool,
     pub done: bool,
+    pub whose: Whose,
+    /// The first step in which it was sent something.
+    pub joined_at: u64,
+    /// What it read of a journal could not be read.
+    pub spoilt: bool,
 }
 
 impl Connection {
@@ -180,6 +220,9 @@ impl Connection {
             poked: false,
             lingers: false,
             done: false,
+            whose: Whose::Human,
+            joined_at: u64::MAX,
+            spoilt: false,
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! It is told the frames of the log of all sessions at each commit, and knows nothing of streams.
 
+use crate::eras::Era;
 use crate::tally::Tally;
 use serde_json::Value;
 use sidestream::wire::sse::{self, EventId};
@@ -16,6 +17,10 @@ pub struct Event {
     pub frame: String,
     /// Text of a block that the compact view passes over once the block has ended.
     pub is_delta: bool,
+    /// When it went: retention took it, its session was erased, or the disk lost it.
+    pub gone_at: u64,
+    /// It is not only gone but as if it had never been.
+    pub lost: bool,
 }
 
 /// An event's place in a log: enough to say what a stream that begins there is owed.
@@ -38,6 +43,10 @@ pub struct List {
     kept_size: usize,
     evicted: u64,
     ring_size: usize,
+    /// When events went that stood in a journal, and the newest number among them.
+    pub evictions: Vec<(u64, u64)>,
+    /// Up to here a journal may say that it holds nothing, without a reason that can be seen.
+    pub doubtful: u64,
 }
 
 impl List {
@@ -52,9 +61,32 @@ impl List {
         self.entries.push(Entry { seq, event, length, evicted: self.evicted, batch });
     }
 
-    /// The newest number that is surely forgotten by now.
+    /// The newest number that the ring has surely forgotten by now.
     pub fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// Events up to `seq` went from the journal.
+    pub fn evict(&mut self, step: u64, seq: u64) {
+        self.evictions.push((step, seq));
+    }
+
+    /// The newest number that was gone from the journal before this step.
+    pub fn gone_before(&self, step: u64) -> u64 {
+        let before = self.evictions.iter().filter(|(at, _)| *at < step);
+        before.map(|(_, seq)| *seq).max().unwrap_or(0)
+    }
+
+    /// The newest number that may be gone from the journal by now.
+    pub fn gone_at_most(&self) -> u64 {
+        self.evictions.iter().map(|(_, seq)| *seq).max().unwrap_or(0).max(self.doubtful)
+    }
+
+    /// The ring of a new start.
+    pub fn empty_ring(&mut self) {
+        self.kept.clear();
+        self.kept_size = 0;
+        self.evicted = self.entries.last().map_or(0, |entry| entry.seq);
     }
 
     fn index_after(&self, seq: u64) -> usize {
@@ -109,18 +141,25 @@ pub struct Session {
     pub prompts: BTreeMap<String, Fate>,
     pub approvals: Vec<Open>,
     pub resolved: Vec<String>,
-    tools: Vec<String>,
-    subagents: Vec<String>,
+    pub tools: Vec<String>,
+    pub subagents: Vec<String>,
     /// Blocks with text whose end was not told: message and number.
-    blocks: Vec<(String, u64)>,
-    turn: Option<String>,
+    pub blocks: Vec<(String, u64)>,
+    pub turn: Option<String>,
     /// The newest event that ended a block.
-    last_block: u64,
+    pub last_block: u64,
     pub closed: bool,
     /// Its agent was made to say things that no agent says, so only the frame is checked.
     pub odd: bool,
-    /// Some frame lost its members.
+    /// Some frame lost its members, or the disk some frame in the middle.
     pub truncated: bool,
+    /// It is put away.
+    pub archived: bool,
+    /// Its journal was erased.
+    pub erased: bool,
+    /// Turns that were begun for a prompt, and prompts that its agents were given.
+    pub begun: u64,
+    pub given: u64,
 }
 
 impl Session {
@@ -131,6 +170,18 @@ impl Session {
     pub fn is_running(&self) -> bool {
         self.turn.is_some()
     }
+
+    /// Nothing of it is left.
+    pub fn end(&mut self) {
+        self.closed = true;
+        self.turn = None;
+        self.status = "closed".to_owned();
+        self.approvals.clear();
+        self.tools.clear();
+        self.subagents.clear();
+        self.blocks.clear();
+        self.prompts.values_mut().for_each(|fate| fate.ended = true);
+    }
 }
 
 /// Everything that is known.
@@ -139,33 +190,52 @@ pub struct Model {
     pub sessions: Vec<Session>,
     pub all: List,
     by_id: BTreeMap<String, usize>,
-    /// The number of the first event: a cursor far before it was never issued.
-    pub first_seq: u64,
+    pub eras: Vec<Era>,
+    /// Up to where events went, by session: also those that were not visible then.
+    pub dropped: BTreeMap<String, u64>,
     pub visible: u64,
     pub epoch: String,
+    /// Events are written to journals.
+    pub has_journals: bool,
+    /// What was shown had to survive how the last start ended.
+    pub is_covered: bool,
+    /// The disk was in trouble in this start.
+    pub is_shaky: bool,
+    pub step: u64,
     position: u64,
-    batch: u64,
+    pub batch: u64,
     ring_size: usize,
     pub tally: Tally,
     pub context: String,
 }
 
 impl Model {
-    pub fn new(ring_size: usize, all_ring_size: usize, epoch: String, first_seq: u64) -> Model {
+    pub fn new(ring_size: usize, all_ring_size: usize) -> Model {
         Model {
             events: Vec::new(),
             sessions: Vec::new(),
             all: List { ring_size: all_ring_size, ..List::default() },
             by_id: BTreeMap::new(),
-            visible: first_seq - 1,
-            first_seq,
-            epoch,
+            visible: 0,
+            eras: Vec::new(),
+            dropped: BTreeMap::new(),
+            epoch: String::new(),
+            has_journals: false,
+            is_covered: true,
+            is_shaky: false,
+            step: 0,
             position: 0,
             batch: 0,
             ring_size,
             tally: Tally::default(),
             context: String::new(),
         }
+    }
+
+    /// A start has begun: its log of all sessions is empty.
+    pub fn begin_anew(&mut self) {
+        self.position = 0;
+        self.is_shaky = false;
     }
 
     pub fn session(&self, id: &str) -> Option<usize> {
@@ -176,10 +246,11 @@ impl Model {
         session.map_or(&self.all, |session| &self.sessions[session].list)
     }
 
-    /// The number of an id of ours.
+    /// The number of an id of ours, whether it was ever issued or not.
     pub fn seq(&self, id: &str) -> Option<u64> {
         let id = EventId::parse(id.as_bytes())?;
-        (id.epoch.to_string() == self.epoch).then_some(id.seq)
+        let epoch = id.epoch.to_string();
+        self.eras.iter().any(|era| era.epoch == epoch).then_some(id.seq)
     }
 
     /// Whether a compact view may pass over an event.
@@ -210,58 +281,91 @@ impl Model {
     }
 
     /// A commit has made these frames visible.
-    pub fn commit(&mut self, bytes: &[u8], position: u64) {
-        self.position = position;
+    pub fn commit(&mut self, bytes: &[u8], position: u64, step: u64) {
+        (self.position, self.step) = (position, step);
         self.batch += 1;
         let text = std::str::from_utf8(bytes).expect("frames are text");
         for frame in text.split_inclusive("\n\n") {
-            let (id, name, data) = sse::parse_frame(frame.as_bytes())
-                .unwrap_or_else(|| panic!("{}: no frame: {frame:?}", self.context));
-            let context = &self.context;
-            let seq = self.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id: {id}"));
-            assert!(seq > self.visible, "{context}: numbers must rise: {seq}");
-            self.visible = seq;
-            let data: Value = serde_json::from_str(data)
-                .unwrap_or_else(|error| panic!("{context}: {error}: {data}"));
-            assert_eq!(data["_eventType"], name, "{context}");
-            assert!(data["timestamp"].is_u64(), "{context}");
-            let session_id = data["sessionId"].as_str().expect("an event has its session");
-            let session = match self.by_id.get(session_id) {
-                Some(session) => *session,
-                None => {
-                    assert_eq!(name, "session-created", "{context}: the first event");
-                    let session = self.sessions.len();
-                    self.sessions.push(Session {
-                        id: session_id.to_owned(),
-                        list: List { ring_size: self.ring_size, ..List::default() },
-                        status: "idle".to_owned(),
-                        agent: data["agent"].as_str().unwrap_or_default().to_owned(),
-                        ..Session::default()
-                    });
-                    self.by_id.insert(session_id.to_owned(), session);
-                    session
-                }
-            };
-            let event = self.events.len();
-            let length = frame.len();
-            let is_delta = name == "session-output" && data["type"] != "stderr";
-            let (name_owned, frame) = (name.to_owned(), frame.to_owned());
-            self.events.push(Event { seq, session, name: name_owned, frame, is_delta });
-            self.all.push(seq, event, length, self.batch);
-            let known = &mut self.sessions[session];
-            assert!(!known.closed, "{context}: {name} after session-closed");
-            known.list.push(seq, event, length, self.batch);
-            if name == "message-block" {
-                known.last_block = seq;
-            }
-            if data["large"].is_object() {
-                self.tally.hit("large-field");
-            }
-            if data["truncated"] == true {
-                known.truncated = true;
-            }
-            follow(known, name, &data, &mut self.tally, &format!("{context} {seq} {name} {data}"));
+            self.take(frame);
         }
+    }
+
+    /// The next event.
+    pub fn take(&mut self, frame: &str) {
+        let (id, name, data) = sse::parse_frame(frame.as_bytes())
+            .unwrap_or_else(|| panic!("{}: no frame: {frame:?}", self.context));
+        let context = &self.context;
+        let seq = self.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id: {id}"));
+        assert!(seq > self.visible, "{context}: numbers must rise: {seq}");
+        self.visible = seq;
+        let data: Value =
+            serde_json::from_str(data).unwrap_or_else(|error| panic!("{context}: {error}: {data}"));
+        assert_eq!(data["_eventType"], name, "{context}");
+        assert!(data["timestamp"].is_u64(), "{context}");
+        let session_id = data["sessionId"].as_str().expect("an event has its session");
+        let session = match self.by_id.get(session_id) {
+            Some(session) => *session,
+            None => {
+                assert_eq!(name, "session-created", "{context}: the first event");
+                let session = self.sessions.len();
+                self.sessions.push(Session {
+                    id: session_id.to_owned(),
+                    list: List { ring_size: self.ring_size, ..List::default() },
+                    status: "idle".to_owned(),
+                    agent: data["agent"].as_str().unwrap_or_default().to_owned(),
+                    ..Session::default()
+                });
+                self.by_id.insert(session_id.to_owned(), session);
+                session
+            }
+        };
+        let event = self.events.len();
+        let length = frame.len();
+        let is_delta = name == "session-output" && data["type"] != "stderr";
+        let (name_owned, frame) = (name.to_owned(), frame.to_owned());
+        let dropped = self.dropped.get(session_id).is_some_and(|until| seq <= *until);
+        let gone_at = if dropped { self.step } else { u64::MAX };
+        let lost = false;
+        self.events.push(Event { seq, session, name: name_owned, frame, is_delta, gone_at, lost });
+        self.all.push(seq, event, length, self.batch);
+        let known = &mut self.sessions[session];
+        assert!(!known.closed, "{context}: {name} after session-closed");
+        known.list.push(seq, event, length, self.batch);
+        if name == "message-block" {
+            known.last_block = seq;
+        }
+        if data["large"].is_object() {
+            self.tally.hit("large-field");
+        }
+        if data["truncated"] == true {
+            known.truncated = true;
+        }
+        if data["forkedFrom"].is_string() && name == "session-created" {
+            self.tally.hit("forked");
+        }
+        follow(known, name, &data, &mut self.tally, &format!("{context} {seq} {name} {data}"));
+        if name == "events-lost" {
+            self.lose(session, &data);
+        }
+    }
+
+    /// The server says that it will never show these any more.
+    fn lose(&mut self, session: usize, data: &Value) {
+        self.tally.hit("events-lost");
+        let id = |name: &str| EventId::parse(text(data, name).as_bytes()).map(|id| id.seq);
+        let (Some(from), Some(to)) = (id("from"), id("to")) else {
+            panic!("{}: {data}", self.context);
+        };
+        let is_shaky = self.is_shaky || !self.is_covered;
+        assert!(is_shaky, "{}: the disk took everything: {data}", self.context);
+        for entry in &self.sessions[session].list.entries {
+            let event = &mut self.events[entry.event];
+            if (from..=to).contains(&event.seq) {
+                event.gone_at = event.gone_at.min(self.step);
+            }
+        }
+        self.sessions[session].list.evict(self.step, to);
+        self.all.evict(self.step, to);
     }
 
     /// What must hold once every agent is gone.
@@ -286,7 +390,7 @@ fn text<'a>(data: &'a Value, name: &str) -> &'a str {
 }
 
 /// Follows one event: everything that starts ends, once, and nothing ends that did not start.
-fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, context: &str) {
+pub fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, context: &str) {
     if session.truncated {
         return; // What is missing in one frame can no longer be followed in the others.
     }
@@ -308,6 +412,7 @@ fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, co
                     let fate = session.prompts.get_mut(id).expect("it was queued");
                     assert_eq!(*fate, Fate::default(), "{context}");
                     fate.started = true;
+                    session.begun += 1;
                 }
                 None => {
                     assert_eq!(data["origin"], "agent", "{context}");
@@ -323,6 +428,12 @@ fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, co
             });
             if data["interrupted"] == true {
                 tally.hit("interrupted");
+            }
+            if data["code"] == "events_lost" {
+                // How it ended was told and lost, or never told: this ends it in any case.
+                let id = text(data, "promptId").to_owned();
+                session.prompts.entry(id).or_default().ended = true;
+                return tally.hit("prompt-end-lost");
             }
             let ends_turn = data["turnId"].is_string();
             if ends_turn {
@@ -386,6 +497,17 @@ fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, co
             if data["reason"] == "agents_max" {
                 tally.hit("start-queue-wait");
             }
+            match data["reason"].as_str() {
+                Some("archived") => {
+                    session.archived = true;
+                    tally.hit("archived");
+                }
+                Some("unarchived") => {
+                    session.archived = false;
+                    tally.hit("unarchived");
+                }
+                _ => {}
+            }
             session.status = status.to_owned();
         }
         "session-closed" => {
@@ -402,6 +524,9 @@ fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, co
                 tally.hit("agent-start-timeout");
             }
             "approvals_max" => tally.hit("approvals-max"),
+            "agent_self_access" => tally.hit("agent-self-access"),
+            "directory_not_trusted" => tally.hit("trust-denied"),
+            "server_restarted" => {}
             _ => {}
         },
         "session-stalled" => tally.hit("session-stalled"),

@@ -3,21 +3,14 @@
 //! Everything a client receives is judged here, against the model, as soon as it is read.
 
 use crate::client::{
-    Ask, Connection, Expect, Follower, Frame, Parsed, Reply, Stream, What, take_frame, take_reply,
+    Ask, Connection, Expect, Follower, Frame, Parsed, Reply, Stream, What, Whose, take_frame,
+    take_reply,
 };
-use crate::model::Model;
-use crate::requests::Draft;
+use crate::model::{Event, Model};
+use crate::requests::{Draft, TYPES};
 use crate::world::World;
 use serde_json::Value;
 use std::collections::VecDeque;
-
-const TYPES: &[&str] = &[
-    "session-output",
-    "-session-output",
-    "prompt-completed,prompt-failed,prompt-started",
-    "session-status,-session-status",
-    "-session-output,-message-block",
-];
 
 impl World {
     // What people do.
@@ -100,6 +93,9 @@ impl World {
             self.hit("client-half-closed");
         }
         connection.lingers = self.random.chance(200);
+        if !self.processes.is_empty() && self.random.chance(self.faults.agents) {
+            connection.whose = if self.random.chance(700) { Whose::Agent } else { Whose::Nobody };
+        }
         self.equip(&mut connection);
         self.dial(connection);
     }
@@ -137,14 +133,9 @@ impl World {
     fn new_follower(&mut self) -> usize {
         let sessions = self.model.sessions.len();
         let one = sessions > 0 && self.random.chance(700);
-        let mut follower = Follower {
-            session: one.then(|| self.random.index(sessions)),
-            owners: None,
-            types: None,
-            compact: self.random.chance(100),
-            cursor: None,
-            connection: None,
-        };
+        let session = one.then(|| self.random.index(sessions));
+        let compact = self.random.chance(100);
+        let mut follower = Follower { compact, ..Follower::new(session) };
         if !one && sessions > 0 && self.random.chance(400) {
             let count = 1 + self.random.index(2);
             follower.owners = Some((0..count).map(|_| self.random.index(sessions)).collect());
@@ -226,26 +217,22 @@ impl World {
         let What::Poll { session, after, types } = expect.what else { return };
         let next = body["next"].as_str().and_then(|id| self.model.seq(id));
         let next = next.unwrap_or_else(|| panic!("{context}: no cursor: {body}"));
-        let reader = Follower {
-            session,
-            owners: None,
-            types,
-            compact: false,
-            cursor: None,
-            connection: None,
-        };
+        let reader = Follower { types, ..Follower::new(session) };
         let wanted = |model: &Model, seq: u64| {
-            model.next_wanted(session, seq, |event| reader.wants(event.session, &event.name))
+            model.next_wanted(session, seq, |event| {
+                event.gone_at == u64::MAX && reader.wants(event.session, &event.name)
+            })
         };
         let events = body["events"].as_array().unwrap_or_else(|| panic!("{context}: {body}"));
         let mut at = after;
         for (number, event) in events.iter().enumerate() {
             let seq = self.model.seq(event["id"].as_str().unwrap_or_default());
             let seq = seq.unwrap_or_else(|| panic!("{context}: {event}"));
-            let follows = wanted(&self.model, at) == Some(seq);
+            let known = self.model.event(seq).expect("it is visible");
+            let gone = known.gone_at < u64::MAX && seq > at;
+            let follows = gone || wanted(&self.model, at) == Some(seq);
             let gap = number == 0 && body["resume"] == "gap";
             assert!(follows || gap, "{context}: a hole before {seq} behind {at}");
-            let known = self.model.event(seq).expect("it is visible");
             let frame = known.frame.trim_end();
             let data: Value = frame
                 .split_once("\ndata: ")
@@ -260,9 +247,36 @@ impl World {
             assert!(!left_out || gap, "{context}: {next} passes over events");
             self.hit("poll-empty");
         } else {
-            assert_eq!(next, at, "{context}");
+            // A piece of a journal may end with events that are not wanted.
+            let left_out = wanted(&self.model, at).is_some_and(|seq| seq <= next);
+            assert!(next == at || self.model.has_journals && !left_out, "{context}: {next} {at}");
             self.hit("poll-events");
         }
+    }
+
+    /// A page of the past: the events before some place, all of them, in order.
+    fn paged(&mut self, expect: &Expect, body: &Value, context: &str) {
+        let What::History { session, limit, types } = expect.what else { return };
+        let reader = Follower { types, ..Follower::new(Some(session)) };
+        let events = body["events"].as_array().unwrap_or_else(|| panic!("{context}: {body}"));
+        assert!(events.len() <= limit.unwrap_or(100), "{context}: more than asked for");
+        let mut at = None;
+        for event in events {
+            let seq = self.model.seq(event["id"].as_str().unwrap_or_default());
+            let known = seq.and_then(|seq| self.model.event(seq));
+            let known = known.unwrap_or_else(|| panic!("{context}: never visible: {event}"));
+            assert_eq!(known.session, session, "{context}: {event}");
+            assert!(reader.wants(session, &known.name), "{context}: not wanted: {event}");
+            if let Some(at) = at {
+                let next = self.model.next_wanted(Some(session), at, |event| {
+                    event.gone_at == u64::MAX && reader.wants(session, &event.name)
+                });
+                let gone = known.gone_at < u64::MAX && known.seq > at;
+                assert!(gone || next == Some(known.seq), "{context}: a hole behind {at}");
+            }
+            at = Some(known.seq);
+        }
+        self.hit(if events.is_empty() { "history-empty" } else { "history-page" });
     }
 
     // What people read.
@@ -344,6 +358,7 @@ impl World {
                                 is_loose: false,
                                 unknown: Vec::new(),
                                 over: false,
+                                joined_at: connection.joined_at,
                             });
                         }
                         _ => assert!(expect.head, "{context}: a stream that nobody asked for"),
@@ -380,7 +395,9 @@ impl World {
         assert!(ours || unread || bad, "{context}: {id:?} answers {expect:?} {}", reply.status);
         let stale = connection.answered.iter().any(|known| known == id);
         assert!(!id.is_empty() && !stale, "{context}: the id {id:?}, {}", reply.status);
-        if reply.status != 408 && !bad && !unread {
+        // Who is refused by the head alone is not asked for the rest.
+        let early = close && reply.status >= 400;
+        if reply.status != 408 && !bad && !early {
             assert!(expect.end <= connection.read, "{context}: answered before it was read");
         }
         connection.answered.push(id.to_owned());
@@ -422,6 +439,21 @@ impl World {
             Some("queue_full") => self.hit("queue-full"),
             _ => {}
         }
+        if let Some(refused) = expect.refused
+            && !matches!(expect.what, What::Bad)
+        {
+            self.hit(if refused == 401 { "token-missing" } else { "scope-too-small" });
+            let other = expect.changes && status >= 400 || matches!(status, 404 | 413 | 503);
+            assert!(status == refused || other, "{context}: let in without the right");
+            return;
+        }
+        if connection.whose != Whose::Human && expect.changes {
+            assert!(status >= 400, "{context}: an agent changed something");
+            if body["code"] == "agent_self_access" {
+                self.hit("agent-refused");
+            }
+            return;
+        }
         self.judge(&expect, status, &body, &context);
     }
 
@@ -436,11 +468,13 @@ impl World {
                 let id = body["promptId"].as_str().unwrap_or_default();
                 if body["event"].is_string() {
                     let ended = self.model.sessions[*session].prompts.get(id);
-                    assert!(ended.is_some_and(|fate| fate.ended), "{context}: {body}");
+                    let unknown = self.model.sessions[*session].truncated;
+                    let ended = ended.is_some_and(|fate| fate.ended);
+                    assert!(ended || unknown, "{context}: {body}");
                     self.hit("prompt-waited");
                 }
                 let known = &self.model.sessions[*session];
-                let is_queued = known.prompts.contains_key(id);
+                let is_queued = known.prompts.contains_key(id) || known.truncated;
                 assert!(is_queued, "{context}: {id} was accepted and never queued");
                 if *repeat {
                     self.hit("prompt-repeated");
@@ -448,7 +482,8 @@ impl World {
                 self.hit("held-answer");
             }
             What::Approval { session, approval, allow } if status == 200 => {
-                let resolved = self.model.sessions[*session].resolved.contains(approval);
+                let known = &self.model.sessions[*session];
+                let resolved = known.resolved.contains(approval) || known.truncated;
                 assert!(resolved, "{context}: {body}");
                 if !allow {
                     self.hit("approval-denied");
@@ -458,8 +493,27 @@ impl World {
                 assert_eq!(body["status"], "stopping", "{context}");
             }
             What::Poll { .. } if status == 200 => self.polled(expect, body, context),
+            What::History { .. } if status == 200 => self.paged(expect, body, context),
+            What::History { .. } => {
+                let excused = matches!(status, 404 | 503);
+                assert!(excused, "{context}: no page: {body}");
+            }
+            What::Event { session, seq } => {
+                let known = self.model.event(*seq).expect("it was asked for");
+                let held = known.gone_at == u64::MAX && !self.model.sessions[*session].closed;
+                let held = held && self.model.has_journals && !self.model.is_shaky;
+                assert!(matches!(status, 200 | 404), "{context}: {body}");
+                let there = status == 200 || !held || body["code"] == "session_not_found";
+                assert!(there, "{context}: it is gone without a reason: {body}");
+                if status == 200 && body["id"].is_string() {
+                    assert_eq!(self.model.seq(body["id"].as_str().unwrap_or("")), Some(*seq));
+                    self.hit("event-read");
+                }
+            }
             What::Metrics if status == 200 => check_metrics(body, context),
             What::Plain if matches!(status, 200 | 204 | 304) => {}
+            // No such path, which is nobody's business who has no token.
+            What::Plain if status == 401 && self.asker.with_tokens => {}
             What::Bad => assert!(status >= 400, "{context}"),
             _ => assert!(refusals.contains(&status), "{context}: {body}"),
         }
@@ -522,8 +576,16 @@ impl World {
         self.model.next_wanted(follower.session, seq, |event| {
             follower.wants(event.session, &event.name)
                 && !stream.unknown.contains(&event.session)
-                && !(follower.compact && self.model.is_superseded(event))
+                && !self.may_be_absent(stream, event)
         })
+    }
+
+    /// Whether a stream may go without an event, and may have it as well.
+    fn may_be_absent(&self, stream: &Stream, event: &Event) -> bool {
+        let follower = &self.followers[stream.ask.follower];
+        // Where there are journals, a block has ended before that can be seen.
+        let ended = self.model.is_superseded(event) || event.is_delta && self.model.has_journals;
+        follower.compact && ended || event.gone_at <= stream.joined_at
     }
 
     fn event(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
@@ -533,7 +595,7 @@ impl World {
         assert_eq!(known.frame, frame.text, "{context}: not what was published");
         assert!(stream.connected, "{context}: before connected");
         let follower = &self.followers[stream.ask.follower];
-        let passes = follower.compact && self.model.is_superseded(known);
+        let passes = self.may_be_absent(stream, known);
         assert!(follower.wants(known.session, &known.name), "{context}: not wanted");
         // One that could have been passed over may come, in its place.
         let follows = |at: u64| match self.next_wanted(stream, at) {
@@ -554,10 +616,25 @@ impl World {
         let Some(id) = &frame.id else { return };
         let seq = self.model.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id"));
         let from = stream.other.map_or(stream.position, |other| other.max(stream.position));
-        assert!(seq >= stream.position, "{context}: back behind {}", stream.position);
+        // A cursor may go back over what is not wanted.
+        let back = self.next_wanted(stream, seq).is_some_and(|next| next <= stream.position);
+        assert!(!back, "{context}: back behind {}", stream.position);
         let next = self.next_wanted(stream, from).filter(|_| !stream.is_loose);
-        assert!(next.is_none_or(|next| next > seq), "{context}: {next:?} was left out");
-        stream.position = seq.max(from);
+        let left_out = || {
+            let event = next.and_then(|next| self.model.event(next));
+            let event = event.map(|event| (&event.name, event.session, event.gone_at));
+            let follower = &self.followers[stream.ask.follower];
+            format!(
+                "{next:?} {event:?} was left out behind {from}: {:?} {:?} {:?} {} {}",
+                follower.session,
+                follower.owners,
+                follower.types,
+                follower.compact,
+                stream.joined_at
+            )
+        };
+        assert!(next.is_none_or(|next| next > seq), "{context}: {}", left_out());
+        stream.position = stream.position.max(seq).max(from);
         stream.other = None;
     }
 
@@ -571,28 +648,47 @@ impl World {
         let id = |name: &str| frame.data[name].as_str().and_then(|id| self.model.seq(id));
         let latest = id("latestId").unwrap_or(0);
         let (least, most) = list.evicted_at(latest);
+        let journals = self.model.has_journals;
         let cursor = stream.ask.cursor.as_deref().map(|text| self.model.seq(text));
+        let text = stream.ask.cursor.as_deref().unwrap_or_default();
+        let (must_hold, must_not) = (self.model.must_hold(text), self.model.must_not_hold(text));
+        let old = !text.starts_with(&self.model.epoch);
         let here = frame.id.as_deref().map(|id| self.model.seq(id).expect("an id of ours"));
         match (frame.data["resume"].as_str(), cursor) {
             (Some("ok"), Some(Some(seq))) => {
+                let gone = match &follower.owners {
+                    None => list.gone_before(stream.joined_at),
+                    Some(owners) => owners
+                        .iter()
+                        .filter(|owner| !stream.unknown.contains(owner))
+                        .map(|owner| self.model.list(Some(*owner)))
+                        .map(|list| list.gone_before(stream.joined_at))
+                        .max()
+                        .unwrap_or(0),
+                };
+                // What the journal has no more may still stand in the ring.
+                let least = if journals { gone.min(least) } else { least };
                 assert!(seq >= least, "{context}: ok, and {least} was forgotten");
+                assert!(!must_not, "{context}: ok, and nothing is left of that start");
                 assert_eq!(here, None, "{context}");
                 stream.position = seq;
-                self.hit("connected-ok");
+                self.hit(if old { "connected-ok-after-a-restart" } else { "connected-ok" });
             }
             (Some("gap"), Some(cursor)) => {
-                let issued = self.model.first_seq - 1..=self.model.visible;
-                let truthful = cursor.is_none_or(|seq| seq < most || !issued.contains(&seq));
-                assert!(truthful, "{context}: no gap, only {most} was forgotten");
+                let most = if journals { self.model.gone_at_most(follower.session) } else { most };
+                let truthful = cursor.is_none_or(|seq| seq < most || !must_hold);
+                let shaky = self.model.is_shaky;
+                assert!(truthful, "{context}: no gap, only {most} was forgotten, {shaky}");
                 let here = here.unwrap_or_else(|| panic!("{context}: a gap without an id"));
                 // It begins no later than the newest bytes do, where it can have them.
                 let newest = list.newest(self.limits.replay_size, latest, most);
                 let next = self.model.next_wanted(follower.session, newest, |_| true);
                 let all = next.is_none_or(|next| here < next || newest >= latest);
-                let all = all || follower.compact; // That one begins at a turn.
+                // A compact one begins at a turn, and where a journal is read is its index's say.
+                let all = all || follower.compact || journals;
                 assert!(all && here <= self.model.visible, "{context}: beyond {newest}");
                 stream.position = here;
-                self.hit("connected-gap");
+                self.hit(if old { "connected-gap-after-a-restart" } else { "connected-gap" });
             }
             (Some("fresh"), None) => {
                 let replay = match (stream.ask.replay, follower.session) {
@@ -605,12 +701,13 @@ impl World {
                         assert!(here >= latest && here <= self.model.visible, "{context}");
                         stream.position = here;
                     }
+                    "all" if journals => stream.position = 0,
                     "all" => {
                         stream.position = least;
                         stream.other = Some(most.min(latest)).filter(|other| *other > least);
                     }
                     _ => {
-                        stream.is_loose = follower.compact;
+                        stream.is_loose = follower.compact || journals;
                         let size = self.limits.replay_size;
                         stream.position = list.newest(size, latest, least);
                         let other = list.newest(size, latest, most);
@@ -632,6 +729,8 @@ impl World {
         if let Some(stream) = connection.stream.take() {
             self.stream_ended(connection, &stream, &context);
             self.followers[stream.ask.follower].connection = None;
+        } else if connection.cut.is_some_and(|cut| cut.crashed) {
+            self.hit("cut-by-a-crash");
         } else if connection.accepted && !connection.closing {
             let owed = connection.expects.front().filter(|expect| expect.end <= connection.read);
             let stalled = connection.cut.is_some_and(|cut| cut.stalled);
@@ -642,6 +741,8 @@ impl World {
                 match &owed.what {
                     // Lapped before its head was sent, or its client had left.
                     What::Stream(_) => {}
+                    // Not looked at any more: the answer before it was the last one.
+                    _ if self.server.is_draining() => {}
                     _ => panic!(
                         "{context}: was never answered: {owed:?} of {:?}, read {}, input ended {} \
                          {}, answered {:?}",
@@ -681,12 +782,15 @@ impl World {
             assert!(whole, "{context}: bytes after the end");
             return;
         }
-        if connection.poked || connection.input_ended || self.cut {
+        let crashed = connection.cut.is_some_and(|cut| cut.crashed);
+        if connection.poked || connection.input_ended || self.cut || crashed || connection.spoilt {
             return;
         }
         let follower = &self.followers[stream.ask.follower];
         let session = follower.session;
         let closed = session.is_some_and(|session| self.model.sessions[session].closed);
+        // More sessions were closed at once than may be kept for their readers.
+        let erased = session.is_some_and(|session| self.model.sessions[session].erased);
         let cut = connection.cut.unwrap_or_default();
         let next = self.next_wanted(stream, stream.position).filter(|_| !stream.is_loose);
         let from = stream.other.map_or(stream.position, |other| other.min(stream.position));
@@ -694,16 +798,16 @@ impl World {
             self.hit("cut-by-stall");
         } else if closed && next.is_none() {
             assert!(whole || !cut.in_flush, "{context}: cut in a frame");
-        } else if from <= cut.evicted
-            || stream.is_loose
-            || from < self.model.list(session).evicted()
+        } else if from <= cut.evicted || stream.is_loose || from < self.model.gone_at_most(session)
         {
             // What was not visible yet may have taken its place.
             self.hit("cut-by-lap");
         } else {
             // Forgotten, which is no matter of when it is written to.
-            let forgotten = closed && !cut.in_flush;
-            assert!(forgotten, "{context}: closed without a reason at {from}: {:?}", stream.ask);
+            let forgotten = (closed || erased) && !cut.in_flush;
+            let owners = &follower.owners;
+            let how = format!("{closed} {next:?} {session:?} {owners:?}");
+            assert!(forgotten, "{context}: closed without a reason at {from}: {how}");
         }
     }
 
@@ -712,6 +816,12 @@ impl World {
     /// A human for every open approval, and for agents that never end their turns.
     pub fn settle(&mut self) {
         for session in 0..self.model.sessions.len() {
+            let known = &self.model.sessions[session];
+            if known.archived && known.queued().count() > 0 && self.random.chance(100) {
+                let draft = Draft::unarchive(&known.id);
+                self.ask(draft);
+                continue;
+            }
             let known = &self.model.sessions[session];
             // An agent that says that it has work in the background is never suspended.
             let starves = self.model.sessions.iter().any(|one| one.queued().count() > 0);

@@ -1,19 +1,18 @@
-//! The world's own dice: SplitMix64, so that a run is a function of its seed and of nothing else.
+//! The world's own dice, so that a run is a function of its seed and of nothing else.
 
-/// The sequence of one seed.
-pub struct Random(u64);
+use sidestream::core::random;
+
+/// The sequence of one seed: not the one that the server draws from the same number.
+pub struct Random(random::Random);
 
 impl Random {
     pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5851_f42d_4c95_7f2d)
+        let seed = seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5851_f42d_4c95_7f2d;
+        Random(random::Random::new(seed))
     }
 
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.bits()
     }
 
     /// A number below `limit`, which is not 0.

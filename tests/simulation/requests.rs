@@ -4,6 +4,7 @@ use crate::client::{Ask, Expect, What};
 use crate::model::Model;
 use crate::random::Random;
 use serde_json::{Value, json};
+use sidestream::core::access::tokens::Scope;
 
 /// Prompts that the demo agent answers, each in another way.
 const COMMANDS: &[&str] = &[
@@ -29,10 +30,26 @@ const COMMANDS: &[&str] = &[
     "say: <claude-command>ls</claude-command> <claude-edit path=\"a.rs\">x</claude-edit>",
 ];
 
+/// Filters by kind.
+pub const TYPES: &[&str] = &[
+    "session-output",
+    "-session-output",
+    "prompt-completed,prompt-failed,prompt-started",
+    "session-status,-session-status",
+    "-session-output,-message-block",
+];
+
 /// How requests are drawn.
 pub struct Asker {
     pub number: u64,
     pub id_number: u64,
+    /// This world asks for tokens.
+    pub with_tokens: bool,
+}
+
+/// The token of this scope, in worlds that have some.
+pub fn token(scope: Scope) -> String {
+    format!("sst_{}", scope.as_str())
 }
 
 /// A request's parts before they are bytes.
@@ -51,6 +68,20 @@ impl Draft {
 
     pub fn interrupt(id: &str) -> Draft {
         Draft::post(format!("/api/session/{id}/interrupt"), &json!({}), What::Plain)
+    }
+
+    pub fn unarchive(id: &str) -> Draft {
+        Draft::post(format!("/api/session/{id}/unarchive"), &json!({}), What::Plain)
+    }
+
+    /// How far a token must reach for it, as the endpoint's documents say.
+    fn needs(&self) -> Option<Scope> {
+        let path = self.target.split('?').next().unwrap_or_default();
+        match self.method {
+            "GET" | "HEAD" => path.starts_with("/api/").then_some(Scope::Read),
+            "POST" if path.contains("/approvals/") => Some(Scope::Answer),
+            _ => Some(Scope::Full),
+        }
     }
 
     pub fn delete(id: &str) -> Draft {
@@ -76,6 +107,27 @@ impl Asker {
         if last && random.chance(300) {
             text.push_str("Connection: close\r\n");
         }
+        let needs = draft.needs();
+        let mut refused = None;
+        if self.with_tokens {
+            let (given, field) = match random.below(40) {
+                0 => (None, String::new()),
+                1 => (None, "Authorization: Bearer sst_nobody\r\n".to_owned()),
+                pick => {
+                    let scope = match pick {
+                        2 | 3 => Scope::Read,
+                        4 | 5 => Scope::Answer,
+                        _ => Scope::Full,
+                    };
+                    (Some(scope), format!("Authorization: Bearer {}\r\n", token(scope)))
+                }
+            };
+            text.push_str(&field);
+            if needs.is_some() && given < needs {
+                refused = Some(if given.is_some() { 403 } else { 401 });
+            }
+        }
+        let changes = !matches!(draft.method, "GET" | "HEAD");
         match &draft.body {
             None => text.push_str("\r\n"),
             Some(body) => {
@@ -100,7 +152,7 @@ impl Asker {
         let head = draft.method == "HEAD";
         let bytes = text.into_bytes();
         let end = bytes.len();
-        (bytes, Expect { id, what: draft.what, head, end })
+        (bytes, Expect { refused, changes, id, what: draft.what, head, end })
     }
 
     /// Something that is no request, or one that must be refused.
@@ -127,7 +179,8 @@ impl Asker {
             .into_bytes(),
         };
         let end = bytes.len();
-        (bytes, Expect { id: String::new(), what: What::Bad, head: false, end })
+        let (id, what) = (String::new(), What::Bad);
+        (bytes, Expect { refused: None, changes: false, id, what, head: false, end })
     }
 
     /// A request of any kind but a stream's.
@@ -177,16 +230,42 @@ impl Asker {
             61..66 => Draft::get("/api/debug/metrics", What::Metrics),
             66..70 => {
                 let event = random.index(model.events.len().max(1));
-                let seq = model.events.get(event).map_or(1, |event| event.seq);
-                Draft::get(format!("{base}/events/{}-{seq}", model.epoch), What::Plain)
+                let Some(event) = model.events.get(event) else {
+                    return Draft::get(format!("{base}/events/{}-1", model.epoch), What::Plain);
+                };
+                let (seq, session) = (event.seq, event.session);
+                let id = event.frame["id: ".len()..].lines().next().unwrap_or_default();
+                let base = format!("/api/session/{}", model.sessions[session].id);
+                Draft::get(format!("{base}/events/{id}"), What::Event { session, seq })
             }
             70..72 => {
                 let method = "HEAD";
                 let target = random.pick(&["/api/events", "/health", "/"]);
                 Draft { method, ..Draft::get(target, What::Plain) }
             }
-            72..80 => self.create(random),
-            80..90 => {
+            72..78 => self.create(random),
+            78 => Draft::post(format!("{base}/fork"), &json!({}), What::Create),
+            79 => {
+                let away = !model.sessions[session].archived || random.chance(200);
+                let word = if away { "archive" } else { "unarchive" };
+                Draft::post(format!("{base}/{word}"), &json!({}), What::Plain)
+            }
+            80..84 => {
+                let limit = random.chance(700).then(|| 1 + random.index(50));
+                let types = random.chance(300).then(|| random.pick(TYPES));
+                let mut query = limit.map_or("?limit=100".to_owned(), |n| format!("?limit={n}"));
+                query.extend(types.map(|types| format!("&types={types}")));
+                let shown = model.sessions[session].list.entries.len();
+                if shown > 0 && random.chance(500) {
+                    let list = &model.sessions[session].list;
+                    let event = &model.events[list.entries[random.index(shown)].event];
+                    let id = event.frame["id: ".len()..].lines().next().unwrap_or_default();
+                    query.push_str(&format!("&before={id}"));
+                }
+                let what = What::History { session, limit, types };
+                Draft::get(format!("{base}/history{query}"), what)
+            }
+            84..90 => {
                 let rest = random.pick(&[
                     "",
                     "/status",
@@ -194,8 +273,6 @@ impl Asker {
                     "/events/status",
                     "/queue",
                     "/approvals",
-                    "/history",
-                    "/history?limit=5",
                     "/nothing",
                 ]);
                 Draft::get(format!("{base}{rest}"), What::Plain)

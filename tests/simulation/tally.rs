@@ -12,9 +12,10 @@ pub const REQUIRED: &[&str] = &[
     "agent-died-mid-output",
     "agent-eof",
     "agent-killed",
-    "agent-long-line",
     "agent-line-dropped",
+    "agent-long-line",
     "agent-output-waits",
+    "agent-refused",
     "agent-spawn-failed",
     "agent-start-timeout",
     "agent-terminated",
@@ -22,12 +23,15 @@ pub const REQUIRED: &[&str] = &[
     "approval-resolved",
     "approval-withdrawn",
     "approvals-max",
+    "archived",
     "client-half-closed",
     "client-reset",
     "client-slow-head",
     "connected-fresh",
     "connected-gap",
+    "connected-gap-after-a-restart",
     "connected-ok",
+    "cut-by-a-crash",
     "cut-by-lap",
     "cut-by-stall",
     "directory-refused",
@@ -35,17 +39,22 @@ pub const REQUIRED: &[&str] = &[
     "drain-with-queue",
     "drain-with-streams",
     "drain-with-turns",
+    "event-read",
     "expect-continue",
+    "forked",
     "frames-checked",
     "grandchild-held-pipe",
     "heartbeat",
     "held-answer",
+    "history-page",
     "interrupted",
     "large-field",
     "orphans-killed",
+    "out-of-descriptors",
     "pipelined",
     "poll-empty",
     "poll-events",
+    "power-lost",
     "prompt-cancelled",
     "prompt-completed",
     "prompt-failed",
@@ -54,7 +63,10 @@ pub const REQUIRED: &[&str] = &[
     "queue-full",
     "replay-complete",
     "resumed-conversation",
+    "scope-too-small",
     "server-busy",
+    "server-killed",
+    "server-restarted",
     "server-shutdown",
     "session-closed",
     "session-stalled",
@@ -65,7 +77,32 @@ pub const REQUIRED: &[&str] = &[
     "stop-twice",
     "stream-of-closed-session",
     "suspended",
+    "token-missing",
+    "trust-given",
+    "unarchived",
     "unprompted-turn",
+];
+
+/// And where there are journals.
+const TROUBLED: &[&str] = &[
+    "connected-ok-after-a-restart",
+    "died-while-writing",
+    "events-lost-at-a-crash",
+    "journal-erased",
+    "large-read",
+    "page-read",
+    "piece-merged",
+    "piece-read",
+    "segment-dropped",
+    "sessions-restored",
+    "written-and-never-shown",
+    "disk-dead",
+    "disk-does-not-read",
+    "disk-does-not-sync",
+    "disk-failing",
+    "disk-full",
+    "journal-failed",
+    "journal-recovered",
 ];
 
 impl Tally {
@@ -91,6 +128,8 @@ impl Tally {
 
     /// The states that were never reached.
     pub fn missing(&self) -> Vec<&'static str> {
-        REQUIRED.iter().filter(|name| !self.0.contains_key(**name)).copied().collect()
+        let reached = |name: &&str| self.0.get(name).is_some_and(|count| *count > 0);
+        let troubled = if crate::disk::has_journals() { TROUBLED } else { &[] };
+        REQUIRED.iter().chain(troubled).copied().filter(|name| !reached(name)).collect()
     }
 }

@@ -1,17 +1,21 @@
-//! The fake world around the server: kernel, clock, disk thread, processes, clients, and the turn
-//! of the loop, as the reactor does it. Readiness is told once, as an edge; what the server then
-//! fails to come back to stays undone and is found at the end.
+//! The fake world around the server: kernel, clock, processes, clients, and the turn of the loop,
+//! as the reactor does it. Readiness is told once, as an edge; what the server then fails to come
+//! back to stays undone and is found at the end. The disk, and how the server dies on it, is
+//! `disk.rs`'s.
 
 use crate::agent::{Process, Quirks, Speaker};
-use crate::client::{Connection, Cut, Follower};
+use crate::client::{self, Connection, Cut, Follower};
+use crate::disk::{self, Death, Thread};
 use crate::model::Model;
 use crate::random::Random;
-use crate::requests::Asker;
+use crate::requests::{self, Asker};
+use crate::shell::files;
 use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
+use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::connection::{Output, Peer};
 use sidestream::core::effect::{
-    self, DirectoryProblem, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
+    Asker as Whose, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
@@ -19,7 +23,6 @@ use sidestream::limits::{KIB, Limits};
 use sidestream::wire::demo::Demo;
 use sidestream::wire::sse::Epoch;
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 
 /// What the reactor reads from one agent in one turn.
 const AGENT_BYTES: usize = 256 * KIB;
@@ -36,6 +39,14 @@ pub struct Faults {
     pub quirk: u64,
     pub disk_late: u64,
     pub disk_bad: u64,
+    /// The disk goes bad for a while.
+    pub trouble: u64,
+    /// The server dies while it writes, and at any other time.
+    pub death: u64,
+    pub crash: u64,
+    pub power: u64,
+    /// A connection that an agent opened.
+    pub agents: u64,
     pub leap: u64,
     pub clients: u64,
 }
@@ -52,16 +63,26 @@ pub struct World {
     pub step: u64,
     seed: u64,
     pub connections: BTreeMap<u64, Connection>,
-    by_key: BTreeMap<u64, u64>,
+    pub by_key: BTreeMap<u64, u64>,
     next_connection: u64,
-    ready: VecDeque<Key>,
+    pub ready: VecDeque<Key>,
     pub listening: bool,
     refusing_until: u64,
+    /// Out of descriptors until then: who connects is hung up on.
+    starving_until: u64,
     pub processes: BTreeMap<u64, Process>,
-    disk: VecDeque<(u64, DiskRequest)>,
+    pub disk: Thread,
+    pub durability: Durability,
+    pub config: Config,
+    /// The disk took nothing when it was last asked to.
+    pub failing: bool,
+    /// When it gets well.
+    pub trouble_until: u64,
+    /// The newest number that was shown while it took nothing.
+    shown_unwritten: u64,
     pub followers: Vec<Follower>,
     pub asker: Asker,
-    stale: Vec<Key>,
+    pub stale: Vec<Key>,
     /// Faults are over: everything is to come to its end.
     pub healed: bool,
     /// A second signal came: nothing is owed any more.
@@ -72,6 +93,8 @@ pub struct World {
     pub woken: bool,
     /// Inputs told to the server in this turn, deadlines not among them.
     pub inputs: u64,
+    /// It tells what happens.
+    pub loud: bool,
 }
 
 impl World {
@@ -79,13 +102,10 @@ impl World {
         let mut random = Random::new(seed);
         let limits = draw_limits(&mut random);
         let faults = draw_faults(&mut random);
-        let epoch = Epoch::new(random.bits());
-        let first_seq = 1 + random.below(1 << 40);
         let (now_ms, wall_ms) = (random.below(1 << 30), 1_700_000_000_000 + random.below(1 << 40));
-        let (durability, boot_id) = (Durability::Memory, "-".to_owned());
-        let start = Start { epoch, first_seq, durability, boot_id, broken: false };
-        let epochs = Epochs::first(start);
-        let birth = Birth { seed: random.bits(), epochs, now_ms, wall_ms };
+        let durability = disk::draw_durability(&mut random);
+        files::format(random.bits());
+        let with_tokens = random.chance(400);
         let agent =
             |name: &str, dialect, program| AgentConfig { name: name.to_owned(), dialect, program };
         let config = Config {
@@ -96,16 +116,23 @@ impl World {
                 agent("broken", Dialect::Claude, Err("it is not installed".to_owned())),
             ],
             commands: vec![String::new(), String::new(), "cat".to_owned(), String::new()],
-            access: Access { own_uid: 1000, ..Access::default() },
+            access: Access {
+                own_uid: 1000,
+                tokens: if with_tokens { tokens() } else { Tokens::default() },
+                ..Access::default()
+            },
             allow_bypass: random.chance(300),
             raw_events: random.chance(100),
             version: "0",
             ..Config::default()
         };
-        let epoch = epoch.to_string();
-        World {
-            server: Server::new(limits.clone(), config, birth),
-            model: Model::new(limits.ring_size, limits.all_ring_size, epoch, first_seq),
+        // Takes the place of a server until there is one.
+        let (epoch, boot_id) = (Epoch::new(1), "-".to_owned());
+        let start = Start { epoch, first_seq: 1, durability, boot_id, broken: false };
+        let birth = Birth { seed: 0, epochs: Epochs::first(start), now_ms, wall_ms };
+        let mut world = World {
+            server: Server::new(limits.clone(), config.clone(), birth),
+            model: Model::new(limits.ring_size, limits.all_ring_size),
             faults,
             limits,
             now_ms,
@@ -118,18 +145,28 @@ impl World {
             ready: VecDeque::new(),
             listening: true,
             refusing_until: 0,
+            starving_until: 0,
             processes: BTreeMap::new(),
-            disk: VecDeque::new(),
+            disk: Thread::new(),
+            durability,
+            config,
+            failing: false,
+            trouble_until: u64::MAX,
+            shown_unwritten: 0,
             followers: Vec::new(),
-            asker: Asker { number: 0, id_number: 0 },
+            asker: Asker { number: 0, id_number: 0, with_tokens },
             stale: Vec::new(),
             healed: false,
             cut: false,
             hash: 0xcbf2_9ce4_8422_2325,
             woken: false,
             inputs: 0,
+            loud: false,
             random,
-        }
+        };
+        world.model.has_journals = durability != Durability::Memory;
+        world.start();
+        world
     }
 
     pub fn context(&self) -> String {
@@ -137,6 +174,9 @@ impl World {
     }
 
     pub fn hit(&mut self, name: &'static str) {
+        if self.loud {
+            println!("{} now={} {name}", self.context(), self.now_ms);
+        }
         self.model.tally.hit(name);
     }
 
@@ -176,7 +216,10 @@ impl World {
         }
         self.apply();
         self.poke();
-        self.work_disk();
+        if self.work_disk() {
+            let death = if self.random.chance(500) { Death::Killed } else { Death::PowerLost };
+            return self.crash(death);
+        }
         if self.random.chance(500) {
             self.work_agents();
             self.accept();
@@ -230,7 +273,7 @@ impl World {
         let busy = self.server.has_work()
             || self.processes.values().any(Process::has_news)
             || !self.ready.is_empty();
-        let disk = self.disk.front().map(|(due, _)| *due);
+        let disk = self.disk.due(self.now_ms);
         let dues = [self.server.next_due(), disk, busy.then_some(self.now_ms)];
         dues.into_iter().flatten().chain(processes).min().filter(|due| *due != u64::MAX)
     }
@@ -242,11 +285,26 @@ impl World {
             panic!("{}: one turn outran the log of all sessions", self.context())
         });
         self.mix(&bytes);
-        self.model.commit(&bytes, end);
+        self.model.commit(&bytes, end, self.step);
+        if self.failing {
+            self.shown_unwritten = self.model.visible;
+        }
+        let least = self.disk.written_seq.max(self.shown_unwritten);
+        let durable = !self.model.has_journals || self.model.visible <= least;
+        assert!(durable, "{}: visible before it was written: {least}", self.context());
+    }
+
+    /// Now and then the server is killed, or the power fails.
+    pub fn fate(&mut self) {
+        if self.random.chance(self.faults.crash) && self.random.chance(100) {
+            self.crash(Death::Killed);
+        } else if self.random.chance(self.faults.power) && self.random.chance(100) {
+            self.crash(Death::PowerLost);
+        }
     }
 
     /// Does what the server asks for, until it asks for nothing more.
-    fn apply(&mut self) {
+    pub fn apply(&mut self) {
         while let Some(effect) = self.server.next_effect() {
             match effect {
                 Effect::Spawn(spawn) => self.spawn(&spawn),
@@ -270,12 +328,8 @@ impl World {
                     self.stale.push(key);
                 }
                 Effect::Disk(request) => {
-                    let late = self.random.chance(self.faults.disk_late);
-                    let due = self.now_ms + if late { self.random.between(100, 8_000) } else { 0 };
-                    if late {
-                        self.hit("disk-late");
-                    }
-                    self.disk.push_back((due, request));
+                    self.note_request(&request);
+                    self.disk.push(request);
                 }
                 Effect::Close(key) => self.closed(key, false),
                 Effect::EndOutput(key) => {
@@ -290,19 +344,35 @@ impl World {
                     assert!(self.listening, "{}: closed twice", self.context());
                     self.listening = false;
                 }
-                // The people of this world are no agents.
                 Effect::Read(key) => self.look_again(key),
-                Effect::WhoIs(key) => self.server.asker_known(key, effect::Asker::Outside),
+                Effect::WhoIs(key) => {
+                    let whose = self.whose(key);
+                    self.server.asker_known(key, whose);
+                }
                 Effect::Sample(connection) => {
                     let sample = DiskRequest::Sample { connection, agents: Vec::new() };
-                    self.disk.push_back((self.now_ms, sample));
+                    self.disk.push(sample);
                 }
                 Effect::Hook { .. } | Effect::Log(_) => {}
             }
         }
     }
 
-    fn process(&mut self, key: Key) -> Option<&mut Process> {
+    /// Whose process is at the other end of a connection.
+    fn whose(&mut self, key: Key) -> Whose {
+        let Some(id) = self.by_key.get(&key.to_bits()) else { return Whose::Gone };
+        match self.connections[id].whose {
+            client::Whose::Human => Whose::Outside,
+            client::Whose::Agent => {
+                let agents: Vec<Key> = self.processes.values().map(|one| one.key).collect();
+                let some = !agents.is_empty() && self.random.chance(700);
+                Whose::Agent(some.then(|| agents[self.random.index(agents.len())]))
+            }
+            client::Whose::Nobody => Whose::Gone,
+        }
+    }
+
+    pub fn process(&mut self, key: Key) -> Option<&mut Process> {
         self.processes.get_mut(&key.to_bits())
     }
 
@@ -318,10 +388,10 @@ impl World {
         let due = connection.progress_at + self.limits.write_stall_ms;
         let session = connection.ask().map(|ask| ask.follower);
         let session = session.and_then(|at| self.followers[at].session);
-        let evicted = self.model.list(session).evicted();
+        let evicted = self.model.gone_at_most(session);
         let stalled = connection.blocked && self.now_ms >= due;
         connection.key = None;
-        connection.cut = Some(Cut { stalled, in_flush, evicted });
+        connection.cut = Some(Cut { stalled, in_flush, evicted, crashed: false });
         connection.output_ended = true;
     }
 
@@ -333,6 +403,11 @@ impl World {
             self.refusing_until = self.now_ms + self.random.between(10, 2_000);
             self.hit("accept-refused");
         }
+        if !self.healed && self.random.chance(5) {
+            self.starving_until = self.now_ms + self.random.between(10, 2_000);
+            self.hit("out-of-descriptors");
+        }
+        let starving = self.now_ms < self.starving_until && !self.healed;
         let waiting: Vec<u64> = self
             .connections
             .values()
@@ -340,7 +415,7 @@ impl World {
             .map(|connection| connection.id)
             .collect();
         for id in waiting {
-            if !self.listening {
+            if !self.listening || starving {
                 let connection = self.connections.get_mut(&id).expect("it waits");
                 (connection.cut, connection.output_ended) = (Some(Cut::default()), true);
                 continue;
@@ -400,7 +475,8 @@ impl World {
             if allowed == 0 {
                 return;
             }
-            let count = connection.inbox.len().min(allowed);
+            let one = self.random.chance(self.faults.small_write / 4);
+            let count = connection.inbox.len().min(if one { 1 } else { allowed });
             if count == 0 {
                 connection.readable = false;
                 if connection.input_ended && !connection.input_end_told {
@@ -439,7 +515,8 @@ impl World {
                 panic!("{}: output for a connection that is closed", self.context());
             };
             let small = self.random.chance(self.faults.small_write);
-            let some = if small { 1 + self.random.index(50) } else { usize::MAX };
+            let most = if self.random.chance(300) { 1 } else { 50 };
+            let some = if small { 1 + self.random.index(most) } else { usize::MAX };
             let connection = self.connections.get_mut(&id).expect("it is open");
             let room = connection.room().min(some);
             let parts: Vec<u8> = match self.server.output(key) {
@@ -465,6 +542,7 @@ impl World {
             if parts.windows(13).any(|text| text == b"HTTP/1.1 408 ") {
                 connection.late_at = connection.read;
             }
+            connection.joined_at = connection.joined_at.min(self.step);
             left = left.saturating_sub(parts.len());
             self.mix(&id.to_le_bytes());
             self.mix(&parts);
@@ -549,74 +627,6 @@ impl World {
         }
         self.apply();
         self.server.check();
-    }
-
-    // The disk thread.
-
-    fn work_disk(&mut self) {
-        while self.disk.front().is_some_and(|(due, _)| *due <= self.now_ms) {
-            let Some((_, request)) = self.disk.pop_front() else { return };
-            let reply = match request {
-                DiskRequest::Directory { ticket, path } => {
-                    let bad = self.random.chance(self.faults.disk_bad);
-                    let result = if bad {
-                        self.hit("directory-refused");
-                        Err(match self.random.below(3) {
-                            0 => DirectoryProblem::Missing,
-                            1 => DirectoryProblem::OutsideRoots,
-                            _ => DirectoryProblem::Unreadable("no".to_owned()),
-                        })
-                    } else {
-                        Ok(PathBuf::from("/real").join(path.strip_prefix("/").unwrap_or(&path)))
-                    };
-                    DiskReply::Directory { ticket, result }
-                }
-                other @ (DiskRequest::Append(_)
-                | DiskRequest::Read(_)
-                | DiskRequest::Page(_)
-                | DiskRequest::Large { .. }
-                | DiskRequest::Drop { .. }
-                | DiskRequest::Erase { .. }) => panic!("in memory nothing is written: {other:?}"),
-                DiskRequest::List { ticket, path } => {
-                    let result = match self.random.chance(self.faults.disk_bad) {
-                        true => Err(DirectoryProblem::OutsideRoots),
-                        false => Ok((path, vec!["a".to_owned(), "b".to_owned()])),
-                    };
-                    DiskReply::Listed { ticket, result }
-                }
-                DiskRequest::LookForTrust { session, .. } => {
-                    let commands = match self.random.chance(300) {
-                        true => vec!["hook: true".to_owned()],
-                        false => Vec::new(),
-                    };
-                    let hash = self.random.below(3).to_string();
-                    DiskReply::Trust { session, commands, hash }
-                }
-                DiskRequest::RememberTrust { .. } | DiskRequest::RememberCookie { .. } => {
-                    DiskReply::Remembered(None)
-                }
-                DiskRequest::ReadTokens => DiskReply::Tokens(Err("there is no file".to_owned())),
-                DiskRequest::Sample { connection, .. } => {
-                    DiskReply::Sampled(connection, Box::default())
-                }
-                DiskRequest::Sweep { agent, session_id } => {
-                    let mut killed = 0;
-                    let index = self.random.index(3);
-                    if let Some(process) = self.process(agent) {
-                        assert_eq!(process.session_id, session_id);
-                        assert!(process.exit.is_some(), "swept while it lives");
-                        killed = process.grandchildren.min(1 + index as u32);
-                        process.grandchildren -= killed;
-                    }
-                    self.model.tally.add("orphans-killed", u64::from(killed));
-                    DiskReply::Swept { agent, killed }
-                }
-            };
-            self.inputs += 1;
-            self.server.disk_replied(reply);
-            self.apply();
-            self.server.check();
-        }
     }
 
     // Agents.
@@ -785,12 +795,27 @@ impl World {
                 }
                 let bytes = input[..count].to_vec();
                 process.stdin.extend(&bytes);
+                self.note_given(key, &bytes);
                 self.mix(&bytes);
                 self.inputs += 1;
                 self.server.agent_input_sent(key, count);
                 self.apply();
             }
         }
+    }
+
+    /// An agent is given no prompt before everybody can see that it is.
+    fn note_given(&mut self, key: Key, bytes: &[u8]) {
+        const PROMPT: &[u8] = b"{\"type\":\"user\",";
+        let context = self.context();
+        let Some(process) = self.process(key) else { return };
+        let starts = process.prompts_in(bytes, PROMPT);
+        let id = process.session_id.clone();
+        let Some(session) = self.model.session(&id) else { return };
+        let known = &mut self.model.sessions[session];
+        known.given += starts;
+        let fits = known.given <= known.begun || known.truncated;
+        assert!(fits, "{context}: {id} was given a prompt too early");
     }
 
     /// What keeps it busy.
@@ -809,8 +834,9 @@ impl World {
             .map(|one| (one.id, one.key, one.stream.is_some(), one.kernel.len(), one.expects.len()))
             .collect();
         let due = self.server.next_due();
+        let pending = self.server.has_pending();
         format!(
-            "now {} due {due:?} work {} inputs {}\n{sessions:?}\n{processes:?}\n{connections:?}",
+            "now {} due {due:?} work {} pending {pending} inputs {}\n{sessions:?}\n{processes:?}\n{connections:?}",
             self.now_ms,
             self.server.has_work(),
             self.inputs
@@ -821,6 +847,15 @@ impl World {
     pub fn leftovers(&self) -> (usize, usize, usize) {
         (self.by_key.len(), self.processes.len(), self.disk.len())
     }
+}
+
+/// The tokens of a world that has some: the word is the name twice.
+fn tokens() -> Tokens {
+    let lines: String = [Scope::Read, Scope::Answer, Scope::Full]
+        .into_iter()
+        .filter_map(|scope| tokens::line(scope.as_str(), scope, &requests::token(scope)).ok())
+        .collect();
+    Tokens::parse(&lines).expect("they are well-formed")
 }
 
 fn draw_limits(random: &mut Random) -> Limits {
@@ -847,6 +882,8 @@ fn draw_limits(random: &mut Random) -> Limits {
         approvals_max: random.between(1, 2) as usize,
         line_size_max: random.between(64, 400) as usize * KIB,
         large_size_max: random.between(64, 512) as usize * KIB,
+        journal_max: random.between(256, 2048) * KIB as u64,
+        journal_total_max: random.between(256, 2048) * KIB as u64,
         heartbeat_ms: random.between(5_000, 15_000),
         write_stall_ms: random.between(2_000, 10_000),
         replay_size: random.between(4, 64) as usize * KIB,
@@ -865,6 +902,7 @@ fn draw_limits(random: &mut Random) -> Limits {
 
 fn draw_faults(random: &mut Random) -> Faults {
     // Each world has its own vices, and some have none of a kind.
+    let mortal = random.chance(600);
     let mut draw = |most: u64| if random.chance(250) { 0 } else { random.below(most + 1) };
     Faults {
         reset: draw(15),
@@ -877,6 +915,11 @@ fn draw_faults(random: &mut Random) -> Faults {
         quirk: draw(900),
         disk_late: draw(300),
         disk_bad: draw(200),
+        trouble: draw(12) * u64::from(disk::has_journals()),
+        death: if mortal { draw(15) } else { 0 },
+        crash: if mortal { draw(60) } else { 0 },
+        power: if mortal { draw(40) } else { 0 },
+        agents: draw(120),
         leap: draw(700),
         clients: 50 + draw(250),
     }

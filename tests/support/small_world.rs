@@ -213,14 +213,16 @@ pub fn post(path: &str, body: &str) -> String {
     )
 }
 
+/// A delta, as the agent's line.
+pub const DELTA: &str = "{\"type\":\"stream_event\",\"api_message_id\":\"m1\",\"event\":{\"type\":\
+    \"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\
+    \"some words\"}}}\n";
+
 /// Publishes so many deltas of one block, each in a turn of its own.
 pub fn deltas(world: &mut World, count: u64) {
-    const LINE: &str = "{\"type\":\"stream_event\",\"api_message_id\":\"m1\",\"event\":{\"type\":\
-        \"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\
-        \"some words\"}}}\n";
     for _ in 0..count {
         world.begin_turn(60);
-        world.agent_says(LINE);
+        world.agent_says(DELTA);
         world.finish_turn();
     }
 }

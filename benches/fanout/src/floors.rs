@@ -2,7 +2,7 @@
 //! shortest loop that does the work, without anything that a server for people would need.
 
 use crate::wire::{FRAME_MARK, frame};
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrV4, SocketFlags, SocketType, sockopt};
@@ -188,10 +188,16 @@ impl Server {
         send_all(&socket, HEAD);
         let stdin = std::io::stdin();
         fcntl_setfl(stdin.as_fd(), OFlags::empty())?;
+        // A splice that waits for the socket would keep the pipe locked against its writer.
+        fcntl_setfl(&socket, OFlags::NONBLOCK)?;
         loop {
             match rustix::pipe::splice(&stdin, None, &socket, None, 1 << 20, SpliceFlags::MOVE) {
                 Ok(0) => return Ok(()),
                 Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let mut fds = [PollFd::new(&socket, PollFlags::OUT)];
+                    rustix::event::poll(&mut fds, None)?;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -602,3 +602,34 @@ fn plots(results: &Results) -> Vec<(&'static str, String)> {
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_wrote_around_the_tables_is_kept_and_old_tables_are_not() {
+        let docs = std::env::temp_dir().join(format!("fanout-report-{}", std::process::id()));
+        fs::create_dir_all(&docs).unwrap();
+        let page = docs.join("benchmarks.md");
+        fs::write(&page, format!("# Ours\n{BEGIN}\nstale tables\n{END}\nthe log\n")).unwrap();
+        let mut results = Results::default();
+        for (scale, value) in [(100, 4_000.0), (1_000, 5_000.0)] {
+            results.add(1, "single", "sidestream", scale, "cpu_ns_per_frame", value);
+            results.add(1, "single", "floor: send", scale, "cpu_ns_per_frame", 4_000.0);
+        }
+        for _ in 0..2 {
+            write(&docs, &results, &json!({ "machine": "a machine" })).unwrap();
+            let text = fs::read_to_string(&page).unwrap();
+            assert!(text.starts_with("# Ours\n") && text.ends_with("\nthe log\n"), "{text}");
+            assert!(text.contains("| sidestream | 4 000 (1.00) | 5 000 (1.25) |"), "{text}");
+            assert!(!text.contains("stale") && text.matches(BEGIN).count() == 1, "{text}");
+        }
+        let json: Value =
+            serde_json::from_slice(&fs::read(docs.join("benchmarks.json")).unwrap()).unwrap();
+        assert!(results.differences(&json).is_empty());
+        let svg = fs::read_to_string(docs.join("plots/single-cpu.svg")).unwrap();
+        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("polyline"));
+        fs::remove_dir_all(&docs).unwrap();
+    }
+}

@@ -177,8 +177,8 @@ impl Running {
                 return sidestream(kind, places, &[])?.with_agent();
             }
         };
-        command.env("NODE_ENV", "production").stdin(Stdio::piped());
-        let (mut child, port) = spawn(&mut command)?;
+        command.env("NODE_ENV", "production");
+        let (mut child, port) = spawn(command, Stdio::piped())?;
         let feed = child.stdin.take().map(|stdin| {
             let stdin: std::os::fd::OwnedFd = stdin.into();
             Feed::Pipe(stdin.into())
@@ -199,8 +199,8 @@ impl Running {
     pub fn start_floor(kind: Kind, arguments: &[&str]) -> Result<Running, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(own);
-        command.arg("floor").args(arguments).stdin(Stdio::piped());
-        let (mut child, port) = spawn(&mut command)?;
+        command.arg("floor").args(arguments);
+        let (mut child, port) = spawn(command, Stdio::piped())?;
         let feed = child.stdin.take().map(|stdin| {
             let stdin: std::os::fd::OwnedFd = stdin.into();
             Feed::Pipe(stdin.into())
@@ -342,10 +342,21 @@ pub fn on_server_core<T>(start: impl FnOnce() -> T) -> T {
     started
 }
 
+/// The same command, for a process that is ended when this one is killed.
+fn ends_with_us(command: Command) -> Command {
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--pdeathsig", "TERM", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        value.map(|value| wrapped.env(name, value));
+    }
+    wrapped
+}
+
 /// Starts a program on the servers' core and waits for the line that tells its port.
-fn spawn(command: &mut Command) -> Result<(Child, u16), String> {
+fn spawn(command: Command, stdin: Stdio) -> Result<(Child, u16), String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut command = ends_with_us(command);
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child =
         on_server_core(|| command.spawn()).map_err(|error| format!("{name}: {error}"))?;
     let stdout = child.stdout.take().expect("it was piped");
@@ -394,8 +405,8 @@ pub fn sidestream_in(
     more: &[&str],
 ) -> Result<Running, String> {
     let mut command = sidestream_command(kind, places, &folder, "127.0.0.1:0");
-    command.args(more).stdin(Stdio::null());
-    let (child, port) = spawn(&mut command)?;
+    command.args(more);
+    let (child, port) = spawn(command, Stdio::null())?;
     let (request, session) = (Vec::new(), None);
     let (pid, folder) = (child.id(), Some(folder));
     Ok(Running { kind, pid, child, port, request, feed: None, session, folder })
@@ -456,6 +467,7 @@ fn start_nginx(places: &Places, locations: &str) -> Result<Running, String> {
     fs::write(&file, text).map_err(|error| error.to_string())?;
     let mut command = Command::new("nginx");
     command.arg("-p").arg(&folder).arg("-c").arg(&file);
+    let mut command = ends_with_us(command);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let child = on_server_core(|| command.spawn()).map_err(|error| format!("nginx: {error}"))?;
     let deadline = Instant::now() + PATIENCE;

@@ -8,11 +8,14 @@ mod approvals;
 mod events;
 mod login;
 mod prompts;
+mod route;
 mod scrape;
 mod server;
 mod sessions;
 mod tickets;
 
+pub use self::route::paths;
+use self::route::{Found, Route};
 use crate::base::arena::Key;
 use crate::core::access::tokens::Scope;
 use crate::core::access::{self, Access, Refusal};
@@ -44,9 +47,6 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-/// Methods of most endpoints.
-const GET: &[Method] = &[Method::Get, Method::Head];
-const POST: &[Method] = &[Method::Post];
 /// The permission modes that a session may be given.
 const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
 /// The states that a list of sessions can be limited to.
@@ -99,120 +99,6 @@ pub struct NewSession {
     pub conversation: Option<String>,
     /// The session that it is a copy of, and what of its conversation.
     pub fork: Option<(String, Fork)>,
-}
-
-/// What a request names.
-enum Route<'a> {
-    Sessions,
-    /// The seed's spelling, which only creates.
-    SeedSessions,
-    Session(&'a str),
-    Fork(&'a str),
-    Archive(&'a str, bool),
-    Directories,
-    Status(&'a str),
-    Context(&'a str),
-    Events(&'a str),
-    EventsStatus(&'a str),
-    Poll(&'a str),
-    AllPoll,
-    History(&'a str),
-    Event(&'a str, &'a str),
-    Prompt(&'a str),
-    Interrupt(&'a str),
-    Queue(&'a str),
-    Queued(&'a str, &'a str),
-    Approvals(&'a str),
-    Approval(&'a str, &'a str),
-    AllEvents,
-    Metrics,
-    Scrape,
-    Stats,
-    Capabilities,
-    Agents,
-    Health,
-    Ready,
-    Login,
-    Ticket,
-    OldWebSocket,
-    /// The base path without its slash, where relative links would lead beside it.
-    Base,
-    Page(&'static Document),
-}
-
-impl<'a> Route<'a> {
-    fn find(segments: &[&'a str], path: &str) -> Option<Route<'a>> {
-        Some(match *segments {
-            ["claude", "api", "claude", "sessions"] => Route::SeedSessions,
-            ["api", "sessions" | "session"] => Route::Sessions,
-            ["claude", "api", "claude", "chat"] => Route::OldWebSocket,
-            ["api", "sessions" | "session", id, ref rest @ ..] => match *rest {
-                [] => Route::Session(id),
-                ["fork"] => Route::Fork(id),
-                ["archive"] => Route::Archive(id, true),
-                ["unarchive"] => Route::Archive(id, false),
-                ["status"] => Route::Status(id),
-                ["context"] => Route::Context(id),
-                ["events"] => Route::Events(id),
-                ["events", "status"] => Route::EventsStatus(id),
-                ["events", "poll"] => Route::Poll(id),
-                ["history"] => Route::History(id),
-                ["events", event] => Route::Event(id, event),
-                ["prompt"] => Route::Prompt(id),
-                ["interrupt"] => Route::Interrupt(id),
-                ["queue"] => Route::Queue(id),
-                ["queue", prompt] => Route::Queued(id, prompt),
-                ["approvals"] => Route::Approvals(id),
-                ["approvals", approval] => Route::Approval(id, approval),
-                _ => return None,
-            },
-            ["api", "events"] => Route::AllEvents,
-            ["api", "login"] => Route::Login,
-            ["api", "events", "poll"] => Route::AllPoll,
-            ["api", "debug", "metrics"] => Route::Metrics,
-            ["api", "sse", "stats"] => Route::Stats,
-            ["api", "capabilities"] => Route::Capabilities,
-            ["api", "agents"] => Route::Agents,
-            ["api", "directories"] => Route::Directories,
-            ["ticket"] => Route::Ticket,
-            ["metrics"] => Route::Scrape,
-            ["health"] => Route::Health,
-            ["ready"] => Route::Ready,
-            _ => Route::Page(pages::find(path)?),
-        })
-    }
-
-    fn methods(&self) -> &'static [Method] {
-        match self {
-            Route::Sessions => &[Method::Get, Method::Head, Method::Post],
-            Route::Session(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
-            Route::SeedSessions
-            | Route::Fork(_)
-            | Route::Archive(..)
-            | Route::Prompt(_)
-            | Route::Interrupt(_)
-            | Route::Approval(..) => POST,
-            Route::Login => &[Method::Post, Method::Delete],
-            Route::Ticket => &[Method::Get, Method::Head, Method::Post],
-            Route::Queued(..) => &[Method::Delete],
-            _ => GET,
-        }
-    }
-
-    /// How far a token must reach; none where nobody is asked for one.
-    fn scope(&self, method: Method) -> Option<Scope> {
-        match (self, method) {
-            (Route::Health | Route::Ready | Route::Login | Route::Base | Route::Page(_), _) => None,
-            (Route::Ticket, _) => None, // It is its own authority.
-            (_, Method::Get | Method::Head | Method::Options) => Some(Scope::Read),
-            (Route::Approval(..), _) => Some(Scope::Answer),
-            _ => Some(Scope::Full),
-        }
-    }
-
-    fn is_stream(&self) -> bool {
-        matches!(self, Route::Events(_) | Route::AllEvents)
-    }
 }
 
 /// A request, taken apart.
@@ -853,10 +739,15 @@ impl Server {
     }
 
     fn write_page(&mut self, exchange: &mut Exchange, page: &'static Document, etag: Option<&str>) {
-        let tag = format!("\"{:016x}\"", page.etag);
+        let accepted = exchange.has_head().and_then(|head| head.accept_encoding);
+        let accepted = accepted.and_then(|span| span.text(&exchange.input));
+        let packed = accepted.is_some_and(reply::takes_gzip);
+        // Two codings are two representations, so each has a tag of its own.
+        let tag = format!("\"{:016x}{}\"", page.etag, if packed { "-gzip" } else { "" });
         let csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
             img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-        let mut fields = vec![("Cache-Control", "no-cache"), ("ETag", &*tag)];
+        let mut fields =
+            vec![("Cache-Control", "no-cache"), ("ETag", &*tag), ("Vary", "Accept-Encoding")];
         let matches = |etag: &str| {
             etag == "*" || etag.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
         };
@@ -865,7 +756,12 @@ impl Server {
         }
         fields.push(("Content-Security-Policy", csp));
         fields.push(("Referrer-Policy", "no-referrer"));
-        self.write_reply(exchange, Status::OK, Some(page.content_type), &fields, page.bytes);
+        let content_type = Some(page.content_type);
+        if packed {
+            fields.push(("Content-Encoding", "gzip"));
+            return self.write_reply(exchange, Status::OK, content_type, &fields, page.packed);
+        }
+        self.write_reply(exchange, Status::OK, content_type, &fields, &page.unpack());
     }
 
     /// Answers what was no request.
@@ -954,14 +850,14 @@ impl Server {
             let allow = vec![("Allow", head::ALLOW.to_owned())];
             return Ok(Judged::Answered(Reply::Empty(allow)));
         }
-        let route = self.route(path, request.target.path);
+        let found = self.find(path, request.target.path);
         admitted?;
         if is_preflight(head) && access.allowed_origin(head, input).is_some() {
             return Ok(Judged::Answered(preflight()));
         }
         let method = request.head.method;
-        let scope = match &route {
-            Some(route) => route.scope(method),
+        let scope = match &found {
+            Some(found) => found.route.scope(method),
             // That there is nothing is not told to strangers either.
             None => Some(Scope::Read),
         };
@@ -976,14 +872,13 @@ impl Server {
                 request.by = Cow::Owned(caller.by.to_owned());
             }
         }
-        let Some(route) = route else {
-            let sentence = "there is nothing at this path; docs/api.md lists what there is";
+        let Some(Found { route, methods }) = found else {
+            let sentence = "there is nothing at this path; /openapi.yaml lists what there is";
             return Err(Problem::new(Status::NOT_FOUND, "not_found", sentence));
         };
         if let Some(limited) = self.address_limited(request, &route) {
             return limited.map(Judged::Answered);
         }
-        let methods = route.methods();
         let allow = || {
             let names: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
             format!("{}, OPTIONS", names.join(", "))
@@ -1002,9 +897,9 @@ impl Server {
     }
 
     /// What a path names. It is matched whole first, then without the base path.
-    fn route<'a>(&self, path: &[&'a str], raw: &str) -> Option<Route<'a>> {
-        if let Some(route) = Route::find(path, raw) {
-            return Some(route);
+    fn find<'a>(&self, path: &[&'a str], raw: &str) -> Option<Found<'a>> {
+        if let Some(found) = Route::find(path, raw) {
+            return Some(found);
         }
         let base: Vec<&str> = self.config.base_path.split('/').filter(|s| !s.is_empty()).collect();
         if base.is_empty() || !path.starts_with(&base) {
@@ -1013,7 +908,7 @@ impl Server {
         // By segments: a base path that came escaped is longer than it is.
         match raw.match_indices('/').nth(base.len()) {
             Some((at, _)) => Route::find(&path[base.len()..], &raw[at..]),
-            None => Some(Route::Base),
+            None => Some(Found::BASE),
         }
     }
 
@@ -1043,8 +938,8 @@ impl Server {
 
     fn dispatch_route(&mut self, request: &Request<'_>, route: Route<'_>) -> Outcome {
         match (route, request.head.method) {
-            (Route::Sessions | Route::SeedSessions, Method::Post) => self.create_session(request),
-            (Route::Sessions | Route::SeedSessions, _) => self.list_sessions(request),
+            (Route::Sessions, Method::Post) => self.create_session(request),
+            (Route::Sessions, _) => self.list_sessions(request),
             (Route::Session(id), Method::Delete) => self.delete_session(id),
             (Route::Session(id), Method::Patch) => self.patch_session(request, id),
             (Route::Session(id), _) => self.get_session(id),

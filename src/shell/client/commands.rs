@@ -165,8 +165,8 @@ impl Session {
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let body = Some(&*body.to_string()).map(str::to_owned);
-        let body = body.as_deref();
+        let body = body.to_string();
+        let body = Some(&*body);
         self.client.json(Request { method: "POST", path, body, ..Request::default() })
     }
 

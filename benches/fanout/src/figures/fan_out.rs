@@ -16,7 +16,7 @@ const SINGLE_DELIVERIES: u64 = 150_000;
 /// The same of bursts.
 const BURST_DELIVERIES: u64 = 1_000_000;
 /// The longest that one measurement may take.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// One in so many subscribers is stalled, where that is measured,
 const STALLED_OF: usize = 20;
 /// while so many events of so many bytes are published.

@@ -26,14 +26,14 @@ fn outputs(share: usize) -> [Output; 3] {
     let (lines, large) = (wire::block_line(69_000), wire::block_line(10_000_000));
     [
         Output { figure: "through: deltas", line: deltas, count: 40_000 / share },
-        Output { figure: "through: 69 KB", line: lines, count: 1_500 / share },
+        Output { figure: "through: 69 KB", line: lines, count: 600 / share },
         Output { figure: "through: 10 MB", line: large, count: 16 / share },
     ]
 }
 
-/// Measures sidestream, and the floors under it.
-pub fn measure(round: u32, places: &Places, share: usize, results: &mut Results) {
-    for output in outputs(share) {
+/// Measures sidestream, and the floors under it: all kinds of output whose names hold `which`.
+pub fn measure(round: u32, places: &Places, share: usize, which: &str, results: &mut Results) {
+    for output in outputs(share).into_iter().filter(|output| output.figure.contains(which)) {
         let floors = [(0, "sink", Kind::IdleFloor), (1, "relay", Kind::RelayFloor)];
         for (clients, name, kind) in floors {
             if let Err(sentence) = floor(round, (clients, name, kind), &output, results) {

@@ -1,0 +1,510 @@
+//! The disk thread of the fake world, the weather on its disk, and how the server dies and starts.
+//!
+//! The thread works as the real one does, one request after the other and appends first, with the
+//! journal's own code; how long each takes is drawn. Between what it has done and what the server
+//! was told of it lies time, in which the server may be killed or the power fail.
+
+use crate::client::Cut;
+use crate::shell::files::{self, Trouble};
+use crate::shell::journal::{self, Store};
+use crate::world::World;
+use sidestream::core::effect::{DirectoryProblem, DiskReply, DiskRequest, Effect, ReadFailure};
+use sidestream::core::epochs::Durability;
+use sidestream::core::journal::SegmentId;
+use sidestream::core::server::{Birth, Server};
+use sidestream::wire::sse::{self, Epoch, EventId};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+/// Where the data directory is.
+const DATA: &str = "/data";
+
+/// The disk thread.
+pub struct Thread {
+    pub store: Option<Store>,
+    urgent: VecDeque<DiskRequest>,
+    other: VecDeque<DiskRequest>,
+    /// What it has done, and when it says so.
+    done: Option<(u64, DiskReply)>,
+    /// The number up to which everything was written.
+    pub written_seq: u64,
+}
+
+impl Thread {
+    pub fn new() -> Thread {
+        let (urgent, other) = Default::default();
+        Thread { store: None, urgent, other, done: None, written_seq: 0 }
+    }
+
+    pub fn push(&mut self, request: DiskRequest) {
+        match request.is_urgent() {
+            true => self.urgent.push_back(request),
+            false => self.other.push_back(request),
+        }
+        let batches = self.urgent.iter().filter(|one| matches!(one, DiskRequest::Append(_)));
+        assert!(batches.count() <= 1, "one batch is under way at most");
+    }
+
+    /// When it must be looked at.
+    pub fn due(&self, now_ms: u64) -> Option<u64> {
+        let waits = !self.urgent.is_empty() || !self.other.is_empty();
+        self.done.as_ref().map(|(due, _)| *due).or(waits.then_some(now_ms))
+    }
+
+    pub fn len(&self) -> usize {
+        self.urgent.len() + self.other.len() + usize::from(self.done.is_some())
+    }
+}
+
+/// How a server ends that was not asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    Killed,
+    PowerLost,
+}
+
+impl World {
+    // The thread.
+
+    /// Does what is due, and tells the server. Returns whether it was killed in the middle.
+    pub fn work_disk(&mut self) -> bool {
+        loop {
+            if let Some((due, _)) = self.disk.done {
+                if due > self.now_ms {
+                    return false;
+                }
+                let Some((_, reply)) = self.disk.done.take() else { return false };
+                self.inputs += 1;
+                self.note_reply(&reply);
+                self.server.disk_replied(reply);
+                self.apply();
+                self.server.check();
+            }
+            let request = self.disk.urgent.pop_front().or_else(|| self.disk.other.pop_front());
+            let Some(request) = request else { return false };
+            let late = self.random.chance(self.faults.disk_late);
+            let due = self.now_ms + if late { self.random.between(20, 4_000) } else { 0 };
+            if late {
+                self.hit("disk-late");
+            }
+            let dies = matches!(request, DiskRequest::Append(_) | DiskRequest::Drop { .. })
+                && !self.healed
+                && self.random.chance(self.faults.death);
+            if dies {
+                let fuse = self.random.below(6);
+                files::disk(|disk| disk.trouble.fuse = Some(fuse));
+            }
+            let reply = self.serve(request);
+            if files::is_dead() {
+                self.hit("died-while-writing");
+                return true;
+            }
+            files::disk(|disk| disk.trouble.fuse = None);
+            self.disk.done = Some((due, reply));
+        }
+    }
+
+    fn serve(&mut self, request: DiskRequest) -> DiskReply {
+        match request {
+            DiskRequest::Directory { ticket, path } => {
+                let bad = self.random.chance(self.faults.disk_bad);
+                let result = if bad {
+                    self.hit("directory-refused");
+                    Err(match self.random.below(3) {
+                        0 => DirectoryProblem::Missing,
+                        1 => DirectoryProblem::OutsideRoots,
+                        _ => DirectoryProblem::Unreadable("no".to_owned()),
+                    })
+                } else {
+                    Ok(PathBuf::from("/real").join(path.strip_prefix("/").unwrap_or(&path)))
+                };
+                DiskReply::Directory { ticket, result }
+            }
+            DiskRequest::List { ticket, path } => {
+                let result = match self.random.chance(self.faults.disk_bad) {
+                    true => Err(DirectoryProblem::OutsideRoots),
+                    false => Ok((path, vec!["a".to_owned(), "b".to_owned()])),
+                };
+                DiskReply::Listed { ticket, result }
+            }
+            DiskRequest::LookForTrust { session, .. } => {
+                let commands = match self.random.chance(300) {
+                    true => vec!["hook: true".to_owned()],
+                    false => Vec::new(),
+                };
+                let hash = self.random.below(3).to_string();
+                DiskReply::Trust { session, commands, hash }
+            }
+            DiskRequest::RememberTrust { .. } => {
+                self.hit("trust-given");
+                DiskReply::Remembered(None)
+            }
+            DiskRequest::RememberCookie { .. } => DiskReply::Remembered(None),
+            DiskRequest::ReadTokens => DiskReply::Tokens(Err("there is no file".to_owned())),
+            DiskRequest::Sample { connection, .. } => {
+                DiskReply::Sampled(connection, Box::default())
+            }
+            DiskRequest::Sweep { agent, session_id } => {
+                let mut killed = 0;
+                let index = self.random.index(3);
+                if let Some(process) = self.process(agent) {
+                    assert_eq!(process.session_id, session_id);
+                    assert!(process.exit.is_some(), "swept while it lives");
+                    killed = process.grandchildren.min(1 + index as u32);
+                    process.grandchildren -= killed;
+                }
+                self.model.tally.add("orphans-killed", u64::from(killed));
+                DiskReply::Swept { agent, killed }
+            }
+            other => self.serve_journal(other),
+        }
+    }
+
+    fn serve_journal(&mut self, request: DiskRequest) -> DiskReply {
+        let context = self.context();
+        let store = self.disk.store.as_mut();
+        let store = store.unwrap_or_else(|| panic!("{context}: in memory, and {request:?}"));
+        match request {
+            DiskRequest::Append(batch) => {
+                let result = store.append(&batch);
+                if result.is_ok() {
+                    self.disk.written_seq = batch.last_seq;
+                }
+                DiskReply::Appended(batch, result)
+            }
+            DiskRequest::Read(mut read) => {
+                let result = store.read(&mut read);
+                DiskReply::Read(read, result)
+            }
+            DiskRequest::Page(mut page) => {
+                let result = loop {
+                    match store.page(&mut page) {
+                        Ok(true) => {}
+                        result => break result.map(|_| ()),
+                    }
+                };
+                DiskReply::Page(page, result)
+            }
+            DiskRequest::Large { connection, seq, source, image } => {
+                DiskReply::Large { connection, result: store.fetch(seq, &source, image) }
+            }
+            DiskRequest::Drop { session_id, segment, until, snapshot } => {
+                let dropped = store.drop_segment(&session_id, segment, until, snapshot.as_deref());
+                DiskReply::Removed(dropped)
+            }
+            DiskRequest::Erase { session_id, last_seq } => {
+                DiskReply::Removed(store.erase(&session_id, last_seq))
+            }
+            other => panic!("{context}: {other:?} is no journal's"),
+        }
+    }
+
+    /// What the server is about to learn.
+    fn note_reply(&mut self, reply: &DiskReply) {
+        match reply {
+            DiskReply::Appended(_, Ok(())) if self.failing => {
+                self.failing = false;
+                self.hit("journal-recovered");
+            }
+            DiskReply::Appended(_, Ok(())) => {}
+            DiskReply::Appended(_, Err(failure)) => {
+                self.hit(if failure.in_doubt { "journal-in-doubt" } else { "journal-failed" });
+                self.failing = true;
+                self.model.is_shaky = true;
+            }
+            DiskReply::Read(read, result) => {
+                self.hit(if read.merges { "piece-merged" } else { "piece-read" });
+                let Some(key) = read.connection.filter(|_| result.is_err()) else { return };
+                self.hit(match result {
+                    Err(ReadFailure::Gone) => "piece-gone",
+                    _ => "piece-unreadable",
+                });
+                let Some(id) = self.by_key.get(&key.to_bits()) else { return };
+                let damaged = matches!(result, Err(ReadFailure::Damaged(_)));
+                let connection = self.connections.get_mut(id).expect("it is open");
+                connection.spoilt |= damaged;
+                assert!(!damaged || self.model.is_shaky, "nothing was wrong with the disk");
+            }
+            DiskReply::Page(..) => self.hit("page-read"),
+            DiskReply::Large { result, .. } => {
+                self.hit(if result.is_some() { "large-read" } else { "large-gone" });
+            }
+            _ => {}
+        }
+    }
+
+    /// What the server asks of the disk, as far as it changes what there is to be read.
+    pub fn note_request(&mut self, request: &DiskRequest) {
+        match request {
+            DiskRequest::Drop { session_id, segment, .. } => {
+                self.hit("segment-dropped");
+                self.drop_segment(session_id, *segment);
+            }
+            DiskRequest::Erase { session_id, .. } => {
+                self.hit("journal-erased");
+                if let Some(session) = self.model.session(session_id) {
+                    self.model.erase(session, self.step);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The events of this segment go.
+    fn drop_segment(&mut self, session_id: &str, segment: SegmentId) {
+        let frames = frames_of(&journal_dir(session_id), &[segment.file_name()]);
+        if self.loud {
+            let seqs: Vec<u64> = frames.iter().map(|(seq, _)| *seq).collect();
+            println!("drop {session_id} {segment:?} {seqs:?}");
+        }
+        let until = frames.last().map_or(0, |(seq, _)| *seq);
+        let dropped = self.model.dropped.entry(session_id.to_owned()).or_default();
+        *dropped = until.max(*dropped);
+        let Some(session) = self.model.session(session_id) else { return };
+        self.model.forget(session, until, self.step);
+    }
+
+    // The weather.
+
+    /// Now and then the disk goes bad, and gets well again.
+    pub fn weather(&mut self) {
+        if self.now_ms >= self.trouble_until || self.healed {
+            if files::disk(|disk| std::mem::take(&mut disk.trouble)) != Trouble::default() {
+                self.hit("disk-well");
+            }
+            self.trouble_until = u64::MAX;
+        }
+        if self.healed || !self.random.chance(self.faults.trouble) {
+            return;
+        }
+        let random = &mut self.random;
+        let (name, trouble) = match random.below(5) {
+            0 => {
+                let space = Some(random.index(20_000));
+                ("disk-full", Trouble { space, ..Trouble::default() })
+            }
+            1 => ("disk-dead", Trouble { fails: 1000, ..Trouble::default() }),
+            2 => {
+                let fails = random.between(50, 500);
+                ("disk-failing", Trouble { fails, ..Trouble::default() })
+            }
+            3 => {
+                let sync_fails = random.between(100, 1000);
+                ("disk-does-not-sync", Trouble { sync_fails, ..Trouble::default() })
+            }
+            _ => {
+                let read_fails = random.between(50, 500);
+                ("disk-does-not-read", Trouble { read_fails, ..Trouble::default() })
+            }
+        };
+        self.trouble_until = self.now_ms + random.between(100, 15_000);
+        self.model.is_shaky = true;
+        files::disk(|disk| disk.trouble = trouble);
+        self.hit(name);
+    }
+
+    // Death and birth.
+
+    /// The server starts: on what the disk has.
+    pub fn start(&mut self) {
+        let epoch = Epoch::new(self.random.bits());
+        let ending = ending();
+        let opened = journal::open(Path::new(DATA), self.durability, epoch);
+        let context = self.context();
+        let opened = opened.unwrap_or_else(|error| panic!("{context}: {error}"));
+        let epochs = opened.epochs;
+        let first_seq = epochs.present().first_seq;
+        let birth =
+            Birth { seed: self.random.bits(), epochs, now_ms: self.now_ms, wall_ms: self.wall_ms };
+        self.disk = Thread::new();
+        self.disk.store = opened.store;
+        self.disk.written_seq = first_seq - 1;
+        self.failing = false;
+        let found = opened.sessions.iter().map(|one| one.snapshot.session_id.clone());
+        let found: BTreeMap<String, Frames> =
+            found.map(|id| (id.clone(), frames(&journal_dir(&id)))).collect();
+        let lost_data =
+            self.model.begin(epoch.to_string(), first_seq, (&found, &ending), self.step);
+        assert!(
+            opened.set_aside.is_empty() || !self.model.is_covered,
+            "{context}: {:?}",
+            opened.set_aside
+        );
+        self.model.tally.add("events-lost-at-a-crash", lost_data);
+        self.model.tally.add("sessions-restored", found.len() as u64);
+        self.server = Server::new(self.limits.clone(), self.config.clone(), birth);
+        self.server.restore(opened.sessions);
+        self.listening = true;
+        self.apply();
+        self.server.check();
+    }
+
+    /// What is on the disk, for whoever hunts a bug.
+    fn tell_disk(&self) {
+        println!(
+            "{} visible {} written {}",
+            self.context(),
+            self.model.visible,
+            self.disk.written_seq
+        );
+        let sessions = Path::new(DATA).join("sessions");
+        for id in files::names(&sessions) {
+            for name in files::names(&sessions.join(&id)) {
+                let frames = frames_of(&sessions.join(&id), std::slice::from_ref(&name));
+                let size = files::peek(&sessions.join(&id).join(&name)).map(|bytes| bytes.len());
+                let ends = (frames.first().map(|one| one.0), frames.last().map(|one| one.0));
+                println!("    {id} {name} {size:?} {} frames, {ends:?}", frames.len());
+            }
+        }
+    }
+
+    /// The server dies, and is started again.
+    pub fn crash(&mut self, death: Death) {
+        self.hit(match death {
+            Death::Killed => "server-killed",
+            Death::PowerLost => "power-lost",
+        });
+        if self.failing {
+            self.hit("killed-while-failing");
+        }
+        if self.loud {
+            self.tell_disk();
+        }
+        self.end_era(death == Death::PowerLost);
+        self.leave_everything();
+        let power_lost = death == Death::PowerLost;
+        files::restart(power_lost);
+        self.start();
+    }
+
+    fn end_era(&mut self, power_lost: bool) {
+        let intact = files::peek(&Path::new(DATA).join("intact")).is_some();
+        self.model.end_era(self.durability, power_lost, self.disk.written_seq, intact);
+    }
+
+    /// What the kernel does with what a process had open.
+    fn leave_everything(&mut self) {
+        // What was lost on disk must not come out of the kernel either.
+        if !self.model.is_covered {
+            for connection in self.connections.values_mut() {
+                connection.kernel.clear();
+                connection.cut.iter_mut().for_each(|cut| cut.crashed = true);
+            }
+        }
+        let keys: Vec<u64> = self.by_key.keys().copied().collect();
+        for bits in keys {
+            let Some(id) = self.by_key.remove(&bits) else { continue };
+            let lost = self.random.chance(500);
+            let connection = self.connections.get_mut(&id).expect("it is open");
+            connection.key = None;
+            connection.cut = Some(Cut { crashed: true, ..Cut::default() });
+            connection.output_ended = true;
+            connection.blocked = false;
+            if lost {
+                connection.kernel.clear();
+            }
+        }
+        self.ready.clear();
+        self.stale.clear();
+        self.processes.clear();
+        self.disk.store = None;
+        // The effects of a dead server are nobody's.
+        while self.server.next_effect().is_some() {}
+    }
+
+    /// It came to its end as it was told to, and is started again.
+    pub fn come_back(&mut self) {
+        self.hit("server-restarted");
+        // What was handed over before the end is done, and the journals are closed.
+        while let Some(request) =
+            self.disk.urgent.pop_front().or_else(|| self.disk.other.pop_front())
+        {
+            self.serve(request);
+        }
+        while let Some(effect) = self.server.next_effect() {
+            if let Effect::Disk(request) = effect {
+                self.note_request(&request);
+                self.serve(request);
+            }
+        }
+        if let Some(store) = self.disk.store.take() {
+            store.close();
+        }
+        self.healed = false;
+        self.end_era(false);
+        self.leave_everything();
+        files::restart(false);
+        self.start();
+    }
+}
+
+/// The whole frames of a journal, with their numbers.
+pub type Frames = Vec<(u64, String)>;
+
+fn journal_dir(id: &str) -> PathBuf {
+    Path::new(DATA).join("sessions").join(id)
+}
+
+/// Reads what a session's segments hold, by rules of its own.
+fn frames(dir: &Path) -> Frames {
+    let mut names = files::names(dir);
+    names.retain(|name| name.ends_with(".log"));
+    frames_of(dir, &names)
+}
+
+fn frames_of(dir: &Path, names: &[String]) -> Frames {
+    let mut frames = Frames::new();
+    for (at, name) in names.iter().enumerate() {
+        let mut bytes = files::peek(&dir.join(name)).unwrap_or_default();
+        let start = |name: &str| u64::from_str_radix(&name[..16], 16).expect("a segment's name");
+        if let Some(next) = names.get(at + 1) {
+            bytes.truncate((start(next) - start(name)) as usize);
+        }
+        let mut rest = &bytes[..];
+        while let Some(end) = rest.windows(2).position(|two| two == b"\n\n") {
+            let frame = &rest[..end + 2];
+            let Some((id, ..)) = sse::parse_frame(frame) else { break };
+            let Some(id) = EventId::parse(id.as_bytes()) else { break };
+            let Ok(text) = std::str::from_utf8(frame) else { break };
+            if text.contains('\0') || frames.last().is_some_and(|(seq, _)| *seq >= id.seq) {
+                break;
+            }
+            frames.push((id.seq, text.to_owned()));
+            rest = &rest[end + 2..];
+        }
+    }
+    frames
+}
+
+/// Sessions that were being deleted, as far as their journals say.
+fn ending() -> Vec<String> {
+    let sessions = Path::new(DATA).join("sessions");
+    let is_ending = |id: &String| {
+        let frames = frames(&sessions.join(id));
+        let told = frames.iter().rev().find_map(|(_, frame)| {
+            let (_, name, data) = sse::parse_frame(frame.as_bytes())?;
+            matches!(name, "session-status" | "session-closed" | "session-created").then_some(data)
+        });
+        told.is_some_and(|data| {
+            let status = ["\"status\":\"stopping\"", "\"status\":\"closed\""];
+            status.iter().any(|status| data.contains(status))
+        })
+    };
+    files::names(&sessions).into_iter().filter(is_ending).collect()
+}
+
+/// Whether there are worlds with journals, and disks that go bad: only with `SIM_JOURNALS=1`, since what
+/// they find is not all repaired yet.
+pub fn has_journals() -> bool {
+    std::env::var_os("SIM_JOURNALS").is_some()
+}
+
+/// What a world promises its readers.
+pub fn draw_durability(random: &mut crate::random::Random) -> Durability {
+    match random.below(4) {
+        _ if !has_journals() => Durability::Memory,
+        0 => Durability::Memory,
+        1 => Durability::Sync,
+        _ => Durability::Write,
+    }
+}

@@ -73,7 +73,7 @@ struct Audit<'a> {
 
 impl Audit<'_> {
     /// What was taken since the last time is no more than these terms say, and no less than a part
-    /// of them that shows that they were filled.
+    /// of them that shows that they were filled; 0 where what was taken before is used again.
     #[track_caller]
     fn compare(&mut self, names: &[&str], least: f64) {
         let term = |name: &&str| self.terms.iter().find(|(known, _)| known == name).unwrap().1;
@@ -143,7 +143,7 @@ fn fill_everything(durability: &str, kind: Durability) {
         assert!(taken <= 8, "the queue has a bound");
     }
     // Its event has no room for such words: they stand beside it as well.
-    audit.compare(&["prompts", "large fields"], 0.2);
+    audit.compare(&["prompts", "large fields"], 0.0); // The refusal shows that it is full.
 
     // Streams: some that are read by nobody.
     let streams: Vec<Reader> = (0..300).map(|_| server.stream(&sessions[2])).collect();
@@ -160,7 +160,7 @@ fn fill_everything(durability: &str, kind: Durability) {
             matches!((&mut &*body).read(&mut first), Ok(12) if first.ends_with(b"503"))
         })
     });
-    audit.compare(&["bodies", "requests"], 0.2);
+    audit.compare(&["bodies", "requests"], 0.0); // So does this one.
 
     let most = status(&server, "VmHWM:");
     println!(

@@ -73,7 +73,7 @@ struct Audit<'a> {
 
 impl Audit<'_> {
     /// What was taken since the last time is no more than these terms say, and no less than a part
-    /// of them that shows that they were filled.
+    /// of them that shows that they were filled; 0 where what was taken before is used again.
     #[track_caller]
     fn compare(&mut self, names: &[&str], least: f64) {
         let term = |name: &&str| self.terms.iter().find(|(known, _)| known == name).unwrap().1;
@@ -123,15 +123,13 @@ fn fill_everything(durability: &str, kind: Durability) {
 
     // Logs: more events than a ring holds, in every session.
     for session in &sessions {
-        let prompt = server.prompt(session, "flood 6000 200");
-        server.stream_with(session, "?replay=none", &[]).turn_end(&prompt);
+        run(&server, session, "flood 6000 200");
     }
     audit.compare(&["rings", "journal batch", "journal pieces", "agents"], 0.2);
 
     // Long lines, and the fields that they leave.
     for size in [7_000_000, 6_000_000, 3_000_000] {
-        let prompt = server.prompt(&sessions[1], &format!("line {size}"));
-        server.stream_with(&sessions[1], "?replay=none", &[]).turn_end(&prompt);
+        run(&server, &sessions[1], &format!("line {size}"));
     }
     audit.compare(&["large fields", "long line"], 0.0);
 
@@ -144,7 +142,8 @@ fn fill_everything(durability: &str, kind: Durability) {
         taken += 1;
         assert!(taken <= 8, "the queue has a bound");
     }
-    audit.compare(&["prompts"], 0.7);
+    // Its event has no room for such words: they stand beside it as well.
+    audit.compare(&["prompts", "large fields"], 0.0); // The refusal shows that it is full.
 
     // Streams: some that are read by nobody.
     let streams: Vec<Reader> = (0..300).map(|_| server.stream(&sessions[2])).collect();
@@ -161,7 +160,7 @@ fn fill_everything(durability: &str, kind: Durability) {
             matches!((&mut &*body).read(&mut first), Ok(12) if first.ends_with(b"503"))
         })
     });
-    audit.compare(&["bodies", "requests"], 0.2);
+    audit.compare(&["bodies", "requests"], 0.0); // So does this one.
 
     let most = status(&server, "VmHWM:");
     println!(
@@ -173,6 +172,13 @@ fn fill_everything(durability: &str, kind: Durability) {
     assert!(most <= bound, "{most} bytes were resident, {bound} are printed");
     drop((streams, bodies));
     server.interrupt(&sessions[0]);
+}
+
+/// A prompt and the end of its turn. No stream tells of it, as a ring may outrun a slow reader.
+#[track_caller]
+fn run(server: &Server, session: &str, script: &str) {
+    let path = format!("/api/session/{session}/prompt?wait=60");
+    server.post(&path, json!({"command": script})).expect(200);
 }
 
 fn send(server: &Server, bytes: &[u8]) -> TcpStream {

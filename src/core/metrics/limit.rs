@@ -105,9 +105,11 @@ impl Limit {
     /// has enough; 503 where the server has.
     pub fn status(self) -> Status {
         match self {
-            Limit::Waits | Limit::Bodies | Limit::Connections | Limit::OpenFiles => {
-                Status::SERVICE_UNAVAILABLE
-            }
+            Limit::Waits
+            | Limit::Bodies
+            | Limit::Requests
+            | Limit::Connections
+            | Limit::OpenFiles => Status::SERVICE_UNAVAILABLE,
             _ => Status::TOO_MANY_REQUESTS,
         }
     }
@@ -121,6 +123,7 @@ impl Limit {
             Limit::QueueSize => "queue_size_max",
             Limit::Waits => "waits_max",
             Limit::Bodies => "bodies_max",
+            Limit::Requests => "requests_max",
             Limit::LoginFailures => "login_failures_max",
             Limit::ConnectionsPerAddress => "connections_per_address_max",
             Limit::ReadersPerSession => "readers_max",

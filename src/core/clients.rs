@@ -80,10 +80,9 @@ impl Server {
         let Some(connection) = self.connections.get(key) else { return 0 };
         let (allowed, takes_room) = match &connection.phase {
             Phase::Idle { .. } => (self.limits.head_size_max + 1, true),
-            Phase::Http(exchange) => {
-                let grows = matches!(exchange.stage, Stage::Head | Stage::Body);
-                (exchange.read_allowance(&self.limits), grows)
-            }
+            // One that has begun is always read from, so that its client's end is noticed; if it
+            // needs room that there is not, it is refused.
+            Phase::Http(exchange) => (exchange.read_allowance(&self.limits), false),
             // Whatever a reader sends ends its stream: a little is enough to notice.
             Phase::Stream(_) => (512, false),
             Phase::Taken => (0, false),
@@ -130,6 +129,12 @@ impl Server {
             exchange.peer = peer;
             connection.phase = Phase::Http(exchange);
         }
+        let grows = matches!(&connection.phase, Phase::Http(exchange)
+            if !exchange.input.is_empty() && matches!(exchange.stage, Stage::Head | Stage::Body));
+        if grows && !self.has_room() {
+            return self.refuse_growth(key);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
         match &mut connection.phase {
             Phase::Http(exchange) => {
                 if exchange.is_idle() {
@@ -147,6 +152,14 @@ impl Server {
                 debug_assert!(false, "bytes for a connection that is being worked on");
             }
         }
+    }
+
+    /// A request that has begun needs room that there is not.
+    fn refuse_growth(&mut self, key: Key) {
+        let Some(mut exchange) = self.take_exchange(key) else { return };
+        self.refuse_request(&mut exchange);
+        exchange.input = Vec::new(); // That is room for others.
+        self.put_exchange(key, exchange);
     }
 
     /// A client has sent its last byte. A request that is whole still gets its answer.

@@ -223,6 +223,16 @@ impl Server {
         self.write_problem(exchange, &problem);
     }
 
+    /// Answers a request that has begun and for the rest of which there is no room now.
+    pub(in crate::core) fn refuse_request(&mut self, exchange: &mut Exchange) {
+        self.name_unfinished(exchange);
+        exchange.close = true;
+        exchange.stage = Stage::Ending;
+        let sentence = "too many requests are on their way, --requests-size-max; try again soon";
+        let problem = Problem::limited(Limit::Requests, sentence);
+        self.write_problem(exchange, &problem);
+    }
+
     /// Answers a body for which there is no room now.
     pub(in crate::core) fn refuse_body(&mut self, exchange: &mut Exchange) {
         self.name_unfinished(exchange);

@@ -271,8 +271,10 @@ pub struct Across {
     pub owners: Option<Box<[u32]>>,
     /// The number of the last frame that it was sent whole,
     pub whole_seq: u64,
-    /// and how much it was sent of the one behind.
+    /// and how much it was sent of the one behind,
     pub beyond: u32,
+    /// whose number this is: a frame that is gone must not be ended by another's bytes.
+    pub begun: u64,
     /// The number up to which its replay goes.
     pub replay_seq: u64,
 }

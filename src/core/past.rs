@@ -53,8 +53,10 @@ pub struct Past {
     counted: u64,
     /// Of several sessions: up to here `sources` lack nothing.
     built: u64,
-    /// Of several sessions: how much of the first frame to come was sent.
+    /// Of several sessions: how much of the first frame to come was sent,
     beyond: usize,
+    /// and that frame's number.
+    begun: u64,
     sources: Vec<Source>,
     /// It goes on behind a hole: it asked for what is left, not for what came after a cursor.
     jumps: bool,
@@ -115,9 +117,9 @@ impl Past {
     }
 
     /// Goes on for a reader that the ring has outrun; its replay is counted already.
-    pub fn outrun(whole_seq: u64, beyond: usize) -> Box<Past> {
+    pub fn outrun(whole_seq: u64, begun: u64, beyond: usize) -> Box<Past> {
         let counted = u64::MAX;
-        Box::new(Past { last: whole_seq, counted, beyond, ..Past::default() })
+        Box::new(Past { last: whole_seq, counted, begun, beyond, ..Past::default() })
     }
 
     /// The number of the last frame that its client knows of.
@@ -201,11 +203,20 @@ fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, b"\n\n").map(|end| end + 2)
 }
 
-/// Finds the next frames of a reader's piece that are to be sent. Returns whether the replay ends
-/// before the next frame; `None`: the piece is no frame.
+/// What [`find_run`] found.
+enum Run {
+    /// Frames that are to be sent, or none in this piece.
+    Frames,
+    /// The replay ends before the next frame.
+    Seam,
+    /// The frame of which the client has a part is gone: nothing else may follow that part.
+    Gone,
+}
+
+/// Finds the next frames of a reader's piece that are to be sent. `None`: the piece is no frame.
 ///
 /// `is_open`: whether the block whose text this frame brings has not ended.
-fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool> {
+fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<Run> {
     let rare = reader.rare.as_deref_mut()?;
     let past = rare.past.as_mut()?;
     let piece = past.piece.as_mut()?;
@@ -217,7 +228,7 @@ fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool
         at += rest_of_frame(&piece.bytes[at..])?;
         (piece.run_start, piece.run_end, piece.run_after) = (piece.at, at, past.last);
         if rare.shutting {
-            return Some(false);
+            return Some(Run::Frames);
         }
     }
     while at < piece.bytes.len() {
@@ -225,7 +236,7 @@ fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool
         let has_run = piece.run_end > piece.at;
         let is_end = replays && seq > replay_seq;
         if is_end {
-            return Some(!has_run);
+            return Some(if has_run { Run::Frames } else { Run::Seam });
         }
         if reader.whose.session().is_none() && seq > past.built {
             // Other journals may lack what comes before it; from here on the ring has everything.
@@ -236,7 +247,11 @@ fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool
             }
             break;
         }
-        let is_delta = kind == EventKind::SessionOutput as u8;
+        if past.beyond > 0 && seq > past.begun {
+            return Some(Run::Gone);
+        }
+        let is_begun = past.beyond > 0 && seq == past.begun;
+        let is_delta = kind == EventKind::SessionOutput as u8 && !is_begun;
         let superseded =
             is_delta && reader.filter.is_compact() && !is_open(&piece.bytes[at..at + length]);
         if seq <= past.skip_to || !reader.filter.takes(kind, superseded) {
@@ -263,7 +278,7 @@ fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<bool
             break;
         }
     }
-    Some(false)
+    Some(Run::Frames)
 }
 
 impl Server {
@@ -336,8 +351,12 @@ impl Server {
                 })
             };
             match find_run(reader, is_open) {
-                Some(true) => return Step::Seam,
-                Some(false) => {}
+                Some(Run::Seam) => return Step::Seam,
+                Some(Run::Frames) => {}
+                Some(Run::Gone) => {
+                    self.counters.readers_cut += 1; // It comes back from its last whole frame.
+                    return Step::Close;
+                }
                 None => {
                     let told = vec![("reader", key.index.to_string())];
                     self.log(Level::Error, "journal", "a journal holds no frame", told);
@@ -554,16 +573,21 @@ impl Server {
         let left = log.ring.marks_from(reader.position);
         let left = left.take_while(|mark| mark.start < replay_end);
         let left = left.filter(|mark| mark.seq > past.counted).filter(wanted).count();
-        // The frame that its client has a part of is the first one that it wants.
-        let begun = log.ring.marks_from(reader.position).find(wanted).copied();
+        let begun = log.ring.marks_from(reader.position).find(|mark| mark.seq == past.begun);
+        let begun = begun.copied();
         if let Some(rare) = reader.rare.as_mut().filter(|rare| rare.replay_end != u64::MAX) {
             rare.replay_count += left as u32;
         }
-        if let Some(begun) = begun.filter(|_| past.beyond > 0) {
-            reader.position = begun.start + past.beyond as u64;
-            if let Some(across) = reader.across_mut() {
-                across.beyond = past.beyond as u32;
-            }
+        if past.beyond == 0 {
+            return;
+        }
+        let Some(begun) = begun else {
+            self.counters.readers_cut += 1;
+            return self.close(key);
+        };
+        reader.position = begun.start + past.beyond as u64;
+        if let Some(across) = reader.across_mut() {
+            (across.begun, across.beyond) = (begun.seq, past.beyond as u32);
         }
     }
 
@@ -686,6 +710,7 @@ impl Server {
                 (start, whole) = (piece.at, past.last);
             }
             past.beyond = piece.at - start;
+            past.begun = head(&piece.bytes[start..]).map_or(0, |(seq, _, _)| seq);
             past.last = whole;
             past.sources.clear();
         } else {

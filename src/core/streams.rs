@@ -250,8 +250,14 @@ impl Server {
         rare.past = join.past;
         rare.across = request.session.is_none().then(|| {
             let owners = request.owners;
-            let (whole_seq, beyond) = (0, 0);
-            Box::new(Across { owners, whole_seq, beyond, replay_seq: self.publisher.visible() })
+            let (whole_seq, beyond, begun) = (0, 0, 0);
+            Box::new(Across {
+                owners,
+                whole_seq,
+                beyond,
+                begun,
+                replay_seq: self.publisher.visible(),
+            })
         });
         // The first heartbeat comes early by up to a quarter, so that readers who came together
         // do not beat together for ever.
@@ -612,8 +618,9 @@ impl Server {
         let Phase::Stream(reader) = &mut connection.phase else { return };
         let Some(rare) = &mut reader.rare else { return };
         let across = rare.across.as_ref();
-        let (whole, beyond) = across.map_or((0, 0), |one| (one.whole_seq, one.beyond));
-        rare.past = Some(Past::outrun(whole, beyond as usize));
+        let stands = across.map_or((0, 0, 0), |one| (one.whole_seq, one.begun, one.beyond));
+        let (whole, begun, beyond) = stands;
+        rare.past = Some(Past::outrun(whole, begun, beyond as usize));
     }
 
     /// A reader of journals has nothing to send: whoever brings its piece comes back to it.
@@ -850,15 +857,15 @@ fn note_whole(reader: &mut Reader, all: &Log) {
     let Some(across) = reader.across_mut() else { return };
     let before = all.ring.last_before(position);
     let is_boundary = all.ring.is_boundary(position);
-    let (whole_seq, beyond) = match before {
-        None => (all.ring.evicted(), 0),
-        Some(mark) if is_boundary => (mark.seq, 0),
+    let (whole_seq, begun, beyond) = match before {
+        None => (all.ring.evicted(), 0, 0),
+        Some(mark) if is_boundary => (mark.seq, 0, 0),
         Some(mark) => {
             let whole = all.ring.last_before(mark.start).map_or(all.ring.evicted(), |m| m.seq);
-            (whole, position - mark.start)
+            (whole, mark.seq, position - mark.start)
         }
     };
-    (across.whole_seq, across.beyond) = (whole_seq, beyond as u32);
+    (across.whole_seq, across.begun, across.beyond) = (whole_seq, begun, beyond as u32);
 }
 
 /// Where the newest turns begin whose wanted frames take no more than `size` bytes: a compact view

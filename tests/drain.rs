@@ -154,3 +154,20 @@ fn a_cursor_of_another_start_of_the_server_is_told_as_a_gap() {
     assert_eq!(connected.data["resume"], "gap", "{}", connected.data);
     assert!(!reader.ids().contains(&cursor), "no id is issued twice");
 }
+
+#[test]
+fn a_reader_that_takes_nothing_is_cut_in_time_and_the_server_ends_with_zero() {
+    // The others' time is 8 s; whoever takes nothing has a quarter of it, not its usual minute.
+    let flags = ["--drain-timeout", "8s", "--write-stall", "1m", "--ring-size", "8MiB"];
+    let mut server = Server::fake(&[&flags[..], &["--all-ring-size", "8MiB"]].concat());
+    let session = server.create();
+    let mut taker = server.stream(&session);
+    taker.joined();
+    let _stalled = server.stream(&session);
+    server.prompt(&session, "flood 20000 300");
+    taker.until_name("prompt-completed");
+    server.signal("TERM");
+    taker.until_end();
+    let status = server.wait(PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", server.stderr());
+}

@@ -61,12 +61,20 @@ impl Server {
         }
     }
 
+    /// For how long a client may take nothing. Less while the server drains: one that is gone does
+    /// not use up the time of the others, and one that is not comes back with its last id.
+    fn stall_ms(&self) -> u64 {
+        let stall_ms = self.limits.write_stall_ms;
+        if self.is_draining() { stall_ms.min(self.limits.drain_timeout_ms / 4) } else { stall_ms }
+    }
+
     /// Arms the deadline that a connection's state asks for.
     pub(super) fn arm_connection(&mut self, key: Key) {
+        let stall_ms = self.stall_ms();
         let Some(connection) = self.connections.get(key) else { return };
-        let (now_ms, limits) = (self.now_ms, &self.limits);
+        let now_ms = self.now_ms;
         let stall = match (connection.flow, &connection.phase) {
-            (Flow::Blocked, Phase::Http(exchange)) => exchange.blocked_at + limits.write_stall_ms,
+            (Flow::Blocked, Phase::Http(exchange)) => exchange.blocked_at + stall_ms,
             _ => u64::MAX,
         };
         let due = match &connection.phase {
@@ -81,9 +89,7 @@ impl Server {
             Phase::Stream(reader) => {
                 let (beat_ms, quiet_ms) = (u64::from(reader.heartbeat_ms), reader.quiet_ms(now_ms));
                 match connection.flow {
-                    Flow::Blocked => {
-                        now_ms + beat_ms.min(limits.write_stall_ms.saturating_sub(quiet_ms))
-                    }
+                    Flow::Blocked => now_ms + beat_ms.min(stall_ms.saturating_sub(quiet_ms)),
                     Flow::Open | Flow::Retried => now_ms + beat_ms.saturating_sub(quiet_ms),
                 }
             }
@@ -98,7 +104,7 @@ impl Server {
     }
 
     fn connection_due(&mut self, key: Key) {
-        let now_ms = self.now_ms;
+        let (now_ms, stall_ms) = (self.now_ms, self.stall_ms());
         let Some(connection) = self.connections.get_mut(key) else { return };
         let stalled_ms = match &connection.phase {
             _ if connection.flow != Flow::Blocked => 0,
@@ -106,7 +112,7 @@ impl Server {
             Phase::Http(exchange) => now_ms - exchange.blocked_at,
             Phase::Idle { .. } | Phase::Taken => 0,
         };
-        if connection.flow == Flow::Blocked && stalled_ms >= self.limits.write_stall_ms {
+        if connection.flow == Flow::Blocked && stalled_ms >= stall_ms {
             self.counters.limits.hit(Limit::WriteStall);
             if matches!(connection.phase, Phase::Stream(_)) {
                 self.counters.readers_cut += 1;

@@ -480,6 +480,7 @@ impl Server {
                 Some(Phase::Http(exchange)) => exchange.close = true,
                 Some(Phase::Taken) | None => {}
             }
+            self.arm_connection(key); // Who takes nothing has less time from now on.
         }
         self.arm_own();
     }

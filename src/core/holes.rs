@@ -190,6 +190,9 @@ impl Server {
         };
         let (_, things) = self.keeper.unended.swap_remove(at);
         let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.closed_at.is_some() {
+            return; // Nothing comes after its end, which ended all of it.
+        }
         let feed = &mut session.feed;
         for thing in things {
             let kind = match thing.what {

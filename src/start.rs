@@ -86,8 +86,7 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     sys::forbid_dumps().map_err(system)?;
     sweep(&state.id);
     let banner = plan.banner(&state);
-    let mut parts = plan.parts(&state, listeners, opened)?;
-    parts.notifier = notifier;
+    let parts = plan.parts(&state, listeners, notifier, opened)?;
     let reactor = Reactor::new(parts).map_err(system)?;
     announce(banner, &reactor);
     let end = reactor.run();
@@ -150,9 +149,11 @@ impl Plan {
         self,
         state: &State,
         listeners: Vec<net::Listener>,
+        notifier: Option<Notifier>,
         opened: journal::Opened,
     ) -> Result<Parts, String> {
         let clock = Clock::new();
+        let own_program = own_program()?;
         let birth = Birth {
             seed: random_word()?,
             epochs: opened.epochs,
@@ -162,7 +163,7 @@ impl Plan {
         let environment = environment(&self.arguments.agent_env, self.limits.delta_hold_ms);
         let hooks = hooks::Surroundings {
             commands: self.hooks,
-            own_program: own_program()?,
+            own_program: own_program.clone(),
             environment: hook_environment(),
             marker_prefix: state.id.clone(),
             nofile: self.nofile,
@@ -212,12 +213,12 @@ impl Plan {
             server,
             store: opened.store,
             clock,
-            notifier: None,
+            notifier,
             hooks,
             log: Log::new(level(arguments.log_level), arguments.log_format),
             listeners,
             agents: Surroundings {
-                own_program: own_program()?,
+                own_program,
                 roots: self.roots.clone(),
                 environment,
                 marker_prefix: state.id.clone(),

@@ -33,8 +33,7 @@ impl Server {
             token: 0,
         };
         let Ok(key) = self.connections.insert(connection) else {
-            self.counters.connections_refused += 1;
-            self.counters.limits.hit(Limit::Connections);
+            self.count_refused(Limit::Connections);
             return None;
         };
         self.counters.connections_accepted += 1;
@@ -42,8 +41,7 @@ impl Server {
             && !self.config.access.trusted_proxies.contains(&address)
             && !self.count_address(key, Some(address))
         {
-            self.counters.connections_refused += 1;
-            self.counters.limits.hit(Limit::ConnectionsPerAddress);
+            self.count_refused(Limit::ConnectionsPerAddress);
             self.forget(key);
             return None;
         }
@@ -53,8 +51,13 @@ impl Server {
 
     /// A client had to be hung up on: the system has no descriptor for it.
     pub fn turned_away(&mut self) {
+        self.count_refused(Limit::OpenFiles);
+    }
+
+    /// Counts a client that was hung up on before it could ask for anything.
+    fn count_refused(&mut self, limit: Limit) {
         self.counters.connections_refused += 1;
-        self.counters.limits.hit(Limit::OpenFiles);
+        self.counters.limits.hit(limit);
     }
 
     /// Counts a connection under this address from now on. Returns whether there is room.

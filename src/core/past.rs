@@ -7,12 +7,13 @@
 //! it stands. Nothing is lost, repeated or reordered at either seam.
 
 use crate::base::arena::Key;
-use crate::core::connection::{Phase, Place, Reader, Whose};
+use crate::core::connection::{Across, Phase, Place, Reader, Whose};
 use crate::core::effect::{DiskRequest, Effect, Level, Read, ReadFailure, Source};
 use crate::core::event::{EventKind, NAMES};
 use crate::core::journal::Journal;
 use crate::core::server::Server;
 use crate::core::session::Session;
+use crate::core::streams::log_read;
 use crate::wire::sse::{self, EventId};
 use std::collections::VecDeque;
 
@@ -116,10 +117,15 @@ impl Past {
         Box::new(Past { skip_to: after, last: after, jumps: true, ..Past::default() })
     }
 
-    /// Goes on for a reader that the ring has outrun; its replay is counted already.
-    pub fn outrun(whole_seq: u64, begun: u64, beyond: usize) -> Box<Past> {
-        let counted = u64::MAX;
-        Box::new(Past { last: whole_seq, counted, begun, beyond, ..Past::default() })
+    /// Goes on for a reader that the ring has outrun; its replay is counted already. One of several
+    /// sessions goes on where it stands.
+    pub fn outrun(across: Option<&Across>) -> Box<Past> {
+        let mut past = Past { counted: u64::MAX, ..Past::default() };
+        if let Some(across) = across {
+            (past.last, past.begun) = (across.whole_seq, across.begun);
+            past.beyond = across.beyond as usize;
+        }
+        Box::new(past)
     }
 
     /// The number of the last frame that its client knows of.
@@ -562,10 +568,7 @@ impl Server {
     fn join_ring(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
-        let log = match reader.whose.session() {
-            None => Some(&self.publisher.all),
-            Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
-        };
+        let log = log_read(reader.whose, &self.publisher.all, &self.sessions);
         let past = reader.rare.as_mut().and_then(|rare| rare.past.take());
         let (Some(log), Some(past)) = (log, past) else { return };
         let replay_end = reader.replay_end();

@@ -5,7 +5,7 @@
 //! reader that the log has outrun goes on from the journal (`past.rs`); where there is none it is
 //! closed, and comes back with the last id it was given whole.
 
-use crate::base::arena::Key;
+use crate::base::arena::{Arena, Key};
 use crate::base::ring::{Found, Mark};
 use crate::core::api::CORS_FIELDS_MAX;
 use crate::core::connection::{Across, Exchange, Flow, Output, Phase, Place, Rare, Reader, Whose};
@@ -14,6 +14,7 @@ use crate::core::log::Log;
 use crate::core::metrics::limit::Limit;
 use crate::core::past::{Past, PastState};
 use crate::core::server::{POOL_MAX, Server};
+use crate::core::session::Session;
 use crate::wire::json;
 use crate::wire::reply::{self, ReplyHead, Status};
 use crate::wire::sse::{self, EventId};
@@ -250,14 +251,8 @@ impl Server {
         rare.past = join.past;
         rare.across = request.session.is_none().then(|| {
             let owners = request.owners;
-            let (whole_seq, beyond, begun) = (0, 0, 0);
-            Box::new(Across {
-                owners,
-                whole_seq,
-                beyond,
-                begun,
-                replay_seq: self.publisher.visible(),
-            })
+            let replay_seq = self.publisher.visible();
+            Box::new(Across { owners, replay_seq, ..Across::default() })
         });
         // The first heartbeat comes early by up to a quarter, so that readers who came together
         // do not beat together for ever.
@@ -510,10 +505,7 @@ impl Server {
                 run => Output::Bytes([own, run, &[]]),
             };
         }
-        let log = match reader.whose.session() {
-            None => Some(&self.publisher.all),
-            Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
-        };
+        let log = log_read(reader.whose, &self.publisher.all, &self.sessions);
         let ending = reader.rare.as_ref().is_some_and(|rare| rare.ending);
         let found = match log {
             Some(log) if !ending => log.ring.at(reader.position, end),
@@ -617,10 +609,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Stream(reader) = &mut connection.phase else { return };
         let Some(rare) = &mut reader.rare else { return };
-        let across = rare.across.as_ref();
-        let stands = across.map_or((0, 0, 0), |one| (one.whole_seq, one.begun, one.beyond));
-        let (whole, begun, beyond) = stands;
-        rare.past = Some(Past::outrun(whole, begun, beyond as usize));
+        rare.past = Some(Past::outrun(rare.across.as_deref()));
     }
 
     /// A reader of journals has nothing to send: whoever brings its piece comes back to it.
@@ -642,10 +631,7 @@ impl Server {
         // A seam is only where there is an end to come to, and that is rare.
         let Some(rare) = &mut reader.rare else { return };
         reader.beats = false;
-        let log = match reader.whose.session() {
-            None => Some(&self.publisher.all),
-            Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
-        };
+        let log = log_read(reader.whose, &self.publisher.all, &self.sessions);
         let last = match &rare.past {
             Some(past) => Some(past.last()),
             None => log.and_then(|log| {
@@ -752,10 +738,7 @@ impl Server {
         // there is nothing to say. For the others the stall deadline judges.
         if connection.place != Place::Waiting {
             let position = reader.position;
-            let log = match reader.whose.session() {
-                None => Some(&self.publisher.all),
-                Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
-            };
+            let log = log_read(reader.whose, &self.publisher.all, &self.sessions);
             if !self.keeper.keeps() && log.is_some_and(|log| position < log.ring.base()) {
                 // The log has outrun it while its client took nothing, and nothing else holds it.
                 self.counters.readers_cut += 1;
@@ -803,10 +786,7 @@ impl Server {
         if rare.shutting {
             return;
         }
-        let log = match reader.whose.session() {
-            None => Some(&self.publisher.all),
-            Some(session) => self.sessions.at(session).map(|session| &session.feed.log),
-        };
+        let log = log_read(reader.whose, &self.publisher.all, &self.sessions);
         // What is visible is on its way already and still goes; what comes later does not.
         let Some(log) = log else { return };
         rare.shutting = true;
@@ -848,6 +828,19 @@ impl Server {
                 self.close(key);
             }
         }
+    }
+}
+
+/// The log that a reader reads, if it is there still. By its fields, so that the reader itself may be
+/// changed meanwhile.
+pub(super) fn log_read<'a>(
+    whose: Whose,
+    all: &'a Log,
+    sessions: &'a Arena<Session>,
+) -> Option<&'a Log> {
+    match whose.session() {
+        None => Some(all),
+        Some(session) => sessions.at(session).map(|session| &session.feed.log),
     }
 }
 

@@ -408,7 +408,6 @@ impl Server {
             let source = Source { session_id, segments, position, end, least_seq };
             let image = image.map(|number| number as usize);
             self.large_queue.push_back((request.connection, id.seq, source, image));
-            self.serve_large();
             return Ok(Reply::Later);
         }
         if !in_ring || image.is_some() {

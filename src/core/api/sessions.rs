@@ -383,7 +383,7 @@ impl Server {
         object.string("dialect", agent.dialect.as_str());
         let model = session.model.as_deref().or(session.model_in_use.as_deref());
         object.string_or_null("model", model);
-        let mode = session.mode_in_use.as_deref().or(session.mode.as_deref());
+        let mode = session.mode();
         object.string_or_null("mode", mode);
         object.number("createdAt", session.created_at);
         object.number("lastActivityAt", session.active_at);
@@ -479,7 +479,7 @@ impl Server {
             object.string("workingDir", &session.working_dir.to_string_lossy());
             let model = session.model_in_use.as_deref().or(session.model.as_deref());
             object.string_or_null("model", model);
-            let mode = session.mode_in_use.as_deref().or(session.mode.as_deref());
+            let mode = session.mode();
             object.string_or_null("mode", mode);
             object.raw("usage", session.usage.as_deref().unwrap_or("null"));
             object.float("totalCostUsd", session.total_cost_usd);

@@ -225,22 +225,22 @@ impl Server {
 
     /// Answers a request that has begun and for the rest of which there is no room now.
     pub(in crate::core) fn refuse_request(&mut self, exchange: &mut Exchange) {
-        self.name_unfinished(exchange);
-        exchange.close = true;
-        exchange.stage = Stage::Ending;
         let sentence = "too many requests are on their way, --requests-size-max; try again soon";
-        let problem = Problem::limited(Limit::Requests, sentence);
-        self.write_problem(exchange, &problem);
+        self.refuse_rest(exchange, &Problem::limited(Limit::Requests, sentence));
     }
 
     /// Answers a body for which there is no room now.
     pub(in crate::core) fn refuse_body(&mut self, exchange: &mut Exchange) {
+        let sentence = "too many request bodies are on their way; try again soon";
+        self.refuse_rest(exchange, &Problem::limited(Limit::Bodies, sentence));
+    }
+
+    /// Answers a request that is not whole, and ends its connection with that.
+    fn refuse_rest(&mut self, exchange: &mut Exchange, problem: &Problem) {
         self.name_unfinished(exchange);
         exchange.close = true;
         exchange.stage = Stage::Ending;
-        let sentence = "too many request bodies are on their way; try again soon";
-        let problem = Problem::limited(Limit::Bodies, sentence);
-        self.write_problem(exchange, &problem);
+        self.write_problem(exchange, problem);
     }
 
     /// Counts what was no request.

@@ -40,6 +40,8 @@ pub struct Spec<'a> {
     pub working_dir: &'a Path,
     /// The directories agents may work in, canonical.
     pub roots: &'a [PathBuf],
+    /// The one they may not, whatever root it lies in, canonical: the data directory.
+    pub closed: Option<&'a Path>,
     /// Its whole environment, but for the marker ([`environment`]).
     pub environment: &'a [(OsString, OsString)],
     /// The value of [`MARKER`]: `<data dir id>/<session id>`.

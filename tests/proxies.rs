@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use support::proxy::{Proxy, Whose, certificate, free_port};
 use support::{Options, PATIENCE, Scratch, Server, eventually, need, request};
 
 /// nginx, as it is installed on hosts that have it in its own user.
@@ -24,11 +25,6 @@ const NGINX_BASE_PATH: &str = include_str!("../deploy/nginx-base-path.conf");
 const NGINX_ROLLOUT: &str = include_str!("../deploy/nginx-rollout.conf");
 const CADDYFILE: &str = include_str!("../deploy/Caddyfile");
 
-/// A port that nothing listens on. Others may take it before we do; then the proxy says so.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// The text with these put in place of those, each of which must be there.
 #[track_caller]
 fn substituted(text: &str, pairs: &[(&str, &str)]) -> String {
@@ -36,11 +32,6 @@ fn substituted(text: &str, pairs: &[(&str, &str)]) -> String {
         assert!(text.contains(old), "the shipped file has no `{old}` any more");
         text.replace(old, new)
     })
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 /// Which program.
@@ -61,87 +52,18 @@ fn proxy(kind: Kind, upstream: &str, port: u16) -> Proxy {
     }
 }
 
-/// A running proxy, and the address it is found under.
-struct Proxy {
-    child: Child,
-    scratch: Scratch,
-    port: u16,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        support::signal(self.child.id(), "TERM"); // It ends its workers, which a kill would leave.
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.scratch.join("error")).unwrap_or_default();
-            eprintln!("--- the proxy's log:\n{log}");
-        }
-    }
-}
-
-/// A key and a certificate for both names of the shipped files, made now.
-fn certificate(directory: &Scratch) -> (String, String) {
-    need("openssl");
-    let (key, certificate) = (directory.join("key.pem"), directory.join("certificate.pem"));
-    let status = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
-        .args(["-nodes", "-days", "2", "-subj", "/CN=claude.example"])
-        .args(["-addext", "subjectAltName=DNS:claude.example,DNS:www.example"])
-        .args(["-keyout", &key, "-out", &certificate])
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success(), "openssl made no certificate");
-    (key, certificate)
-}
-
-/// Starts nginx with these files inside its `http`.
+/// Starts nginx with these files inside its `http`, as it is installed on hosts: its own user's.
 #[track_caller]
 fn nginx_with(scratch: Scratch, port: u16, files: &[&str]) -> Proxy {
-    need("nginx");
-    let directory = scratch.path().display();
-    let mut includes = String::new();
-    for (number, text) in files.iter().enumerate() {
-        let path = scratch.join(&format!("part-{number}.conf"));
-        std::fs::write(&path, text).unwrap();
-        includes.push_str(&format!("include {path};\n"));
-    }
-    let user = if is_root() { "user nobody nogroup;" } else { "" };
-    let text = format!(
-        "{user} daemon off; pid {directory}/pid; error_log {directory}/error;
-         worker_processes 1; events {{ worker_connections 512; }}
-         http {{ access_log off;
-           client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;
-           fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d;
-           scgi_temp_path {directory}/e;
-           {includes} }}"
-    );
-    std::fs::write(scratch.join("conf"), text).unwrap();
-    std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let child = Command::new("nginx")
-        .args(["-p", scratch.path().to_str().unwrap(), "-c", &scratch.join("conf")])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    await_proxy(Proxy { child, scratch, port })
+    Proxy::nginx(scratch, port, Whose::Nobodys, files)
 }
 
-#[track_caller]
-fn await_proxy(mut proxy: Proxy) -> Proxy {
-    eventually("the proxy listens", || {
-        if let Some(status) = proxy.child.try_wait().unwrap() {
-            let log = std::fs::read_to_string(proxy.scratch.join("error")).unwrap_or_default();
-            panic!("the proxy ended with {status}:\n{log}");
-        }
-        TcpStream::connect(("127.0.0.1", proxy.port)).is_ok()
-    });
-    proxy
-}
+/// The names of the shipped files.
+const NAMES: [&str; 2] = ["claude.example", "www.example"];
 
 /// `deploy/nginx.conf` with our addresses and paths.
 fn nginx_text(scratch: &Scratch, port: u16, upstream: &str) -> String {
-    let (key, certificate) = certificate(scratch);
+    let (certificate, key) = certificate(scratch, &NAMES);
     substituted(
         NGINX,
         &[
@@ -193,7 +115,7 @@ fn caddy(upstream: &str, port: u16) -> Proxy {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    await_proxy(Proxy { child, scratch, port })
+    Proxy::of(child, scratch, port)
 }
 
 /// A server behind a proxy, as the shipped files say that it is started, and its full token.
@@ -538,7 +460,7 @@ fn the_block_of_the_guide_does_not_load() {
 /// nginx as many have it: no word about streams, and buffering on.
 fn careless_nginx(behind: &Behind, more: &str) -> Proxy {
     let scratch = Scratch::new();
-    let (key, certificate) = certificate(&scratch);
+    let (certificate, key) = certificate(&scratch, &NAMES);
     let text = format!(
         "server {{ listen 127.0.0.1:{} ssl http2; server_name claude.example;
            ssl_certificate {certificate}; ssl_certificate_key {key};
@@ -786,7 +708,7 @@ fn a_rollout_moves_a_share_of_the_clients_and_keeps_each_where_it_is() {
     assert_eq!(moved(), first, "a client stays where it is");
     // A larger share: nobody goes back.
     std::fs::write(Path::new(&path).join("part-1.conf"), rollout("60% sidestream")).unwrap();
-    support::signal(nginx.child.id(), "HUP");
+    nginx.signal("HUP");
     let mut second = moved();
     eventually("the new share holds", || {
         second = moved();

@@ -87,18 +87,29 @@ impl Drop for Api {
     }
 }
 
+/// What a CLI needs in its environment to know only the API at this URL, and to speak with nobody
+/// else.
+pub fn variables(url: &str) -> Vec<(&'static str, &str)> {
+    let mut variables = vec![
+        ("ANTHROPIC_BASE_URL", url),
+        ("ANTHROPIC_API_KEY", "fake-key-for-loopback"),
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+        ("CLAUDE_CODE_MAX_RETRIES", "2"),
+    ];
+    variables.extend(QUIET.map(|name| (name, "1")));
+    variables
+}
+
 /// A server whose agent is the CLI, with its API at this URL.
 #[track_caller]
 pub fn options_for(url: &str) -> Options {
     let agent = format!("claude:{}", command());
-    let mut options = Options::new()
-        .flags(&["--agent", &agent])
-        .env("ANTHROPIC_BASE_URL", url)
-        .env("ANTHROPIC_API_KEY", "fake-key-for-loopback")
-        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
-        .env("CLAUDE_CODE_MAX_RETRIES", "2");
+    let mut options = Options::new().flags(&["--agent", &agent]);
+    for (name, value) in variables(url) {
+        options = options.env(name, value);
+    }
     for name in QUIET {
-        options = options.env(name, "1").flags(&["--agent-env", name]);
+        options = options.flags(&["--agent-env", name]);
     }
     options
 }

@@ -8,10 +8,12 @@
 
 pub mod claude;
 pub mod http;
+pub mod proxy;
 pub mod reader;
 pub mod rig;
 pub mod screen;
 pub mod server;
+pub mod users;
 
 pub use claude::Api;
 pub use http::{Connection, Response, request};

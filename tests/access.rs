@@ -8,7 +8,9 @@ mod support;
 use serde_json::{Value, json};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Child, Command, Stdio};
-use support::{Connection, Options, Response, Scratch, Server, eventually, need, request};
+use support::{
+    Connection, Options, Response, Scratch, Server, add_token, eventually, need, request,
+};
 
 /// Nobody, as every Linux has it.
 const NOBODY: &str = "65534";
@@ -41,22 +43,6 @@ fn is_root() -> bool {
         eprintln!("not shown: only root can become another user");
     }
     root
-}
-
-/// Makes a token with our own command; returns it.
-#[track_caller]
-fn add_token(file: &str, name: &str, scope: &str) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", name, scope, "--token-file", file])
-        .env_clear()
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let token = text.lines().next().unwrap().to_owned();
-    assert!(token.starts_with("sst_") && token.len() == 68, "{text}");
-    assert!(text.contains(&format!("/login#{token}")), "{text}");
-    token
 }
 
 /// A server with a token of each scope.

@@ -3,7 +3,7 @@
 SEEDS ?= 500
 T ?= 60
 
-FUZZERS = head body target lines event_id claude journal server
+FUZZERS = head body target lines event_id claude journal server durable
 
 .PHONY: help run build test lint sim soak million setup dist fuzz bench bench-quick bench-setup bench-build bench-micro screenshots
 

@@ -7,10 +7,12 @@ mod support;
 
 use serde_json::{Value, json};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use support::proxy::{Proxy, Whose};
 use support::users::{NOBODY, as_user, can_be_others, own_uid};
-use support::{Connection, Options, Response, Scratch, Server, eventually, need, request};
+use support::{
+    Connection, Options, Response, Scratch, Server, add_token, eventually, need, request,
+};
 
 /// Runs `curl` as another user; returns the status and the body.
 #[track_caller]
@@ -26,22 +28,6 @@ fn curl_as(uid: &str, arguments: &[&str]) -> (String, Value) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (body, status) = text.rsplit_once('\n').unwrap_or_else(|| panic!("curl said {output:?}"));
     (status.to_owned(), serde_json::from_str(body).unwrap_or(Value::Null))
-}
-
-/// Makes a token with our own command; returns it.
-#[track_caller]
-fn add_token(file: &str, name: &str, scope: &str) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", name, scope, "--token-file", file])
-        .env_clear()
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let token = text.lines().next().unwrap().to_owned();
-    assert!(token.starts_with("sst_") && token.len() == 68, "{text}");
-    assert!(text.contains(&format!("/login#{token}")), "{text}");
-    token
 }
 
 /// A server with a token of each scope.

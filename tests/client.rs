@@ -205,12 +205,7 @@ fn questions_are_answered_in_their_order() {
 fn a_unix_socket_and_a_token_do_as_well() {
     let options = Options::new();
     let (socket, file) = (options.scratch().join("socket"), options.scratch().join("tokens"));
-    let made = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", "me", "full", "--token-file", &file])
-        .env_clear()
-        .output()
-        .unwrap();
-    let token = String::from_utf8(made.stdout).unwrap().lines().next().unwrap().to_owned();
+    let token = support::add_token(&file, "me", "full");
     let listen = format!("unix:{socket}");
     let flags = ["--agent", "demo", "--listen", &listen, "--token-file", &file];
     let server = options.flags(&flags).start();

@@ -183,12 +183,7 @@ const FIT: &str = "proxy_http_version 1.1; proxy_set_header Connection ''; proxy
 fn guarded() -> (Server, String) {
     let options = Options::new();
     let file = options.scratch().join("tokens");
-    let made = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", "doc", "read", "--token-file", &file])
-        .env_clear()
-        .output()
-        .unwrap();
-    let token = String::from_utf8(made.stdout).unwrap().lines().next().unwrap().to_owned();
+    let token = support::add_token(&file, "doc", "read");
     (options.flags(&["--agent", "demo", "--token-file", &file]).start(), token)
 }
 

@@ -109,13 +109,7 @@ fn every_answer_that_is_described_has_a_body_and_every_json_has_an_example() {
 fn a_token_reaches_as_far_as_the_description_says() {
     let options = Options::new();
     let file = options.scratch().join("tokens");
-    let make = |name: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sidestream"));
-        command.args(["token", "add", name, name, "--token-file", &file]);
-        let output = command.env_clear().env("HOME", "/").output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().lines().next().unwrap().to_owned()
-    };
+    let make = |name: &str| support::add_token(&file, name, name);
     let tokens = [("read", make("read")), ("answer", make("answer")), ("full", make("full"))];
     let server = options.flags(&["--agent", "demo", "--token-file", &file]).start();
     let description = description();

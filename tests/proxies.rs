@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::proxy::{Proxy, Whose, certificate, free_port};
-use support::{Options, PATIENCE, Scratch, Server, eventually, need, request};
+use support::{Options, PATIENCE, Scratch, Server, browser, eventually, need, request};
 
 /// nginx, as it is installed on hosts that have it in its own user.
 const NGINX: &str = include_str!("../deploy/nginx.conf");
@@ -115,7 +115,16 @@ fn caddy(upstream: &str, port: u16) -> Proxy {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    Proxy::of(child, scratch, port)
+    let caddy = Proxy::of(child, scratch, port);
+    // It listens before it has made its certificate.
+    eventually("Caddy greets", || {
+        let (url, name) = (format!("https://claude.example:{port}"), "claude.example");
+        let greeting = Command::new("curl")
+            .args(["-sk", "--resolve", &format!("{name}:{port}:127.0.0.1"), &url])
+            .output();
+        greeting.expect("curl runs").status.success()
+    });
+    caddy
 }
 
 /// A server behind a proxy, as the shipped files say that it is started, and its full token.
@@ -130,13 +139,7 @@ struct Behind {
 /// The flags that the shipped files name, and the token they let in.
 fn flags(scratch: &Scratch, public: &str) -> (Vec<String>, String) {
     let file = scratch.join("tokens");
-    let output = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", "desk", "full", "--token-file", &file])
-        .env_clear()
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let token = String::from_utf8(output.stdout).unwrap().lines().next().unwrap().to_owned();
+    let token = support::add_token(&file, "desk", "full");
     let flags = ["--token-file", &file, "--public-url", public, "--trusted-proxy", "127.0.0.1"];
     (flags.map(String::from).to_vec(), token)
 }
@@ -738,34 +741,17 @@ fn a_rollout_moves_a_share_of_the_clients_and_keeps_each_where_it_is() {
 
 #[test]
 fn browsers_behind_both_proxies_survive_a_restart_and_twenty_tabs_have_a_stream_each() {
-    need("node");
-    let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
-    need(&chromium);
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
-    assert!(
-        Path::new(&format!("{folder}/node_modules")).exists(),
-        "this test needs the packages of tests/browser: run scripts/setup-tests.sh"
-    );
-    let scratch = Scratch::new();
     for kind in BOTH {
         let (backend, port) = (free_port(), free_port());
         let public = format!("https://claude.example:{port}");
         let place = Scratch::new();
         let (flags, token) = flags(&place, &public);
         let _proxy = proxy(kind, &format!("127.0.0.1:{backend}"), port);
-        let output = Command::new("node")
-            .arg(format!("{folder}/stream-proxy.mjs"))
-            .args(["--url", &public, "--backend-port", &backend.to_string(), "--token", &token])
-            .args(["--binary", env!("CARGO_BIN_EXE_sidestream"), "--chromium", &chromium, "--"])
-            .args(flags)
-            .env_clear()
-            .env("PATH", std::env::var("PATH").expect("PATH is set"))
-            .env("HOME", scratch.directory("browser"))
-            .stdin(Stdio::null())
-            .output()
-            .expect("node runs");
-        let told = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{public}: {}\n{told}\n{errors}", output.status);
+        let port = backend.to_string();
+        let binary = env!("CARGO_BIN_EXE_sidestream");
+        let ours = ["--url", &public, "--backend-port", &port, "--token", &token];
+        let flags = flags.iter().map(String::as_str);
+        let all = ours.into_iter().chain(["--binary", binary, "--"]).chain(flags);
+        browser::run("stream-proxy.mjs", &all.collect::<Vec<_>>());
     }
 }

@@ -4,6 +4,34 @@
 
 use super::{Options, Scratch, Server, eventually, fixture};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex};
+
+/// Tests of one program with a CLI at one time: it takes 200 MB and half a second of CPU to start.
+const AT_ONCE: u32 = 2;
+
+static RUNNING: (Mutex<u32>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// A place among the tests that run at one time.
+pub struct Place;
+
+impl Place {
+    /// Waits for one.
+    pub fn take() -> Place {
+        let mut running = RUNNING.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        while *running >= AT_ONCE {
+            running = RUNNING.1.wait(running).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        *running += 1;
+        Place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *RUNNING.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) -= 1;
+        RUNNING.1.notify_one();
+    }
+}
 
 /// Variables that keep the CLI from anything but its API; the agents' allow list lets them pass
 /// only when asked.

@@ -208,10 +208,52 @@ fn a_good_way_is_told_as_one_directly_and_through_a_proxy() {
     line(&report, "ok    stream: arrives");
     line(&report, "ok    idle: a stream lives 6 s");
     assert!(!report.contains(&token) && !report.contains("warn"), "{report}");
+    line(&report, "ok    login: a token that is none is refused");
+    line(&report, "ok    login: this token is known");
     // Without the token it says what is missing.
     let (status, report) = doctor(&scratch, &["--url", &url], &[]);
     assert_eq!(status, 1, "{report}");
     assert!(report.contains("SIDESTREAM_TOKEN"), "{report}");
+    line(&report, "ok    login: a token that is none is refused");
+    // With one that somebody else's server knows, too.
+    let stale = format!("sst_{}", "ab".repeat(32));
+    let (status, report) = doctor(&scratch, &["--url", &url], &[("SIDESTREAM_TOKEN", &stale)]);
+    assert_eq!(status, 1, "{report}");
+    let refused = line(&report, "BAD   login: this token");
+    assert!(refused.contains("none of the tokens") && !report.contains(&stale), "{report}");
+    assert!(report.contains("sidestream token add NAME SCOPE"), "{report}");
+}
+
+#[test]
+fn a_proxy_that_stands_between_a_login_and_its_server_is_found_out() {
+    let scratch = Scratch::new();
+    let (server, token) = guarded();
+    let with = [("SIDESTREAM_TOKEN", &*token)];
+    // It keeps the token to itself, as one with a password of its own does.
+    let (_strips, url) = nginx(&server, &format!("{FIT} proxy_set_header Authorization '';"));
+    let (status, report) = doctor(&scratch, &["--url", &url], &with);
+    assert_eq!(status, 1, "{report}");
+    line(&report, "ok    login: this token is known");
+    let access = line(&report, "BAD   access");
+    assert!(access.contains("takes their Authorization field off"), "{report}");
+    assert!(report.contains("proxy_set_header Authorization"), "{report}");
+    // It lets nobody change anything, and it answers for the server.
+    for (answer, words) in [("403", "403"), ("204", "a token that nobody made is taken")] {
+        let lines = format!("if ($request_method = POST) {{ return {answer}; }} {FIT}");
+        let (_between, url) = nginx(&server, &lines);
+        let (status, report) = doctor(&scratch, &["--url", &url], &with);
+        assert_eq!(status, 1, "{report}");
+        assert!(line(&report, "BAD   login").contains(words), "{report}");
+        line(&report, "ok    access: tokens are asked for; this one is doc's");
+    }
+    // Whoever tries too often is told so.
+    for _ in 0..12 {
+        let body = br#"{"token":"sst_x"}"#;
+        support::request(server.address, "POST", "/api/login", &[], body);
+    }
+    let (_, report) = doctor(&scratch, &["--url", &format!("http://{}", server.address)], &with);
+    assert!(line(&report, "warn  login").contains("too many logins"), "{report}");
+    line(&report, "ok    access: tokens are asked for; this one is doc's");
 }
 
 #[test]

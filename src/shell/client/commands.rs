@@ -45,10 +45,11 @@ impl From<Failure> for Stop {
 
 /// Runs one command; returns the exit status.
 pub fn run(command: asked::Client) -> u8 {
-    let asked::Client { server, token, token_from, json, action } = command;
+    let asked::Client { server, token, token_from, json, heartbeat_ms, action } = command;
     let done = token_of(token, token_from).map_err(Stop::Failed).and_then(|token| {
         let colour = colour(io::stdout().is_terminal());
-        Session { client: Client { server, token }, json, colour }.act(action)
+        let client = Client { server, token };
+        Session { client, json, colour, heartbeat_ms }.act(action)
     });
     match done {
         Ok(status) => status,
@@ -127,6 +128,7 @@ struct Session {
     client: Client,
     json: bool,
     colour: bool,
+    heartbeat_ms: u64,
 }
 
 impl Session {
@@ -268,7 +270,7 @@ impl Session {
         }
         let after = answer["lastEventId"].as_str().unwrap_or_default().to_owned();
         let path = format!("/api/session/{}/events", escaped(session));
-        let start = Start { path, after, patient: true };
+        let start = Start { path, after, heartbeat_ms: self.heartbeat_ms, patient: true };
         let mut waiting = Waiting {
             id,
             json: self.json,
@@ -331,7 +333,8 @@ impl Session {
         if !query.is_empty() {
             path = format!("{path}?{}", query.join("&"));
         }
-        let start = Start { path, after: after.unwrap_or_default(), patient: false };
+        let (after, heartbeat_ms) = (after.unwrap_or_default(), self.heartbeat_ms);
+        let start = Start { path, after, heartbeat_ms, patient: false };
         let mut screen = Screen::new(self.colour, session.is_none());
         let (mut stop, mut heard) = (None, false);
         let followed = follow::follow(&self.client, start, &mut |news| {

@@ -942,7 +942,7 @@ fn a_working_directory_is_judged_by_where_it_leads_and_the_data_directory_is_non
 /// What was a project when the session was made may be another's when its agent starts.
 #[test]
 fn an_agent_does_not_start_where_its_directory_has_become_the_data_directory() {
-    let options = Options::new().flags(&["--agent", "lines:echo here"]);
+    let options = Options::new().flags(&["--agent", "demo"]);
     let everything = options.scratch().path().to_str().unwrap().to_owned();
     let mut server = options.flags(&["--root", &everything]).start();
     let root = server.root();
@@ -970,7 +970,7 @@ fn an_agent_does_not_start_where_its_directory_has_become_the_data_directory() {
     assert!(server.stop().success());
     std::fs::remove_dir(&project).unwrap();
     std::fs::rename(server.scratch.join("data"), &project).unwrap();
-    let flags = ["--agent", "lines:echo here", "--root", &everything, "--data-dir", &project];
+    let flags = ["--agent", "demo", "--root", &everything, "--data-dir", &project];
     let again = Options::new().flags(&flags).start();
     refused(&again, &session, "it lies in the server's data directory");
 }

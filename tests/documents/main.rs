@@ -19,7 +19,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use support::proxy::{Proxy, Whose, certificate, free_port};
-use support::{Api, Options, Scratch, Server, claude, eventually, need};
+use support::{Api, Options, Scratch, Server, claude, eventually, need, request};
 use walk::Walk;
 
 /// The pages that have commands, and the test that walks each.
@@ -292,6 +292,10 @@ fn operations(page: &str) {
         [("ANTHROPIC_API_KEY", "fake-key-for-loopback"), ("SIDESTREAM_LISTEN", "127.0.0.1:0")];
     let mut walk = Walk::new(page, scratch, &login);
     host(&mut walk);
+    let state = walk.scratch.directory("host/var/lib/sidestream");
+    walk.name("/var/lib/sidestream", &state);
+    let settings = walk.scratch.join("host/etc/sidestream");
+    walk.name("/etc/sidestream", &settings);
     walk.bring("deploy");
     // As `make dist` leaves it; tests/dist.rs looks at what it really makes.
     let dist = walk.path("work").join("dist");
@@ -303,6 +307,21 @@ fn operations(page: &str) {
     assert!(report.contains("ok    claude: ") && report.contains("ok    login: "), "{report}");
     assert!(walk.path("host/usr/local/bin/sidestream").exists(), "it is installed");
     walk.through("systemctl reload");
+
+    // What the service is told beside its unit lets in who has the token, and nobody else.
+    let token = walk.through("runuser -u sidestream -- sidestream token add");
+    walk.through("systemctl restart");
+    let told = std::fs::read_to_string(format!("{settings}/environment")).unwrap();
+    let mut options = Options::new().flags(&["--agent", "demo"]);
+    for (name, value) in told.lines().filter_map(|line| line.split_once('=')) {
+        options = options.env(name, value);
+    }
+    let served = options.start();
+    served.get("/api/sessions").expect(401);
+    let bearer = format!("Bearer {}", token.lines().next().unwrap());
+    let headers = [("Authorization", &*bearer)];
+    request(served.address, "GET", "/api/sessions", &headers, b"").expect(200);
+    drop(served);
 
     // From outside: behind a proxy with a certificate, below a path.
     let (place, port) = (Scratch::new(), free_port());
@@ -329,8 +348,6 @@ fn operations(page: &str) {
     assert!(report.contains("ok    stream: arrives as it is written"), "{report}");
 
     // A backup of what a server left, and what another makes of it.
-    let state = walk.scratch.directory("host/var/lib/sidestream");
-    walk.name("/var/lib/sidestream", &state);
     let mut before = Server::demo(&["--data-dir", &format!("{state}/data")]);
     let session = before.create();
     before.prompt(&session, "say: kept");

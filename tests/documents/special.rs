@@ -31,7 +31,7 @@ pub const SPECIAL: &[(&str, &str, How)] = &[
     ("*", "systemctl ", Instead(NO_MANAGER, manager)),
     ("*", "journalctl ", Instead(NO_MANAGER, journal)),
     ("*", "useradd ", Instead("it changes the machine", user)),
-    ("*", "runuser ", Instead("it needs that user, and a human who logs in", login)),
+    ("*", "runuser ", Instead("it needs that user, and once a human who logs in", as_the_service)),
     ("*", "docker build ", Instead(NO_DOCKER, image)),
     ("*", "docker run ", Instead(NO_DOCKER, container)),
 ];
@@ -48,21 +48,23 @@ pub fn place(page: &str, command: &str) -> Option<usize> {
         .position(|(of, start, _)| (*of == "*" || *of == page) && command.starts_with(start))
 }
 
-fn repository(name: &str) -> String {
-    crate::page::text(name)
+/// A line of the service's unit, with the names of the page replaced as in the command.
+fn expect_in_unit(walk: &Walk, line: &str) {
+    let unit = walk.named(&crate::page::text("deploy/sidestream.service")).0;
+    assert!(unit.lines().any(|own| own == line), "the unit has no {line}");
 }
 
 /// `make TARGET`: there is a recipe, and every script that it names is there and can be read.
 fn recipe(walk: &mut Walk, command: &str) -> String {
     let target = command.split_whitespace().nth(1).expect("a target");
     let root = env!("CARGO_MANIFEST_DIR");
-    let recipe = walk.aside(&format!("make -s -n -C '{root}' {target}"));
+    let recipe = walk.run(&format!("make -s -n -C '{root}' {target}"));
     let words: Vec<&str> = recipe.split_whitespace().collect();
     assert!(!words.is_empty(), "make {target} does nothing");
     for script in words.iter().filter(|word| word.ends_with(".sh") || word.ends_with(".py")) {
-        walk.aside(&format!("test -x '{root}/{script}' -o -r '{root}/{script}'"));
+        walk.run(&format!("test -x '{root}/{script}' -o -r '{root}/{script}'"));
         if script.ends_with(".sh") {
-            walk.aside(&format!("bash -n '{root}/{script}'"));
+            walk.run(&format!("bash -n '{root}/{script}'"));
         }
     }
     String::new()
@@ -77,7 +79,7 @@ fn manager(walk: &mut Walk, command: &str) -> String {
         let words: Vec<&str> = part.split_whitespace().filter(|word| *word != "--now").collect();
         let [program, verb, units @ ..] = &words[..] else { panic!("{command}") };
         assert_eq!(*program, "systemctl", "{command}");
-        let help = walk.aside("systemctl --help");
+        let help = walk.run("systemctl --help");
         let known = help.lines().any(|line| line.split_whitespace().next() == Some(verb));
         assert!(known, "systemctl knows no {verb}");
         for unit in units {
@@ -87,10 +89,10 @@ fn manager(walk: &mut Walk, command: &str) -> String {
                 .unwrap_or_else(|error| panic!("`{command}`, but {path}: {error}"));
             assert!(*verb != "reload" || text.contains("\nExecReload="), "{unit}");
             if matches!(*verb, "enable" | "disable") {
-                walk.aside(&format!("systemctl --root='{host}' {verb} {unit}"));
+                walk.run(&format!("systemctl --root='{host}' {verb} {unit}"));
                 let wants =
                     format!("find '{host}/etc/systemd/system' -type l -name {unit} | grep -c .");
-                let count = walk.aside(&format!("{wants} || true"));
+                let count = walk.run(&format!("{wants} || true"));
                 assert_eq!(count.trim() == "0", *verb == "disable", "{command}");
             }
         }
@@ -104,37 +106,38 @@ fn journal(walk: &mut Walk, command: &str) -> String {
     assert!(words.contains("-u sidestream"), "{command}");
     let empty = walk.scratch.directory("empty-journal");
     let asked = words.replace(" -f", "").trim().to_owned();
-    walk.aside(&format!("{asked} --directory='{empty}' --no-pager -q || test $? = 1"));
+    walk.run(&format!("{asked} --directory='{empty}' --no-pager -q || test $? = 1"));
     String::new()
 }
 
 /// `useradd`: it has these options, and the unit runs as this user, in this home.
 fn user(walk: &mut Walk, command: &str) -> String {
-    let help = walk.aside("useradd --help");
+    let help = walk.run("useradd --help");
     let words: Vec<&str> = command.split_whitespace().collect();
     for option in words.iter().filter(|word| word.starts_with("--")) {
         assert!(help.contains(option), "useradd knows no {option}");
     }
-    let unit = repository("deploy/sidestream.service");
     let name = words.last().expect("a name");
     let home = words.iter().position(|word| *word == "--home-dir").expect("a home") + 1;
-    for line in [format!("User={name}"), format!("Environment=HOME={}", words[home])] {
-        assert!(unit.lines().any(|own| own == line), "the unit has no {line}");
-    }
+    expect_in_unit(walk, &format!("User={name}"));
+    expect_in_unit(walk, &format!("Environment=HOME={}", words[home]));
     String::new()
 }
 
-/// `runuser -u USER -- env HOME=… claude`: the unit's own user and home.
-fn login(_: &mut Walk, command: &str) -> String {
-    let unit = repository("deploy/sidestream.service");
+/// `runuser -u USER -- COMMAND`: the unit's own user. A login of the CLI is in the unit's home; what
+/// is a command of ours runs here, as the user that we are.
+fn as_the_service(walk: &mut Walk, command: &str) -> String {
     let words: Vec<&str> = command.split_whitespace().collect();
-    let ["runuser", "-u", user, "--", "env", home, "claude"] = words[..7] else {
-        panic!("{command}")
-    };
-    for line in [format!("User={user}"), format!("Environment={home}")] {
-        assert!(unit.lines().any(|own| own == line), "the unit has no {line}");
+    let ["runuser", "-u", user, "--", inside @ ..] = &words[..] else { panic!("{command}") };
+    expect_in_unit(walk, &format!("User={user}"));
+    match inside {
+        ["env", home, "claude", ..] => {
+            expect_in_unit(walk, &format!("Environment={home}"));
+            String::new()
+        }
+        ["sidestream", ..] => walk.run(&inside.join(" ")),
+        _ => panic!("{command}"),
     }
-    String::new()
 }
 
 /// `docker build -f FILE -t NAME .`: the file is this one or there, and all that it copies is made
@@ -142,7 +145,7 @@ fn login(_: &mut Walk, command: &str) -> String {
 fn image(walk: &mut Walk, command: &str) -> String {
     let words: Vec<&str> = command.split_whitespace().collect();
     let ["docker", "build", "-f", file, "-t", name, "."] = words[..] else { panic!("{command}") };
-    let recipe = repository(file);
+    let recipe = crate::page::text(file);
     assert!(recipe.contains("\nENTRYPOINT [") && recipe.contains("\nCMD ["), "{file}");
     let copied = recipe.lines().filter_map(|line| line.strip_prefix("COPY "));
     for line in copied.filter(|line| !line.starts_with("--from=")) {
@@ -162,7 +165,7 @@ fn container(walk: &mut Walk, command: &str) -> String {
     let image = words.iter().position(images).unwrap_or_else(|| panic!("no image in {command}"));
     let inside = &words[image + 1..];
     match inside.first() {
-        Some(&"sidestream") => walk.aside(&inside.join(" ")),
+        Some(&"sidestream") => walk.run(&inside.join(" ")),
         Some(&"claude") | None => String::new(), // A human's, and what the image says by itself.
         Some(other) => panic!("{other} is not in the image"),
     }

@@ -69,7 +69,14 @@ impl Walk {
     /// Runs a command of the test's own, with the page's names replaced.
     #[track_caller]
     pub fn aside(&mut self, command: &str) -> String {
-        let told = self.shell.run(&self.named(command).0);
+        let command = self.named(command).0;
+        self.run(&command)
+    }
+
+    /// Runs a command of the test's own as it stands.
+    #[track_caller]
+    pub fn run(&mut self, command: &str) -> String {
+        let told = self.shell.run(command);
         assert_eq!(told.status, 0, "{command}\n{}{}", told.out, told.err);
         told.out
     }
@@ -101,7 +108,8 @@ impl Walk {
         self.blocks.get(self.at.0).map(|block| block.commands[self.at.1].clone())
     }
 
-    fn named(&self, command: &str) -> (String, Vec<usize>) {
+    /// A text with all names replaced, and which were.
+    pub fn named(&self, command: &str) -> (String, Vec<usize>) {
         let mut text = command.to_owned();
         let mut used = Vec::new();
         for (at, (written, ours, _)) in self.names.iter().enumerate() {

@@ -436,7 +436,7 @@ impl Server {
                 return true;
             }
             spare -= 1;
-            log.ring.release();
+            session.rest();
             false
         });
         self.keeper.ringed = ringed;

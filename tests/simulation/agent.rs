@@ -159,8 +159,14 @@ impl Process {
         if self.exit.is_some() {
             return;
         }
-        if self.stdout.back().is_some_and(|byte| *byte != b'\n') || !self.saying.is_empty() {
+        let is_within = self.stdout.back().is_some_and(|byte| *byte != b'\n');
+        if is_within || !self.saying.is_empty() {
             tally.hit("agent-died-mid-output");
+        } else if exit != Exit::Code(0) {
+            tally.hit(match self.said {
+                0 => "agent-died-before-output",
+                _ => "agent-died-after-output",
+            });
         }
         self.saying.clear();
         self.stdin.clear();
@@ -207,14 +213,13 @@ impl Process {
         }
         self.misbehave(random, tally, healed);
         self.speak(now_ms);
-        while self.stdout.len() < self.pipe_size
-            && let Some(byte) = self.saying.pop_front()
-        {
-            self.stdout.push_back(byte);
-            self.said += 1;
-            if self.quirks.dies_after.is_some_and(|limit| self.said >= limit) {
-                return self.die(Exit::Signal(11), tally);
-            }
+        let room = self.pipe_size.saturating_sub(self.stdout.len());
+        let left = self.quirks.dies_after.map_or(usize::MAX, |limit| limit - self.said);
+        let count = self.saying.len().min(room).min(left);
+        self.stdout.extend(self.saying.drain(..count));
+        self.said += count;
+        if count == left {
+            return self.die(Exit::Signal(11), tally);
         }
         let ended = match &self.speaker {
             Speaker::Demo(demo) => demo.exit_status(),

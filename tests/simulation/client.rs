@@ -1,5 +1,6 @@
 //! Fake clients: what one end of a connection holds, and strict readers of what comes back.
 
+use memchr::memmem;
 use serde_json::Value;
 use sidestream::base::arena::Key;
 use std::collections::VecDeque;
@@ -46,6 +47,8 @@ pub enum What {
 pub struct Ask {
     pub follower: usize,
     pub cursor: Option<String>,
+    /// The cursor was one of the server's when it was sent: not above what was visible then.
+    pub issued: bool,
     pub replay: &'static str,
     pub pad: usize,
 }
@@ -287,7 +290,7 @@ pub enum Parsed {
 
 /// Takes a reply off the front of a buffer, as strictly as it can be read.
 pub fn take_reply(buffer: &mut Vec<u8>, is_head: bool) -> Result<Parsed, String> {
-    let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else {
+    let Some(end) = memmem::find(buffer, b"\r\n\r\n") else {
         return Ok(Parsed::More);
     };
     let head = std::str::from_utf8(&buffer[..end]).map_err(|error| error.to_string())?;
@@ -356,7 +359,7 @@ pub struct Frame {
 
 /// Takes the next whole frame off a buffer. `None`: there is none yet.
 pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
-    let Some(end) = buffer.windows(2).position(|two| two == b"\n\n") else { return Ok(None) };
+    let Some(end) = memmem::find(buffer, b"\n\n") else { return Ok(None) };
     let text = String::from_utf8(buffer.drain(..end + 2).collect())
         .map_err(|_| "a frame that is no text".to_owned())?;
     if let Some(comment) = text.strip_prefix(':') {

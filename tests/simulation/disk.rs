@@ -374,6 +374,8 @@ impl World {
         self.leave_everything();
         let power_lost = death == Death::PowerLost;
         files::restart(power_lost);
+        let torn = files::disk(|disk| std::mem::take(&mut disk.torn));
+        self.model.tally.add("files-torn-at-a-crash", torn);
         self.start();
     }
 
@@ -461,7 +463,7 @@ fn frames_of(dir: &Path, names: &[String]) -> Frames {
             bytes.truncate((start(next) - start(name)) as usize);
         }
         let mut rest = &bytes[..];
-        while let Some(end) = rest.windows(2).position(|two| two == b"\n\n") {
+        while let Some(end) = memchr::memmem::find(rest, b"\n\n") {
             let frame = &rest[..end + 2];
             let Some((id, ..)) = sse::parse_frame(frame) else { break };
             let Some(id) = EventId::parse(id.as_bytes()) else { break };

@@ -65,6 +65,8 @@ pub struct Disk {
     pub boot_id: String,
     /// Operations that failed.
     pub failures: u64,
+    /// Files of which a power loss left other bytes than were written.
+    pub torn: u64,
 }
 
 impl Disk {
@@ -77,6 +79,7 @@ impl Disk {
             dead: false,
             boot_id: "boot-1".to_owned(),
             failures: 0,
+            torn: 0,
         };
         disk.inodes.insert(ROOT, empty_directory());
         disk
@@ -238,6 +241,7 @@ impl Disk {
                             left[at..end].copy_from_slice(&bytes[at..end]);
                         }
                     }
+                    self.torn += u64::from(*bytes != left);
                     bytes.clone_from(&left);
                     *durable = left;
                     *doubtful = None;

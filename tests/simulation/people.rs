@@ -37,6 +37,9 @@ impl World {
             let connection = self.connections.get_mut(&id).expect("it is here");
             if stall {
                 connection.stalled = !connection.stalled;
+                if connection.stalled && connection.stream.is_some() {
+                    self.model.tally.hit("reader-stalled");
+                }
             }
             if poke && connection.stream.is_some() && !connection.poked {
                 connection.poked = true;
@@ -183,7 +186,8 @@ impl World {
             _ => "",
         };
         let pad = if self.random.chance(50) { 1 + self.random.index(3000) } else { 0 };
-        let ask = Ask { follower: at, cursor, replay, pad };
+        let issued = cursor.as_deref().is_some_and(|cursor| self.model.must_hold(cursor));
+        let ask = Ask { follower: at, cursor, issued, replay, pad };
         let draft = self.asker.stream(&mut self.random, &self.model, ask, path);
         self.asker.write(&mut self.random, draft, true)
     }
@@ -293,6 +297,9 @@ impl World {
             }
             if !connection.stalled {
                 let count = connection.kernel.len().min(connection.pace);
+                if count < connection.kernel.len() && connection.stream.is_some() {
+                    self.model.tally.hit("reader-slow");
+                }
                 connection.buffer.extend(connection.kernel.drain(..count));
                 connection.writable |= connection.blocked && connection.room() > 0;
             }
@@ -653,7 +660,8 @@ impl World {
         let journals = self.model.has_journals;
         let cursor = stream.ask.cursor.as_deref().map(|text| self.model.seq(text));
         let text = stream.ask.cursor.as_deref().unwrap_or_default();
-        let (must_hold, must_not) = (self.model.must_hold(text), self.model.must_not_hold(text));
+        let must_hold = stream.ask.issued && self.model.must_hold(text);
+        let must_not = self.model.must_not_hold(text);
         let old = !text.starts_with(&self.model.epoch);
         let here = frame.id.as_deref().map(|id| self.model.seq(id).expect("an id of ours"));
         match (frame.data["resume"].as_str(), cursor) {

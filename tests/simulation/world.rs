@@ -10,6 +10,7 @@ use crate::model::Model;
 use crate::random::Random;
 use crate::requests::{self, Asker};
 use crate::shell::files;
+use memchr::memmem;
 use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::access::tokens::{self, Scope, Tokens};
@@ -181,9 +182,13 @@ impl World {
     }
 
     fn mix(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        let mut take = |word: u64| {
+            self.hash = (self.hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        };
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| take(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|byte| take(u64::from(*byte)));
+        take(bytes.len() as u64);
     }
 
     /// Takes a connection in: it waits to be accepted.
@@ -255,8 +260,15 @@ impl World {
                 _ => 1,
             }
         };
+        if by > 5_000 {
+            self.model.tally.hit("time-leapt");
+        }
         self.now_ms += by;
-        self.wall_ms = match self.random.below(300) {
+        let step = self.random.below(300);
+        if step < 2 {
+            self.model.tally.hit(if step == 0 { "clock-set-back" } else { "clock-set-forward" });
+        }
+        self.wall_ms = match step {
             0 => self.wall_ms.saturating_sub(self.random.below(3_600_000)),
             1 => self.wall_ms + self.random.below(3_600_000),
             _ => self.wall_ms + by,
@@ -487,6 +499,9 @@ impl World {
                 }
                 return;
             }
+            if count == 1 && !connection.inbox.is_empty() {
+                self.model.tally.hit("read-of-one-byte");
+            }
             let bytes: Vec<u8> = connection.inbox.drain(..count).collect();
             connection.read += count;
             left -= count;
@@ -528,7 +543,11 @@ impl World {
                 }
                 Output::Bytes(_) if left == 0 => return self.server.requeue(key),
                 Output::Bytes(parts) => {
-                    parts.iter().flat_map(|part| part.iter()).take(room).copied().collect()
+                    let mut taken = Vec::new();
+                    for part in parts {
+                        taken.extend_from_slice(&part[..part.len().min(room - taken.len())]);
+                    }
+                    taken
                 }
             };
             assert!(!connection.output_ended, "output after the end of output");
@@ -537,9 +556,12 @@ impl World {
                 connection.blocked = true;
                 return self.server.blocked(key);
             }
+            if parts.len() == 1 {
+                self.model.tally.hit("write-of-one-byte");
+            }
             connection.kernel.extend(&parts);
             connection.progress_at = self.now_ms;
-            if parts.windows(13).any(|text| text == b"HTTP/1.1 408 ") {
+            if memmem::find(&parts, b"HTTP/1.1 408 ").is_some() {
                 connection.late_at = connection.read;
             }
             connection.joined_at = connection.joined_at.min(self.step);
@@ -762,9 +784,7 @@ impl World {
                 return;
             }
             let count = buffer.len().min(space.len()).min(left);
-            for (to, from) in space.iter_mut().zip(buffer.drain(..count)) {
-                *to = from;
-            }
+            std::io::Read::read_exact(buffer, &mut space[..count]).expect("it has so many");
             left -= count;
             self.inputs += 1;
             self.server.agent_filled(key, pipe, count);
@@ -791,6 +811,10 @@ impl World {
                 let input = self.server.agent_input(key);
                 let count = input.len().min(process.room());
                 if count == 0 || process.stdin_closed {
+                    let full = !input.is_empty() && process.quirks.deaf && process.exit.is_none();
+                    if full && process.room() == 0 {
+                        self.model.tally.hit("agent-never-reads");
+                    }
                     break;
                 }
                 let bytes = input[..count].to_vec();

@@ -157,6 +157,12 @@ impl Model {
                 self.rebuild(session, true);
             }
         }
+        // A session that was written and not shown: nobody was told of it, and it is there.
+        for (id, frames) in found.iter().filter(|(id, _)| !self.by_id.contains_key(*id)) {
+            let shown = frames.iter().find(|(seq, _)| *seq <= self.visible);
+            assert_eq!(shown, None, "{context}: {id} is no session that was shown");
+            hidden.extend_from_slice(frames);
+        }
         hidden.sort();
         self.tally.add("written-and-never-shown", hidden.len() as u64);
         self.step = step;

@@ -189,7 +189,7 @@ pub struct Model {
     pub events: Vec<Event>,
     pub sessions: Vec<Session>,
     pub all: List,
-    by_id: BTreeMap<String, usize>,
+    pub by_id: BTreeMap<String, usize>,
     pub eras: Vec<Era>,
     /// Up to where events went, by session: also those that were not visible then.
     pub dropped: BTreeMap<String, u64>,

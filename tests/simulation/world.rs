@@ -196,6 +196,12 @@ impl World {
         self.next_connection += 1;
         let id = self.next_connection;
         connection.id = id;
+        if self.loud && let Some(ask) = connection.ask() {
+            let follower = &self.followers[ask.follower];
+            let (session, owners) = (follower.session, &follower.owners);
+            let how = (follower.types, follower.compact);
+            println!("{} {id} asks for {session:?} {owners:?} {how:?} {ask:?}", self.context());
+        }
         self.connections.insert(id, connection);
         id
     }
@@ -396,6 +402,9 @@ impl World {
             return; // Closed by a flush, which knows why.
         };
         self.stale.push(key);
+        if self.loud {
+            println!("{} hung up on {id}, in flush: {in_flush}", self.context());
+        }
         let connection = self.connections.get_mut(&id).expect("it is open");
         let due = connection.progress_at + self.limits.write_stall_ms;
         let session = connection.ask().map(|ask| ask.follower);
@@ -687,7 +696,8 @@ impl World {
             Speaker::Demo(Box::new(demo))
         };
         let quirks = self.draw_quirks(is_command);
-        let pipe = 1 + self.random.index(128 * KIB);
+        let most = if quirks.deaf && self.random.chance(500) { 200 } else { 128 * KIB };
+        let pipe = 1 + self.random.index(most);
         let session_id = spawn.session_id.clone();
         let process = Process::new(spawn.agent, session_id, speaker, quirks, pipe);
         if process.is_odd() {

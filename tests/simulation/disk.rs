@@ -478,21 +478,23 @@ fn frames_of(dir: &Path, names: &[String]) -> Frames {
     frames
 }
 
-/// Sessions that were being deleted, as far as their journals say.
-fn ending() -> Vec<String> {
+/// Sessions that were being deleted, as far as their journals say, and their newest numbers.
+fn ending() -> BTreeMap<String, u64> {
     let sessions = Path::new(DATA).join("sessions");
-    let is_ending = |id: &String| {
-        let frames = frames(&sessions.join(id));
+    let newest_of_ending = |id: String| {
+        let frames = frames(&sessions.join(&id));
         let told = frames.iter().rev().find_map(|(_, frame)| {
             let (_, name, data) = sse::parse_frame(frame.as_bytes())?;
             matches!(name, "session-status" | "session-closed" | "session-created").then_some(data)
         });
-        told.is_some_and(|data| {
+        let ends = told.is_some_and(|data| {
             let status = ["\"status\":\"stopping\"", "\"status\":\"closed\""];
             status.iter().any(|status| data.contains(status))
-        })
+        });
+        let newest = frames.last().map_or(0, |(seq, _)| *seq);
+        ends.then_some((id, newest))
     };
-    files::names(&sessions).into_iter().filter(is_ending).collect()
+    files::names(&sessions).into_iter().filter_map(newest_of_ending).collect()
 }
 
 /// Whether there are worlds with journals, and disks that go bad: only with `SIM_JOURNALS=1`, since what

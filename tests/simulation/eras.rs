@@ -86,6 +86,7 @@ impl Model {
         };
         // What was shown while the disk took nothing is gone.
         self.is_covered = covered && self.visible <= written;
+        self.power_failed = power_lost;
         if power_lost {
             let earlier = self.eras.iter_mut().filter(|era| era.mode == Durability::Write);
             earlier.for_each(|era| era.survived = false);
@@ -102,7 +103,7 @@ impl Model {
         &mut self,
         epoch: String,
         first_seq: u64,
-        (found, ending): (&BTreeMap<String, Frames>, &[String]),
+        (found, ending): (&BTreeMap<String, Frames>, &BTreeMap<String, u64>),
         step: u64,
     ) -> u64 {
         let context = self.context.clone();
@@ -111,8 +112,11 @@ impl Model {
             let known = &mut self.sessions[session];
             let id = known.id.clone();
             let Some(frames) = found.get(&id) else {
-                let ends = known.closed || known.status == "stopping" || ending.contains(&id);
+                let end = ending.get(&id).copied();
+                let ends = known.closed || known.status == "stopping" || end.is_some();
                 assert!(ends || !self.is_covered, "{context}: {id} was lost");
+                // It goes with all that was written of it, shown or not.
+                known.list.doubtful = known.list.doubtful.max(end.unwrap_or(0));
                 for entry in &known.list.entries {
                     let event = &mut self.events[entry.event];
                     event.gone_at = event.gone_at.min(step);

@@ -91,6 +91,7 @@ fn rest(world: &mut World) {
             !session.truncated && (session.is_running() || waits)
         });
         let busy = busy || world.connections.values().any(|one| one.blocked);
+        let busy = busy || world.disk.len() > 0;
         let news = std::mem::replace(&mut visible, world.model.visible) != world.model.visible;
         quiet = if busy || news { 0 } else { quiet + 1 };
     }

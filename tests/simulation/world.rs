@@ -22,7 +22,7 @@ use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
 use sidestream::wire::demo::Demo;
-use sidestream::wire::sse::Epoch;
+use sidestream::wire::sse::{self, Epoch};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What the reactor reads from one agent in one turn.
@@ -302,6 +302,9 @@ impl World {
         let (bytes, end) = self.server.visible_frames(position).unwrap_or_else(|| {
             panic!("{}: one turn outran the log of all sessions", self.context())
         });
+        if self.loud && !bytes.is_empty() {
+            self.tell_frames(&bytes);
+        }
         self.mix(&bytes);
         self.model.commit(&bytes, end, self.step);
         if self.failing {
@@ -310,6 +313,15 @@ impl World {
         let least = self.disk.written_seq.max(self.shown_unwritten);
         let durable = !self.model.has_journals || self.model.visible <= least;
         assert!(durable, "{}: visible before it was written: {least}", self.context());
+    }
+
+    /// What has become visible, for whoever hunts a bug.
+    fn tell_frames(&self, bytes: &[u8]) {
+        for frame in String::from_utf8_lossy(bytes).split_inclusive("\n\n") {
+            let Some((id, name, data)) = sse::parse_frame(frame.as_bytes()) else { continue };
+            let length = data.floor_char_boundary(200);
+            println!("{} shows {id} {name} {}", self.context(), &data[..length]);
+        }
     }
 
     /// Now and then the server is killed, or the power fails.
@@ -403,7 +415,7 @@ impl World {
         };
         self.stale.push(key);
         if self.loud {
-            println!("{} hung up on {id}, in flush: {in_flush}", self.context());
+            println!("{} hung up on {id}, in flush: {in_flush} {:?}, draining {}", self.context(), key, self.server.is_draining());
         }
         let connection = self.connections.get_mut(&id).expect("it is open");
         let due = connection.progress_at + self.limits.write_stall_ms;

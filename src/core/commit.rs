@@ -310,10 +310,7 @@ impl Server {
         let sentence = failure.sentence;
         self.keeper.failure = Some(Failing { sentence: sentence.clone(), retry_at });
         self.keeper.heals = true;
-        // Also what came while the batch was under way.
-        let dirty = self.publisher.take_dirty();
-        self.show(self.publisher.seq(), dirty.iter().copied());
-        self.publisher.recycle_dirty(dirty);
+        self.show_everything(); // Also what came while the batch was under way.
         self.show(self.publisher.seq(), keys());
         if is_news {
             let told = vec![("error", sentence.clone())];

@@ -154,6 +154,11 @@ impl Journal {
         self.segments.front().map(|segment| (segment.id, self.segments.len()))
     }
 
+    /// The newest segment.
+    pub fn newest_segment(&self) -> Option<SegmentId> {
+        self.segments.back().map(|segment| segment.id)
+    }
+
     /// The segment that holds the byte at `position`, and where it ends.
     pub fn segment_at(&self, position: u64) -> Option<(SegmentId, u64)> {
         let index = self.segments.partition_point(|segment| segment.id.start <= position);

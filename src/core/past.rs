@@ -63,7 +63,7 @@ pub struct Past {
     jumps: bool,
     /// It waits for a piece.
     waits: bool,
-    /// Of one session: a piece was given back in the middle of a frame.
+    /// Of one session: it may stand within a frame, whose rest is to be read first.
     torn: bool,
     piece: Option<Piece>,
 }
@@ -118,9 +118,11 @@ impl Past {
     }
 
     /// Goes on for a reader that the ring has outrun; its replay is counted already. One of several
-    /// sessions goes on where it stands.
+    /// sessions goes on where it stands; whether one of a single session stands within a frame, only
+    /// the journal can tell.
     pub fn outrun(across: Option<&Across>) -> Box<Past> {
-        let mut past = Past { counted: u64::MAX, ..Past::default() };
+        let torn = across.is_none();
+        let mut past = Past { counted: u64::MAX, torn, ..Past::default() };
         if let Some(across) = across {
             (past.last, past.begun) = (across.whole_seq, across.begun);
             past.beyond = across.beyond as usize;

@@ -76,8 +76,10 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
         found = load(&dir.join("sessions"), covered)?;
         // What was shown last is nowhere: of whom it was, only its journal could say.
         let spoke = |one: &&mut Found| one.journal.last_seq() >= last_start;
-        let lost = found.sessions.iter_mut().filter(spoke);
-        lost.for_each(|one| one.torn |= is_broken);
+        for one in found.sessions.iter_mut().filter(spoke).filter(|_| is_broken) {
+            one.torn = true;
+            renew(&dir.join("sessions"), one)?;
+        }
     }
     let refuse = |error: io::Error| failed(&path, &error);
     let mut lines = String::new();
@@ -437,6 +439,18 @@ fn scan_segment(
 fn holds_frame(bytes: &[u8]) -> bool {
     memchr::memmem::find_iter(bytes, b"\n\nid: ")
         .any(|at| journal::first_frame(&bytes[at + 2..]).is_some())
+}
+
+/// Writes the newest segment once more: where a sync has failed, the kernel may hold bytes that never
+/// reached the medium and never will, and the next sync would succeed all the same.
+fn renew(sessions: &Path, found: &Found) -> Result<(), String> {
+    let Some(segment) = found.journal.newest_segment() else { return Ok(()) };
+    let dir = sessions.join(&found.snapshot.session_id);
+    let path = dir.join(segment.file_name());
+    read_file(&path)
+        .and_then(|bytes| replace(&path, &bytes, true))
+        .and_then(|()| sync_directory(&dir))
+        .map_err(|error| failed(&path, &error))
 }
 
 fn cut(path: &Path, length: u64) -> Result<(), String> {

@@ -196,7 +196,9 @@ impl World {
         self.next_connection += 1;
         let id = self.next_connection;
         connection.id = id;
-        if self.loud && let Some(ask) = connection.ask() {
+        if self.loud
+            && let Some(ask) = connection.ask()
+        {
             let follower = &self.followers[ask.follower];
             let (session, owners) = (follower.session, &follower.owners);
             let how = (follower.types, follower.compact);
@@ -415,7 +417,12 @@ impl World {
         };
         self.stale.push(key);
         if self.loud {
-            println!("{} hung up on {id}, in flush: {in_flush} {:?}, draining {}", self.context(), key, self.server.is_draining());
+            println!(
+                "{} hung up on {id}, in flush: {in_flush} {:?}, draining {}",
+                self.context(),
+                key,
+                self.server.is_draining()
+            );
         }
         let connection = self.connections.get_mut(&id).expect("it is open");
         let due = connection.progress_at + self.limits.write_stall_ms;

@@ -486,15 +486,15 @@ pub struct Store {
     syncs: bool,
     /// Segments that are open for writing.
     handles: HashMap<Arc<str>, (SegmentId, File)>,
-    /// The last batch failed.
-    failing: bool,
+    /// The next start will know that not everything that was shown was written.
+    is_marked: bool,
 }
 
 impl Store {
     fn new(dir: &Path, durability: Durability) -> Store {
         let (dir, sessions) = (dir.to_owned(), dir.join("sessions"));
         let (medium, syncs) = (DISK, durability == Durability::Sync);
-        Store { dir, sessions, medium, syncs, handles: HashMap::new(), failing: false }
+        Store { dir, sessions, medium, syncs, handles: HashMap::new(), is_marked: false }
     }
 
     fn path(&self, session_id: &str, segment: SegmentId) -> PathBuf {
@@ -507,20 +507,25 @@ impl Store {
     /// With the file, and whether what was written before is in doubt.
     pub fn append(&mut self, batch: &Batch) -> Result<(), AppendFailure> {
         let result = self.try_append(batch);
-        if result.is_err() && !std::mem::replace(&mut self.failing, true) {
-            // Its absence outlives us where no byte can be written.
-            let _ = fs::remove_file(self.dir.join("intact"));
-            if self.syncs {
-                let _ = sync_directory(&self.dir);
-            }
+        if result.is_err() && !self.is_marked {
+            self.is_marked = self.mark_broken().is_ok(); // Else the next failure tries again.
         }
-        self.failing = result.is_err();
         if result.is_ok() && batch.heals {
             let intact = self.dir.join("intact");
             let made = private().create(true).truncate(false).open(&intact);
             made.map_err(|error| failure(&intact, &error))?;
+            self.is_marked = false;
         }
         result
+    }
+
+    /// Takes away the file whose absence outlives us where no byte can be written.
+    fn mark_broken(&self) -> io::Result<()> {
+        match fs::remove_file(self.dir.join("intact")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if self.syncs { sync_directory(&self.dir) } else { Ok(()) }
     }
 
     fn try_append(&mut self, batch: &Batch) -> Result<(), AppendFailure> {

@@ -374,14 +374,21 @@ impl World {
         self.leave_everything();
         let power_lost = death == Death::PowerLost;
         files::restart(power_lost);
+        if power_lost
+            && !self.model.is_covered
+            && self.durability == Durability::Sync
+            && is_intact()
+        {
+            self.hit("lost-without-a-trace");
+            self.model.untraced = self.model.visible;
+        }
         let torn = files::disk(|disk| std::mem::take(&mut disk.torn));
         self.model.tally.add("files-torn-at-a-crash", torn);
         self.start();
     }
 
     fn end_era(&mut self, power_lost: bool) {
-        let intact = files::peek(&Path::new(DATA).join("intact")).is_some();
-        self.model.end_era(self.durability, power_lost, self.disk.written_seq, intact);
+        self.model.end_era(self.durability, power_lost, self.disk.written_seq, is_intact());
     }
 
     /// What the kernel does with what a process had open.
@@ -438,6 +445,11 @@ impl World {
         files::restart(false);
         self.start();
     }
+}
+
+/// Whether the data directory says that everything that was shown was written.
+fn is_intact() -> bool {
+    files::peek(&Path::new(DATA).join("intact")).is_some()
 }
 
 /// The whole frames of a journal, with their numbers.

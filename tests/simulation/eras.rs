@@ -175,7 +175,11 @@ impl Model {
             self.take(&frame);
         }
         for id in found.keys() {
-            assert!(self.session(id).is_some(), "{context}: {id} was never created");
+            if self.session(id).is_none() {
+                // Its snapshot is all that the power loss has left of it.
+                assert!(!self.is_covered, "{context}: {id} was never created");
+                self.add_session(id, "", true);
+            }
         }
         self.recount(step);
         let mode = Durability::Memory;

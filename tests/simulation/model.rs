@@ -8,6 +8,7 @@ use crate::tally::Tally;
 use serde_json::Value;
 use sidestream::wire::sse::{self, EventId};
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
 
 /// One visible event.
 pub struct Event {
@@ -201,6 +202,9 @@ pub struct Model {
     pub is_covered: bool,
     /// The last start ended with a power loss.
     pub power_failed: bool,
+    /// Up to here events may be lost, and nobody can know it: when the power failed, the disk did not
+    /// even take word that it had taken nothing.
+    pub untraced: u64,
     /// The disk was in trouble in this start.
     pub is_shaky: bool,
     pub step: u64,
@@ -225,6 +229,7 @@ impl Model {
             has_journals: false,
             is_covered: true,
             power_failed: false,
+            untraced: 0,
             is_shaky: false,
             step: 0,
             position: 0,
@@ -297,7 +302,7 @@ impl Model {
     pub fn take(&mut self, frame: &str) {
         let (id, name, data) = sse::parse_frame(frame.as_bytes())
             .unwrap_or_else(|| panic!("{}: no frame: {frame:?}", self.context));
-        let context = &self.context;
+        let context = self.context.clone();
         let seq = self.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id: {id}"));
         assert!(seq > self.visible, "{context}: numbers must rise: {seq}");
         self.visible = seq;
@@ -310,16 +315,8 @@ impl Model {
             Some(session) => *session,
             None => {
                 assert_eq!(name, "session-created", "{context}: the first event");
-                let session = self.sessions.len();
-                self.sessions.push(Session {
-                    id: session_id.to_owned(),
-                    list: List { ring_size: self.ring_size, ..List::default() },
-                    status: "idle".to_owned(),
-                    agent: data["agent"].as_str().unwrap_or_default().to_owned(),
-                    ..Session::default()
-                });
-                self.by_id.insert(session_id.to_owned(), session);
-                session
+                let (id, agent) = (session_id.to_owned(), text(&data, "agent").to_owned());
+                self.add_session(&id, &agent, false)
             }
         };
         let event = self.events.len();
@@ -346,12 +343,28 @@ impl Model {
         if data["forkedFrom"].is_string() && name == "session-created" {
             self.tally.hit("forked");
         }
-        follow(known, name, &data, &mut self.tally, &format!("{context} {seq} {name} {data}"));
+        let told = format_args!("{context} {seq} {name} {data}");
+        follow(known, name, &data, &mut self.tally, &told);
         // Its end is one whatever else of it is missing.
         known.closed |= name == "session-closed";
         if name == "events-lost" {
             self.lose(session, &data);
         }
+    }
+
+    /// Another session. `truncated`: what it began with is not known.
+    pub fn add_session(&mut self, id: &str, agent: &str, truncated: bool) -> usize {
+        let session = self.sessions.len();
+        self.sessions.push(Session {
+            id: id.to_owned(),
+            list: List { ring_size: self.ring_size, ..List::default() },
+            status: "idle".to_owned(),
+            agent: agent.to_owned(),
+            truncated,
+            ..Session::default()
+        });
+        self.by_id.insert(id.to_owned(), session);
+        session
     }
 
     /// The server says that it will never show these any more.
@@ -399,7 +412,13 @@ fn text<'a>(data: &'a Value, name: &str) -> &'a str {
 }
 
 /// Follows one event: everything that starts ends, once, and nothing ends that did not start.
-pub fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, context: &str) {
+pub fn follow(
+    session: &mut Session,
+    name: &str,
+    data: &Value,
+    tally: &mut Tally,
+    context: &dyn Display,
+) {
     if session.truncated {
         return; // What is missing in one frame can no longer be followed in the others.
     }
@@ -544,13 +563,13 @@ pub fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally
 }
 
 #[track_caller]
-fn open(list: &mut Vec<String>, id: &str, context: &str) {
+fn open(list: &mut Vec<String>, id: &str, context: &dyn Display) {
     assert!(!list.iter().any(|known| known == id), "{context}: started twice");
     list.push(id.to_owned());
 }
 
 #[track_caller]
-fn close(list: &mut Vec<String>, id: &str, context: &str) {
+fn close(list: &mut Vec<String>, id: &str, context: &dyn Display) {
     let at = list.iter().position(|known| known == id);
     list.remove(at.unwrap_or_else(|| panic!("{context}: ended without a start")));
 }

@@ -290,9 +290,9 @@ impl World {
             let wakes = wakes.into_iter().flatten().min().unwrap_or(u64::MAX);
             if process.exit.is_none() { wakes } else { u64::MAX }
         });
-        let busy = self.server.has_work()
-            || self.processes.values().any(Process::has_news)
-            || !self.ready.is_empty();
+        // Whoever was not read from in the last turn waits for something else.
+        let has_news = self.inputs > 0 && self.processes.values().any(Process::has_news);
+        let busy = self.server.has_work() || has_news || !self.ready.is_empty();
         let disk = self.disk.due(self.now_ms);
         let dues = [self.server.next_due(), disk, busy.then_some(self.now_ms)];
         dues.into_iter().flatten().chain(processes).min().filter(|due| *due != u64::MAX)
@@ -888,8 +888,10 @@ impl World {
             .collect();
         let due = self.server.next_due();
         let pending = self.server.has_pending();
+        let disk = (self.disk.len(), self.disk.due(self.now_ms), self.failing);
+        let names: Vec<&str> = self.processes.values().map(|one| &*one.session_id).collect();
         format!(
-            "now {} due {due:?} work {} pending {pending} inputs {}\n{sessions:?}\n{processes:?}\n{connections:?}",
+            "now {} due {due:?} work {} pending {pending} inputs {} disk {disk:?}\n{sessions:?}\n{names:?}\n{processes:?}\n{connections:?}",
             self.now_ms,
             self.server.has_work(),
             self.inputs

@@ -130,7 +130,7 @@ impl Past {
         Box::new(past)
     }
 
-    /// The number of the last frame that its client knows of.
+    /// The number of the last frame that its client knows of; 0: that is not known.
     pub fn last(&self) -> u64 {
         self.last
     }
@@ -500,7 +500,7 @@ impl Server {
 
     /// The number, at most `limit`, up to which the journals of some sessions, or of all, lack
     /// nothing.
-    fn written_up_to(&self, owners: Option<&[u32]>, limit: u64) -> u64 {
+    pub(super) fn written_up_to(&self, owners: Option<&[u32]>, limit: u64) -> u64 {
         self.sessions_of(owners)
             .filter_map(|session| {
                 let log = &session.feed.log;
@@ -633,13 +633,13 @@ impl Server {
     pub(super) fn piece_read(&mut self, read: Read, result: Result<(), ReadFailure>) {
         let Read { connection: key, merges, sources, bytes, start, within, .. } = read;
         if let Some(key) = key
-            && let Some(at) = self.pages.iter().position(|(asked, _)| *asked == key)
+            && let Some(at) = self.pages.iter().position(|(asked, ..)| *asked == key)
         {
-            let (_, mut cursor) = self.pages.swap_remove(at);
+            let (_, mut cursor, built) = self.pages.swap_remove(at);
             if result.is_err() {
                 cursor.resume = "gap";
             }
-            return self.poll_read(key, &cursor, &bytes);
+            return self.poll_read(key, &cursor, built, &bytes);
         }
         let reader = key.and_then(|key| self.connections.get_mut(key)).and_then(|connection| {
             match &mut connection.phase {

@@ -102,7 +102,8 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     file.set_len(whole as u64).map_err(refuse)?; // A torn line never counted.
     (&file).write_all(lines.as_bytes()).map_err(refuse)?;
     file.sync_all().map_err(refuse)?;
-    let store = (durability != Durability::Memory).then(|| Store::new(dir, durability));
+    let epochs_end = (whole + lines.len()) as u64;
+    let store = (durability != Durability::Memory).then(|| Store::new(dir, durability, epochs_end));
     if let Some(store) = &store {
         make_directory(&store.sessions).map_err(|error| failed(&store.sessions, &error))?;
         let intact = dir.join("intact");
@@ -482,6 +483,8 @@ pub struct Store {
     dir: PathBuf,
     sessions: PathBuf,
     medium: Medium,
+    /// Where the next line of `DATA/epochs` goes: what stands behind was never whole.
+    epochs_end: u64,
     /// Everything is to survive power loss.
     syncs: bool,
     /// Segments that are open for writing.
@@ -491,10 +494,18 @@ pub struct Store {
 }
 
 impl Store {
-    fn new(dir: &Path, durability: Durability) -> Store {
+    fn new(dir: &Path, durability: Durability, epochs_end: u64) -> Store {
         let (dir, sessions) = (dir.to_owned(), dir.join("sessions"));
         let (medium, syncs) = (DISK, durability == Durability::Sync);
-        Store { dir, sessions, medium, syncs, handles: HashMap::new(), is_marked: false }
+        Store {
+            dir,
+            sessions,
+            medium,
+            epochs_end,
+            syncs,
+            handles: HashMap::new(),
+            is_marked: false,
+        }
     }
 
     fn path(&self, session_id: &str, segment: SegmentId) -> PathBuf {
@@ -841,15 +852,13 @@ impl Store {
     pub fn erase(&mut self, session_id: &str, last_seq: u64) -> Result<(), String> {
         self.handles.remove(session_id);
         let path = self.dir.join("epochs");
-        let file = private().append(true).open(&path).map_err(|error| failed(&path, &error))?;
-        (&file)
-            .write_all(format!("erased {last_seq}\n").as_bytes())
-            .and_then(|()| file.sync_data())
+        let line = format!("erased {last_seq}\n");
+        let file = private().open(&path).map_err(|error| failed(&path, &error))?;
+        file.set_len(self.epochs_end)
+            .and_then(|()| file.write_all_at(line.as_bytes(), self.epochs_end))
+            .and_then(|()| file.sync_data()) // A journal that is gone without a word is a hole.
             .map_err(|error| failed(&path, &error))?;
-        if self.syncs {
-            // Before what it tells of: a journal that is gone without a word is a hole.
-            file.sync_data().map_err(|error| failed(&path, &error))?;
-        }
+        self.epochs_end += line.len() as u64;
         let path = self.sessions.join(session_id);
         remove_session(&self.sessions, session_id).map_err(|error| failed(&path, &error))
     }

@@ -141,6 +141,16 @@ impl Process {
         if self.exit.is_some() { 0 } else { self.pipe_size.saturating_sub(self.stdin.len()) }
     }
 
+    /// When it does something by itself. One whose pipe is full does not.
+    pub fn wakes_at(&self) -> u64 {
+        if self.exit.is_some() {
+            return u64::MAX;
+        }
+        let is_stuck = !self.saying.is_empty() && self.stdout.len() >= self.pipe_size;
+        let due = self.due.filter(|_| !is_stuck);
+        due.into_iter().chain(self.quirks.dies_at).min().unwrap_or(u64::MAX)
+    }
+
     /// Whether nobody holds the writing ends of its pipes.
     pub fn has_hung_up(&self) -> bool {
         self.exit.is_some() && self.grandchildren == 0

@@ -182,6 +182,8 @@ pub struct Connection {
     pub lingers: bool,
     pub done: bool,
     pub whose: Whose,
+    /// There were agents already when the server began to read from it.
+    pub had_agents: Option<bool>,
     /// The first step in which it was sent something.
     pub joined_at: u64,
     /// What it read of a journal could not be read.
@@ -224,6 +226,7 @@ impl Connection {
             lingers: false,
             done: false,
             whose: Whose::Human,
+            had_agents: None,
             joined_at: u64::MAX,
             spoilt: false,
         }

@@ -190,10 +190,14 @@ impl World {
             }
             DiskRequest::Drop { session_id, segment, until, snapshot } => {
                 let dropped = store.drop_segment(&session_id, segment, until, snapshot.as_deref());
-                DiskReply::Removed(dropped)
+                DiskReply::Dropped(dropped)
             }
             DiskRequest::Erase { session_id, last_seq } => {
-                DiskReply::Removed(store.erase(&session_id, last_seq))
+                let result = store.erase(&session_id, last_seq);
+                if result.is_err() {
+                    self.model.tally.hit("erase-failed");
+                }
+                DiskReply::Erased { session_id, last_seq, result }
             }
             other => panic!("{context}: {other:?} is no journal's"),
         }
@@ -201,6 +205,7 @@ impl World {
 
     /// What the server is about to learn.
     fn note_reply(&mut self, reply: &DiskReply) {
+        let context = self.context();
         match reply {
             DiskReply::Appended(_, Ok(())) if self.failing => {
                 self.failing = false;
@@ -223,7 +228,10 @@ impl World {
                 let damaged = matches!(result, Err(ReadFailure::Damaged(_)));
                 let connection = self.connections.get_mut(id).expect("it is open");
                 connection.spoilt |= damaged;
-                assert!(!damaged || self.model.is_shaky, "nothing was wrong with the disk");
+                assert!(
+                    !damaged || self.model.is_shaky,
+                    "{context}: nothing is wrong with the disk: {result:?}"
+                );
             }
             DiskReply::Page(..) => self.hit("page-read"),
             DiskReply::Large { result, .. } => {
@@ -240,8 +248,11 @@ impl World {
                 self.hit("segment-dropped");
                 self.drop_segment(session_id, *segment);
             }
-            DiskRequest::Erase { session_id, .. } => {
+            DiskRequest::Erase { session_id, last_seq } => {
                 self.hit("journal-erased");
+                // Also what nobody has seen yet.
+                let dropped = self.model.dropped.entry(session_id.clone()).or_default();
+                *dropped = (*last_seq).max(*dropped);
                 if let Some(session) = self.model.session(session_id) {
                     self.model.erase(session, self.step);
                 }

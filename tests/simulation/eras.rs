@@ -181,6 +181,7 @@ impl Model {
                 self.add_session(id, "", true);
             }
         }
+        self.born = (self.is_covered, self.power_failed);
         self.recount(step);
         let mode = Durability::Memory;
         self.eras.push(Era { epoch: epoch.clone(), first_seq, last: 0, mode, survived: true });
@@ -215,6 +216,7 @@ impl Model {
             odd: before.odd,
             resolved: before.resolved,
             truncated: before.truncated || has_holes,
+            has_hole: before.has_hole,
             list: before.list,
             status: "idle".to_owned(),
             ..Session::default()

@@ -7,7 +7,7 @@ use crate::eras::Era;
 use crate::tally::Tally;
 use serde_json::Value;
 use sidestream::wire::sse::{self, EventId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
 
 /// One visible event.
@@ -143,6 +143,10 @@ pub struct Session {
     pub approvals: Vec<Open>,
     pub resolved: Vec<String>,
     pub tools: Vec<String>,
+    /// Tools and subagents that have ended.
+    pub over: BTreeSet<String>,
+    /// Events of it were lost: what ended among them is ended once more, for who reads the rest.
+    pub has_hole: bool,
     pub subagents: Vec<String>,
     /// Blocks with text whose end was not told: message and number.
     pub blocks: Vec<(String, u64)>,
@@ -202,6 +206,8 @@ pub struct Model {
     pub is_covered: bool,
     /// The last start ended with a power loss.
     pub power_failed: bool,
+    /// Both as this start found them.
+    pub born: (bool, bool),
     /// Up to here events may be lost, and nobody can know it: when the power failed, the disk did not
     /// even take word that it had taken nothing.
     pub untraced: u64,
@@ -229,6 +235,7 @@ impl Model {
             has_journals: false,
             is_covered: true,
             power_failed: false,
+            born: (true, false),
             untraced: 0,
             is_shaky: false,
             step: 0,
@@ -370,14 +377,16 @@ impl Model {
     /// The server says that it will never show these any more.
     fn lose(&mut self, session: usize, data: &Value) {
         self.tally.hit("events-lost");
+        self.sessions[session].has_hole = true;
         let id = |name: &str| EventId::parse(text(data, name).as_bytes()).map(|id| id.seq);
         let (Some(from), Some(to)) = (id("from"), id("to")) else {
             panic!("{}: {data}", self.context);
         };
-        let is_shaky = self.is_shaky || !self.is_covered;
+        let (born_covered, born_torn) = self.born;
+        let is_shaky = self.is_shaky || !born_covered;
         // "After a disk failure or a cut tail" (DESIGN §5): one that a power loss has torn may hold
         // whole frames behind the tear, that were never shown, and nobody can tell that they were not.
-        let is_cut = self.power_failed && data["reason"] == "tail_cut";
+        let is_cut = born_torn && data["reason"] == "tail_cut";
         assert!(is_shaky || is_cut, "{}: the disk took everything: {data}", self.context);
         for entry in &self.sessions[session].list.entries {
             let event = &mut self.events[entry.event];
@@ -494,9 +503,21 @@ pub fn follow(
         "tool-progress" => {
             assert!(session.tools.contains(&text(data, "toolUseId").to_owned()), "{context}");
         }
-        "tool-completed" => close(&mut session.tools, text(data, "toolUseId"), context),
+        "tool-completed" => {
+            let id = text(data, "toolUseId");
+            if !is_told_again(session, id, data["outcome"] == "unknown") {
+                close(&mut session.tools, id, context);
+            }
+            session.over.insert(id.to_owned());
+        }
         "subagent-started" => open(&mut session.subagents, text(data, "agentId"), context),
-        "subagent-completed" => close(&mut session.subagents, text(data, "agentId"), context),
+        "subagent-completed" => {
+            let id = text(data, "agentId");
+            if !is_told_again(session, id, data["outcome"] == "aborted") {
+                close(&mut session.subagents, id, context);
+            }
+            session.over.insert(id.to_owned());
+        }
         "approval-required" => {
             let questions = data["input"]["questions"].as_array().into_iter().flatten();
             session.approvals.push(Open {
@@ -512,6 +533,10 @@ pub fn follow(
                 _ => "approval-withdrawn",
             });
             let id = text(data, "approvalId");
+            if is_told_again(session, id, data["reason"] == "events_lost") {
+                return;
+            }
+            session.over.insert(id.to_owned());
             let at = session.approvals.iter().position(|open| open.id == id);
             session.approvals.remove(at.unwrap_or_else(|| panic!("{context}: was not open")));
             session.resolved.push(id.to_owned());
@@ -560,6 +585,11 @@ pub fn follow(
         "session-stalled" => tally.hit("session-stalled"),
         _ => {}
     }
+}
+
+/// Whether this end is one that was told before, and lost: behind a hole it comes once more.
+fn is_told_again(session: &Session, id: &str, as_unknown: bool) -> bool {
+    as_unknown && session.has_hole && session.over.contains(id)
 }
 
 #[track_caller]

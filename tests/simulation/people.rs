@@ -455,7 +455,7 @@ impl World {
             return;
         }
         // What a former start left behind is swept before this one listens.
-        let some = self.server.counters.agents_started > 0;
+        let some = connection.had_agents == Some(true);
         if connection.whose != Whose::Human && expect.changes && some {
             assert!(status >= 400, "{context}: an agent changed something");
             if body["code"] == "agent_self_access" {

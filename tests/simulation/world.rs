@@ -285,11 +285,7 @@ impl World {
 
     /// When something is next due anywhere.
     pub fn next_due(&self) -> Option<u64> {
-        let processes = self.processes.values().map(|process| {
-            let wakes = [process.due, process.quirks.dies_at];
-            let wakes = wakes.into_iter().flatten().min().unwrap_or(u64::MAX);
-            if process.exit.is_none() { wakes } else { u64::MAX }
-        });
+        let processes = self.processes.values().map(Process::wakes_at);
         // Whoever was not read from in the last turn waits for something else.
         let has_news = self.inputs > 0 && self.processes.values().any(Process::has_news);
         let busy = self.server.has_work() || has_news || !self.ready.is_empty();
@@ -532,6 +528,8 @@ impl World {
             }
             let bytes: Vec<u8> = connection.inbox.drain(..count).collect();
             connection.read += count;
+            let has_agents = self.server.counters.agents_started > 0;
+            connection.had_agents.get_or_insert(has_agents);
             left -= count;
             self.inputs += 1;
             self.server.received(key, &bytes);

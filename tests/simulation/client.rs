@@ -93,6 +93,9 @@ pub struct Stream {
     pub unknown: Vec<usize>,
     /// The server said that this is the end.
     pub over: bool,
+    /// It was told of a gap, or asked for what is left: up to this number it goes on behind holes that
+    /// are not told yet.
+    pub jumps_to: u64,
     /// When it was begun: what was gone by then is not owed.
     pub joined_at: u64,
 }

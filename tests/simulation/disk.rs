@@ -520,16 +520,9 @@ fn ending() -> BTreeMap<String, u64> {
     files::names(&sessions).into_iter().filter_map(newest_of_ending).collect()
 }
 
-/// Whether there are worlds with journals, and disks that go bad: only with `SIM_JOURNALS=1`, since what
-/// they find is not all repaired yet.
-pub fn has_journals() -> bool {
-    std::env::var_os("SIM_JOURNALS").is_some()
-}
-
 /// What a world promises its readers.
 pub fn draw_durability(random: &mut crate::random::Random) -> Durability {
     match random.below(4) {
-        _ if !has_journals() => Durability::Memory,
         0 => Durability::Memory,
         1 => Durability::Sync,
         _ => Durability::Write,

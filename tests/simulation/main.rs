@@ -4,8 +4,8 @@
 //! server checks itself and every byte that a client received is judged; now and then it is killed,
 //! or the power fails, and what its journals hold is compared with what it had shown. At the end
 //! the world heals or is told to stop in the middle, and everything must come to its end.
-//! `SIM_SEED=<n>` replays one seed, `SIM_SEEDS=<n>` says how many there are. With `SIM_JOURNALS=1`
-//! worlds have journals, and disks that fail and are torn by power losses.
+//! `SIM_SEED=<n>` replays one seed and tells what happens, `SIM_SEEDS=<n>` says how many there are,
+//! and `SIM_FROM=<n>` which is the first.
 
 mod agent;
 mod client;
@@ -144,13 +144,14 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Seeds that are lived through on every processor, until some have failed.
-fn run_all(seeds: u64) -> (Tally, Vec<u64>) {
+fn run_all(from: u64, seeds: u64) -> (Tally, Vec<u64>) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (next, total) = (AtomicU64::new(0), Mutex::new((Tally::default(), Vec::new())));
+    let (next, total) = (AtomicU64::new(from), Mutex::new((Tally::default(), Vec::new())));
     let work = || {
         loop {
             let seed = next.fetch_add(1, Relaxed);
-            let lived = (seed < seeds).then(|| std::panic::catch_unwind(|| live_and_again(seed)));
+            let lived =
+                (seed < from + seeds).then(|| std::panic::catch_unwind(|| live_and_again(seed)));
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             match lived {
                 None => return,
@@ -187,7 +188,7 @@ fn every_world_comes_to_its_end_and_nobody_was_told_anything_wrong() {
         return;
     }
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
-    let (total, failed) = run_all(seeds);
+    let (total, failed) = run_all(number("SIM_FROM").unwrap_or(0), seeds);
     total.print();
     assert!(failed.is_empty(), "failed: {failed:?}; SIM_SEED=<n> replays one");
     if seeds >= SEEDS {

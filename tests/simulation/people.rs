@@ -365,6 +365,7 @@ impl World {
                                 is_loose: false,
                                 unknown: Vec::new(),
                                 over: false,
+                                jumps_to: 0,
                                 joined_at: connection.joined_at,
                             });
                         }
@@ -573,6 +574,10 @@ impl World {
             }
             _ => self.event(&mut stream, frame, &context),
         }
+        if self.loud && frame.data["_eventType"].is_string() {
+            let (number, name, id) = (connection.id, &frame.name, &frame.id);
+            println!("{} {number} reads {name} {id:?} {}", self.context(), frame.data["resume"]);
+        }
         if let Some(id) = &frame.id {
             self.followers[stream.ask.follower].cursor = Some(id.clone());
         }
@@ -594,7 +599,10 @@ impl World {
         let follower = &self.followers[stream.ask.follower];
         // Where there are journals, a block has ended before that can be seen.
         let ended = self.model.is_superseded(event) || event.is_delta && self.model.has_journals;
-        follower.compact && ended || event.gone_at <= stream.joined_at
+        // What the ring lost while the disk took nothing is a hole, and told once the disk is back.
+        let forgotten = self.model.sessions[event.session].list.evicted();
+        let hole = self.model.is_shaky && event.seq <= forgotten.min(stream.jumps_to);
+        follower.compact && ended || event.gone_at <= stream.joined_at || hole
     }
 
     fn event(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
@@ -617,7 +625,7 @@ impl World {
         stream.is_loose = false;
         (stream.position, stream.other) = (seq, None);
         stream.count += u64::from(stream.replaying);
-        self.hit("frames-checked");
+        self.model.tally.hit("frames-checked");
     }
 
     /// A frame that is no event: if it has an id, nothing that is wanted may lie before it.
@@ -664,6 +672,9 @@ impl World {
         let must_not = self.model.must_not_hold(text);
         let old = !text.starts_with(&self.model.epoch);
         let here = frame.id.as_deref().map(|id| self.model.seq(id).expect("an id of ours"));
+        if frame.data["resume"] != "ok" {
+            stream.jumps_to = self.model.visible;
+        }
         match (frame.data["resume"].as_str(), cursor) {
             (Some("ok"), Some(Some(seq))) => {
                 let gone = match &follower.owners {
@@ -807,8 +818,8 @@ impl World {
         let from = stream.other.map_or(stream.position, |other| other.min(stream.position));
         if cut.stalled {
             self.hit("cut-by-stall");
-        } else if closed && next.is_none() {
-            assert!(whole || !cut.in_flush, "{context}: cut in a frame");
+        } else if closed && next.is_none() && (whole || !cut.in_flush) {
+            // It has everything.
         } else if from <= cut.evicted || stream.is_loose || from < self.model.gone_at_most(session)
         {
             // What was not visible yet may have taken its place.

@@ -36,16 +36,27 @@ pub const REQUIRED: &[&str] = &[
     "connected-gap",
     "connected-gap-after-a-restart",
     "connected-ok",
+    "connected-ok-after-a-restart",
     "cut-by-a-crash",
     "cut-by-lap",
     "cut-by-stall",
+    "died-while-writing",
     "directory-refused",
+    "disk-dead",
+    "disk-does-not-read",
+    "disk-does-not-sync",
+    "disk-failing",
+    "disk-full",
     "disk-late",
     "drain-with-queue",
     "drain-with-streams",
     "drain-with-turns",
+    "erase-failed",
     "event-read",
+    "events-lost",
+    "events-lost-at-a-crash",
     "expect-continue",
+    "files-torn-at-a-crash",
     "forked",
     "frames-checked",
     "grandchild-held-pipe",
@@ -53,9 +64,16 @@ pub const REQUIRED: &[&str] = &[
     "held-answer",
     "history-page",
     "interrupted",
+    "journal-erased",
+    "journal-failed",
+    "journal-recovered",
     "large-field",
+    "large-read",
     "orphans-killed",
     "out-of-descriptors",
+    "page-read",
+    "piece-merged",
+    "piece-read",
     "pipelined",
     "poll-empty",
     "poll-events",
@@ -72,6 +90,7 @@ pub const REQUIRED: &[&str] = &[
     "replay-complete",
     "resumed-conversation",
     "scope-too-small",
+    "segment-dropped",
     "server-busy",
     "server-killed",
     "server-restarted",
@@ -79,6 +98,7 @@ pub const REQUIRED: &[&str] = &[
     "session-closed",
     "session-stalled",
     "sessions-max",
+    "sessions-restored",
     "slots-full",
     "stale-key-poked",
     "start-queue-wait",
@@ -91,28 +111,6 @@ pub const REQUIRED: &[&str] = &[
     "unarchived",
     "unprompted-turn",
     "write-of-one-byte",
-];
-
-/// And where there are journals.
-const TROUBLED: &[&str] = &[
-    "connected-ok-after-a-restart",
-    "died-while-writing",
-    "disk-dead",
-    "disk-does-not-read",
-    "disk-does-not-sync",
-    "disk-failing",
-    "disk-full",
-    "events-lost-at-a-crash",
-    "files-torn-at-a-crash",
-    "journal-erased",
-    "journal-failed",
-    "journal-recovered",
-    "large-read",
-    "page-read",
-    "piece-merged",
-    "piece-read",
-    "segment-dropped",
-    "sessions-restored",
     "written-and-never-shown",
 ];
 
@@ -140,7 +138,6 @@ impl Tally {
     /// The states that were never reached.
     pub fn missing(&self) -> Vec<&'static str> {
         let reached = |name: &&str| self.0.get(name).is_some_and(|count| *count > 0);
-        let troubled = if crate::disk::has_journals() { TROUBLED } else { &[] };
-        REQUIRED.iter().chain(troubled).copied().filter(|name| !reached(name)).collect()
+        REQUIRED.iter().copied().filter(|name| !reached(name)).collect()
     }
 }

@@ -968,7 +968,7 @@ fn draw_faults(random: &mut Random) -> Faults {
         quirk: draw(900),
         disk_late: draw(300),
         disk_bad: draw(200),
-        trouble: draw(12) * u64::from(disk::has_journals()),
+        trouble: draw(12),
         death: if mortal { draw(15) } else { 0 },
         crash: if mortal { draw(60) } else { 0 },
         power: if mortal { draw(40) } else { 0 },

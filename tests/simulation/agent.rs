@@ -1,6 +1,7 @@
 //! Fake agents: the demo agent as a pure machine behind pipes of limited size, and everything
 //! that a process can do wrong around it.
 
+use crate::client::pour;
 use crate::random::Random;
 use crate::tally::Tally;
 use sidestream::base::arena::Key;
@@ -226,7 +227,7 @@ impl Process {
         let room = self.pipe_size.saturating_sub(self.stdout.len());
         let left = self.quirks.dies_after.map_or(usize::MAX, |limit| limit - self.said);
         let count = self.saying.len().min(room).min(left);
-        self.stdout.extend(self.saying.drain(..count));
+        pour(&mut self.saying, &mut self.stdout, count);
         self.said += count;
         if count == left {
             return self.die(Exit::Signal(11), tally);

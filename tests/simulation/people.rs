@@ -3,14 +3,15 @@
 //! Everything a client receives is judged here, against the model, as soon as it is read.
 
 use crate::client::{
-    Ask, Connection, Expect, Follower, Frame, Parsed, Reply, Stream, What, Whose, take_frame,
-    take_reply,
+    Ask, Connection, Expect, Follower, Frame, Parsed, Reply, Stream, What, Whose, pour, read_frame,
+    read_reply,
 };
 use crate::model::{Event, Model};
 use crate::requests::{Draft, TYPES};
 use crate::world::World;
 use serde_json::Value;
 use std::collections::VecDeque;
+use std::fmt::Display;
 
 impl World {
     // What people do.
@@ -300,7 +301,7 @@ impl World {
                 if count < connection.kernel.len() && connection.stream.is_some() {
                     self.model.tally.hit("reader-slow");
                 }
-                connection.buffer.extend(connection.kernel.drain(..count));
+                pour(&mut connection.kernel, &mut connection.buffer, count);
                 connection.writable |= connection.blocked && connection.room() > 0;
             }
             self.parse(&mut connection);
@@ -320,27 +321,50 @@ impl World {
     }
 
     fn parse(&mut self, connection: &mut Connection) {
-        loop {
-            let context = format!("{} connection {}", self.context(), connection.id);
-            if connection.stream.is_some() {
-                match take_frame(&mut connection.buffer) {
-                    Ok(None) => return,
-                    Ok(Some(frame)) => self.frame(connection, &frame, &context),
-                    Err(error) => panic!("{context}: {error}"),
-                }
-                continue;
+        if connection.buffer.is_empty() {
+            return;
+        }
+        let context = format!("{} connection {}", self.context(), connection.id);
+        let mut buffer = std::mem::take(&mut connection.buffer);
+        let mut at = 0;
+        while at < buffer.len() {
+            let before = at;
+            at += match connection.stream.is_some() {
+                true => self.parse_frame(connection, &buffer[at..], &context),
+                false => self.parse_reply(connection, &buffer[at..], &context),
+            };
+            if at == before {
+                break;
             }
-            if connection.buffer.is_empty() {
-                return;
+        }
+        buffer.drain(..at);
+        connection.buffer = buffer;
+    }
+
+    /// The next frame of a stream. Returns its length; 0: it is not there yet.
+    fn parse_frame(&mut self, connection: &mut Connection, bytes: &[u8], context: &str) -> usize {
+        match read_frame(bytes) {
+            Ok(None) => 0,
+            Ok(Some(frame)) => {
+                self.frame(connection, &frame, context);
+                frame.text.len()
             }
+            Err(error) => panic!("{context}: {error}"),
+        }
+    }
+
+    /// The next answer. Returns its length; 0: it is not there yet.
+    fn parse_reply(&mut self, connection: &mut Connection, bytes: &[u8], context: &str) -> usize {
+        {
             let is_head = connection.expects.front().is_some_and(|expect| expect.head);
-            match take_reply(&mut connection.buffer, is_head) {
-                Err(error) => panic!("{context}: {error}"),
-                Ok(Parsed::More) => return,
-                Ok(Parsed::Interim) => self.hit("expect-continue"),
-                Ok(Parsed::Reply(reply)) => {
-                    let expect = self.take_expect(connection, &reply, &context);
-                    self.replied(connection, expect, &reply, &context);
+            let parsed = read_reply(bytes, is_head);
+            let (parsed, length) = parsed.unwrap_or_else(|error| panic!("{context}: {error}"));
+            match parsed {
+                Parsed::More => return 0,
+                Parsed::Interim => self.hit("expect-continue"),
+                Parsed::Reply(reply) => {
+                    let expect = self.take_expect(connection, &reply, context);
+                    self.replied(connection, expect, &reply, context);
                     if connection.expects.is_empty() && !connection.closing {
                         connection.ask_next();
                     }
@@ -348,8 +372,8 @@ impl World {
                         self.leave(connection);
                     }
                 }
-                Ok(Parsed::Stream(reply)) => {
-                    let expect = self.take_expect(connection, &reply, &context);
+                Parsed::Stream(reply) => {
+                    let expect = self.take_expect(connection, &reply, context);
                     assert_eq!(reply.status, 200, "{context}");
                     connection.closing = true;
                     match expect.what {
@@ -373,6 +397,7 @@ impl World {
                     }
                 }
             }
+            length
         }
     }
 
@@ -533,7 +558,8 @@ impl World {
 
     fn frame(&mut self, connection: &mut Connection, frame: &Frame, context: &str) {
         let Some(mut stream) = connection.stream.take() else { return };
-        let context = format!("{context} {:?} {frame:?}", stream.ask);
+        let ask = stream.ask.clone();
+        let context: &dyn Display = &format_args!("{context} {ask:?} {frame:?}");
         assert!(!stream.over, "{context}: after the end");
         let session = self.followers[stream.ask.follower].session;
         let told = session.map_or("*", |session| &self.model.sessions[session].id);
@@ -547,7 +573,7 @@ impl World {
             "connected" => {
                 assert!(!stream.connected && frame.retry, "{context}: connected twice");
                 assert_eq!(frame.data["sessionId"], told, "{context}");
-                self.connected(&mut stream, frame, &context);
+                self.connected(&mut stream, frame, context);
             }
             "replay-complete" => {
                 assert!(stream.connected && stream.replaying, "{context}");
@@ -557,24 +583,24 @@ impl World {
                 let count = frame.data["count"].as_u64().unwrap_or(0);
                 assert!(count == stream.count || compact && count > stream.count, "{context}");
                 stream.replaying = false;
-                self.skip(&mut stream, frame, &context);
+                self.skip(&mut stream, frame, context);
                 self.hit("replay-complete");
             }
             "heartbeat" => {
                 assert!(stream.connected && !stream.replaying, "{context}");
                 assert_eq!(frame.data["sessionId"], told, "{context}");
-                self.skip(&mut stream, frame, &context);
+                self.skip(&mut stream, frame, context);
                 self.hit("heartbeat");
             }
             "server-shutdown" => {
                 assert!(stream.connected && frame.retry, "{context}");
-                self.skip(&mut stream, frame, &context);
+                self.skip(&mut stream, frame, context);
                 stream.over = true;
                 self.hit("server-shutdown");
             }
-            _ => self.event(&mut stream, frame, &context),
+            _ => self.event(&mut stream, frame, context),
         }
-        if self.loud && frame.data["_eventType"].is_string() {
+        if self.loud {
             let (number, name, id) = (connection.id, &frame.name, &frame.id);
             println!("{} {number} reads {name} {id:?} {}", self.context(), frame.data["resume"]);
         }
@@ -605,7 +631,7 @@ impl World {
         follower.compact && ended || event.gone_at <= stream.joined_at || hole
     }
 
-    fn event(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
+    fn event(&mut self, stream: &mut Stream, frame: &Frame, context: &dyn Display) {
         let id = frame.id.as_deref().unwrap_or_default();
         let seq = self.model.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id"));
         let known = self.model.event(seq).unwrap_or_else(|| panic!("{context}: never visible"));
@@ -629,7 +655,7 @@ impl World {
     }
 
     /// A frame that is no event: if it has an id, nothing that is wanted may lie before it.
-    fn skip(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
+    fn skip(&mut self, stream: &mut Stream, frame: &Frame, context: &dyn Display) {
         let Some(id) = &frame.id else { return };
         let seq = self.model.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id"));
         let from = stream.other.map_or(stream.position, |other| other.max(stream.position));
@@ -655,7 +681,7 @@ impl World {
         stream.other = None;
     }
 
-    fn connected(&mut self, stream: &mut Stream, frame: &Frame, context: &str) {
+    fn connected(&mut self, stream: &mut Stream, frame: &Frame, context: &dyn Display) {
         stream.connected = true;
         let unknown = frame.data["unknown"].as_array().into_iter().flatten();
         stream.unknown =

@@ -33,8 +33,8 @@ use std::sync::{Mutex, PoisonError};
 use tally::Tally;
 use world::World;
 
-/// Seeds of a run by default: about 15 s in the dev profile.
-const SEEDS: u64 = 150;
+/// Seeds of a run by default: about a minute of one processor in the dev profile.
+const SEEDS: u64 = 2_000;
 /// Every so many seeds, one is lived through twice.
 const AGAIN: u64 = 8;
 /// Seeds that may fail before the rest is given up.

@@ -399,7 +399,8 @@ impl World {
     }
 
     fn end_era(&mut self, power_lost: bool) {
-        self.model.end_era(self.durability, power_lost, self.disk.written_seq, is_intact());
+        let how = (is_intact(), self.failing);
+        self.model.end_era(self.durability, power_lost, self.disk.written_seq, how);
     }
 
     /// What the kernel does with what a process had open.

@@ -77,16 +77,24 @@ impl Model {
     }
 
     /// A start is over, and whether what it showed had to survive that. `written` is the newest number
-    /// that the journals took, `intact` what the data directory says of them.
-    pub fn end_era(&mut self, mode: Durability, power_lost: bool, written: u64, intact: bool) {
+    /// that the journals took, `intact` what the data directory says of them, `failing` that it was
+    /// shown while they took nothing.
+    pub fn end_era(
+        &mut self,
+        mode: Durability,
+        power_lost: bool,
+        written: u64,
+        (intact, failing): (bool, bool),
+    ) {
         let covered = match mode {
             Durability::Memory => false,
             Durability::Write => !power_lost,
             Durability::Sync => true,
         };
         // What was shown while the disk took nothing is gone.
-        self.is_covered = covered && self.visible <= written;
-        self.power_failed = power_lost;
+        self.is_covered = covered && self.visible <= written && !failing;
+        // A disk that failed and was not seen to be well again leaves the same doubt.
+        self.is_doubtful = power_lost || !intact;
         if power_lost {
             let earlier = self.eras.iter_mut().filter(|era| era.mode == Durability::Write);
             earlier.for_each(|era| era.survived = false);
@@ -181,7 +189,7 @@ impl Model {
                 self.add_session(id, "", true);
             }
         }
-        self.born = (self.is_covered, self.power_failed);
+        self.born = (self.is_covered, self.is_doubtful);
         self.recount(step);
         let mode = Durability::Memory;
         self.eras.push(Era { epoch: epoch.clone(), first_seq, last: 0, mode, survived: true });

@@ -204,8 +204,8 @@ pub struct Model {
     pub has_journals: bool,
     /// What was shown had to survive how the last start ended.
     pub is_covered: bool,
-    /// The last start ended with a power loss.
-    pub power_failed: bool,
+    /// How the last start ended leaves open what of it is on disk.
+    pub is_doubtful: bool,
     /// Both as this start found them.
     pub born: (bool, bool),
     /// Up to here events may be lost, and nobody can know it: when the power failed, the disk did not
@@ -234,7 +234,7 @@ impl Model {
             epoch: String::new(),
             has_journals: false,
             is_covered: true,
-            power_failed: false,
+            is_doubtful: false,
             born: (true, false),
             untraced: 0,
             is_shaky: false,
@@ -382,11 +382,11 @@ impl Model {
         let (Some(from), Some(to)) = (id("from"), id("to")) else {
             panic!("{}: {data}", self.context);
         };
-        let (born_covered, born_torn) = self.born;
+        let (born_covered, born_doubtful) = self.born;
         let is_shaky = self.is_shaky || !born_covered;
         // "After a disk failure or a cut tail" (DESIGN §5): one that a power loss has torn may hold
         // whole frames behind the tear, that were never shown, and nobody can tell that they were not.
-        let is_cut = born_torn && data["reason"] == "tail_cut";
+        let is_cut = born_doubtful && data["reason"] == "tail_cut";
         assert!(is_shaky || is_cut, "{}: the disk took everything: {data}", self.context);
         for entry in &self.sessions[session].list.entries {
             let event = &mut self.events[entry.event];
@@ -395,7 +395,9 @@ impl Model {
                 event.gone_at = event.gone_at.min(self.step);
             }
         }
-        self.sessions[session].list.evict(self.step, to);
+        let list = &mut self.sessions[session].list;
+        list.doubtful = list.doubtful.max(to); // It outlives this start.
+        list.evict(self.step, to);
         self.all.evict(self.step, to);
     }
 

@@ -254,7 +254,7 @@ impl World {
                 let dropped = self.model.dropped.entry(session_id.clone()).or_default();
                 *dropped = (*last_seq).max(*dropped);
                 if let Some(session) = self.model.session(session_id) {
-                    self.model.erase(session, self.step);
+                    self.model.erase(session, *last_seq, self.step);
                 }
             }
             _ => {}

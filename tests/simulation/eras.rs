@@ -69,9 +69,8 @@ impl Model {
         self.all.evict(step, until);
     }
 
-    /// Everything of a session goes.
-    pub fn erase(&mut self, session: usize, step: u64) {
-        let last = self.sessions[session].list.entries.last().map_or(0, |entry| entry.seq);
+    /// Everything of a session goes, up to number `last`, which nobody may have seen yet.
+    pub fn erase(&mut self, session: usize, last: u64, step: u64) {
         self.forget(session, last, step);
         self.sessions[session].erased = true;
     }

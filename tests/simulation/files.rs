@@ -185,7 +185,20 @@ impl Disk {
                 bytes[at..at + count].copy_from_slice(&from[..count]);
             }
         }
+        if count > 0 {
+            self.settle(inode, at / SECTOR * SECTOR, (at + count).next_multiple_of(SECTOR));
+        }
         (count, result)
+    }
+
+    /// These sectors are written or cut off: what was in doubt of them is so no longer.
+    fn settle(&mut self, inode: u64, start: usize, end: usize) {
+        if let Some(Inode::File { doubtful, .. }) = self.inodes.get_mut(&inode)
+            && let Some((from, to)) = *doubtful
+        {
+            let left = if from < start { (from, to.min(start)) } else { (from.max(end), to) };
+            *doubtful = Some(left).filter(|(from, to)| from < to);
+        }
     }
 
     fn sync(&mut self, inode: u64) -> io::Result<()> {
@@ -364,6 +377,7 @@ impl File {
         with(|disk| {
             if disk.writes()? {
                 disk.bytes(self.inode)?.resize(length as usize, 0);
+                disk.settle(self.inode, length as usize, usize::MAX);
             }
             Ok(())
         })
@@ -499,6 +513,7 @@ impl OpenOptions {
             };
             if self.truncates && disk.writes()? {
                 disk.bytes(inode)?.clear();
+                disk.settle(inode, 0, usize::MAX);
             }
             Ok(File { inode, at: Cell::new(0), appends: self.appends })
         })

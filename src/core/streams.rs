@@ -826,7 +826,7 @@ impl Server {
                 _ => false,
             };
             if reads {
-                self.close(key);
+                self.close_reader(key);
             }
         }
     }

@@ -633,7 +633,8 @@ impl Server {
         reader.beats = false;
         let log = log_read(reader.whose, &self.publisher.all, &self.sessions);
         let last = match &rare.past {
-            Some(past) => Some(past.last()),
+            // One that was outrun and has read nothing since does not know.
+            Some(past) => Some(past.last()).filter(|seq| *seq > 0),
             None => log.and_then(|log| {
                 let mark = log.ring.last_before(rare.replay_end).map(|mark| mark.seq);
                 // Nothing of the replay is left in the ring: it ended where the ring begins.
@@ -825,7 +826,7 @@ impl Server {
                 _ => false,
             };
             if reads {
-                self.close(key);
+                self.close_reader(key);
             }
         }
     }

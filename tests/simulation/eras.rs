@@ -69,23 +69,31 @@ impl Model {
         self.all.evict(step, until);
     }
 
-    /// Everything of a session goes.
-    pub fn erase(&mut self, session: usize, step: u64) {
-        let last = self.sessions[session].list.entries.last().map_or(0, |entry| entry.seq);
+    /// Everything of a session goes, up to number `last`, which nobody may have seen yet.
+    pub fn erase(&mut self, session: usize, last: u64, step: u64) {
         self.forget(session, last, step);
         self.sessions[session].erased = true;
     }
 
     /// A start is over, and whether what it showed had to survive that. `written` is the newest number
-    /// that the journals took, `intact` what the data directory says of them.
-    pub fn end_era(&mut self, mode: Durability, power_lost: bool, written: u64, intact: bool) {
+    /// that the journals took, `intact` what the data directory says of them, `failing` that it was
+    /// shown while they took nothing.
+    pub fn end_era(
+        &mut self,
+        mode: Durability,
+        power_lost: bool,
+        written: u64,
+        (intact, failing): (bool, bool),
+    ) {
         let covered = match mode {
             Durability::Memory => false,
             Durability::Write => !power_lost,
             Durability::Sync => true,
         };
         // What was shown while the disk took nothing is gone.
-        self.is_covered = covered && self.visible <= written;
+        self.is_covered = covered && self.visible <= written && !failing;
+        // A disk that failed and was not seen to be well again leaves the same doubt.
+        self.is_doubtful = power_lost || !intact;
         if power_lost {
             let earlier = self.eras.iter_mut().filter(|era| era.mode == Durability::Write);
             earlier.for_each(|era| era.survived = false);
@@ -102,7 +110,7 @@ impl Model {
         &mut self,
         epoch: String,
         first_seq: u64,
-        (found, ending): (&BTreeMap<String, Frames>, &[String]),
+        (found, ending): (&BTreeMap<String, Frames>, &BTreeMap<String, u64>),
         step: u64,
     ) -> u64 {
         let context = self.context.clone();
@@ -111,8 +119,11 @@ impl Model {
             let known = &mut self.sessions[session];
             let id = known.id.clone();
             let Some(frames) = found.get(&id) else {
-                let ends = known.closed || known.status == "stopping" || ending.contains(&id);
+                let end = ending.get(&id).copied();
+                let ends = known.closed || known.status == "stopping" || end.is_some();
                 assert!(ends || !self.is_covered, "{context}: {id} was lost");
+                // It goes with all that was written of it, shown or not.
+                known.list.doubtful = known.list.doubtful.max(end.unwrap_or(0));
                 for entry in &known.list.entries {
                     let event = &mut self.events[entry.event];
                     event.gone_at = event.gone_at.min(step);
@@ -157,6 +168,12 @@ impl Model {
                 self.rebuild(session, true);
             }
         }
+        // A session that was written and not shown: nobody was told of it, and it is there.
+        for (id, frames) in found.iter().filter(|(id, _)| !self.by_id.contains_key(*id)) {
+            let shown = frames.iter().find(|(seq, _)| *seq <= self.visible);
+            assert_eq!(shown, None, "{context}: {id} is no session that was shown");
+            hidden.extend_from_slice(frames);
+        }
         hidden.sort();
         self.tally.add("written-and-never-shown", hidden.len() as u64);
         self.step = step;
@@ -165,8 +182,13 @@ impl Model {
             self.take(&frame);
         }
         for id in found.keys() {
-            assert!(self.session(id).is_some(), "{context}: {id} was never created");
+            if self.session(id).is_none() {
+                // Its snapshot is all that the power loss has left of it.
+                assert!(!self.is_covered, "{context}: {id} was never created");
+                self.add_session(id, "", true);
+            }
         }
+        self.born = (self.is_covered, self.is_doubtful);
         self.recount(step);
         let mode = Durability::Memory;
         self.eras.push(Era { epoch: epoch.clone(), first_seq, last: 0, mode, survived: true });
@@ -201,6 +223,7 @@ impl Model {
             odd: before.odd,
             resolved: before.resolved,
             truncated: before.truncated || has_holes,
+            has_hole: before.has_hole,
             list: before.list,
             status: "idle".to_owned(),
             ..Session::default()

@@ -743,7 +743,7 @@ impl Server {
             if !self.keeper.keeps() && log.is_some_and(|log| position < log.ring.base()) {
                 // The log has outrun it while its client took nothing, and nothing else holds it.
                 self.counters.readers_cut += 1;
-                self.close(key);
+                self.close_reader(key);
             }
             return;
         }

@@ -405,6 +405,9 @@ impl World {
 
     /// What the kernel does with what a process had open.
     fn leave_everything(&mut self) {
+        for connection in self.connections.values_mut() {
+            connection.stale |= connection.accepted;
+        }
         // What was lost on disk must not come out of the kernel either.
         if !self.model.is_covered {
             for connection in self.connections.values_mut() {

@@ -57,6 +57,14 @@ impl Model {
         list.gone_at_most().max(ring)
     }
 
+    /// What was shown of a session up to a number may be lost.
+    pub fn doubt(&mut self, id: &str, until: u64) {
+        let Some(session) = self.session(id) else { return };
+        for list in [&mut self.sessions[session].list, &mut self.all] {
+            list.doubtful = list.doubtful.max(until);
+        }
+    }
+
     /// Events of a session up to a number go from its journal.
     pub fn forget(&mut self, session: usize, until: u64, step: u64) {
         for entry in &self.sessions[session].list.entries {

@@ -413,6 +413,9 @@ impl World {
         };
         self.stale.push(key);
         if self.loud {
+            let one = &self.connections[&id];
+            let how = (one.blocked, one.progress_at, one.kernel.len(), one.script.len());
+            println!("{} now={} {how:?}", self.context(), self.now_ms);
             println!(
                 "{} hung up on {id}, in flush: {in_flush} {:?}, draining {}",
                 self.context(),

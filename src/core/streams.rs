@@ -257,6 +257,9 @@ impl Server {
         // The first heartbeat comes early by up to a quarter, so that readers who came together
         // do not beat together for ever.
         let head_start = self.random.below(request.heartbeat_ms / 4 + 1);
+        // Of one whose client takes nothing it is the time since when.
+        let flow = self.connections.get(key).map(|connection| connection.flow);
+        let head_start = if flow == Some(Flow::Open) { head_start } else { 0 };
         let sent_at = self.now_ms.saturating_sub(head_start);
         let Some(log) = self.log_of(request.session) else { return };
         log.readers += 1;
@@ -743,7 +746,7 @@ impl Server {
             if !self.keeper.keeps() && log.is_some_and(|log| position < log.ring.base()) {
                 // The log has outrun it while its client took nothing, and nothing else holds it.
                 self.counters.readers_cut += 1;
-                self.close(key);
+                self.close_reader(key);
             }
             return;
         }

@@ -76,9 +76,13 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
         found = load(&dir.join("sessions"), covered)?;
         // What was shown last is nowhere: of whom it was, only its journal could say.
         let spoke = |one: &&mut Found| one.journal.last_seq() >= last_start;
-        for one in found.sessions.iter_mut().filter(spoke).filter(|_| is_broken) {
-            one.torn = true;
-            renew(&dir.join("sessions"), one)?;
+        let sessions = dir.join("sessions");
+        for one in found.sessions.iter_mut().filter(spoke) {
+            one.torn |= is_broken;
+            // What was written and not synced when the server was killed is about to be shown.
+            if is_broken || durability == Durability::Sync {
+                settle(&sessions, one, is_broken)?;
+            }
         }
     }
     let refuse = |error: io::Error| failed(&path, &error);
@@ -442,15 +446,20 @@ fn holds_frame(bytes: &[u8]) -> bool {
         .any(|at| journal::first_frame(&bytes[at + 2..]).is_some())
 }
 
-/// Writes the newest segment once more: where a sync has failed, the kernel may hold bytes that never
-/// reached the medium and never will, and the next sync would succeed all the same.
-fn renew(sessions: &Path, found: &Found) -> Result<(), String> {
+/// Sees that the newest segment is on the medium. `anew`: it is written once more, since where a sync
+/// has failed the kernel may hold bytes that never reached the medium and never will, and the next
+/// sync would succeed all the same.
+fn settle(sessions: &Path, found: &Found, anew: bool) -> Result<(), String> {
     let Some(segment) = found.journal.newest_segment() else { return Ok(()) };
     let dir = sessions.join(&found.snapshot.session_id);
     let path = dir.join(segment.file_name());
-    read_file(&path)
-        .and_then(|bytes| replace(&path, &bytes, true))
+    let on_medium = match anew {
+        true => read_file(&path).and_then(|bytes| replace(&path, &bytes, true)),
+        false => private().open(&path).and_then(|file| file.sync_all()),
+    };
+    on_medium
         .and_then(|()| sync_directory(&dir))
+        .and_then(|()| sync_directory(sessions))
         .map_err(|error| failed(&path, &error))
 }
 

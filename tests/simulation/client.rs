@@ -189,6 +189,8 @@ pub struct Connection {
     pub had_agents: Option<bool>,
     /// The first step in which it was sent something.
     pub joined_at: u64,
+    /// It is of a start that is over.
+    pub stale: bool,
     /// What it read of a journal could not be read.
     pub spoilt: bool,
 }
@@ -231,6 +233,7 @@ impl Connection {
             whose: Whose::Human,
             had_agents: None,
             joined_at: u64::MAX,
+            stale: false,
             spoilt: false,
         }
     }

@@ -343,6 +343,10 @@ impl World {
         );
         self.model.tally.add("events-lost-at-a-crash", lost_data);
         self.model.tally.add("sessions-restored", found.len() as u64);
+        for one in opened.sessions.iter().filter(|one| one.torn) {
+            // That is told as soon as it can be written, and the verdict on cursors knows it at once.
+            self.model.doubt(&one.snapshot.session_id, first_seq - 1);
+        }
         self.server = Server::new(self.limits.clone(), self.config.clone(), birth);
         self.server.restore(opened.sessions);
         self.listening = true;
@@ -405,6 +409,9 @@ impl World {
 
     /// What the kernel does with what a process had open.
     fn leave_everything(&mut self) {
+        for connection in self.connections.values_mut() {
+            connection.stale |= connection.accepted;
+        }
         // What was lost on disk must not come out of the kernel either.
         if !self.model.is_covered {
             for connection in self.connections.values_mut() {

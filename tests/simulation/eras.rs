@@ -57,6 +57,14 @@ impl Model {
         list.gone_at_most().max(ring)
     }
 
+    /// What was shown of a session up to a number may be lost.
+    pub fn doubt(&mut self, id: &str, until: u64) {
+        let Some(session) = self.session(id) else { return };
+        for list in [&mut self.sessions[session].list, &mut self.all] {
+            list.doubtful = list.doubtful.max(until);
+        }
+    }
+
     /// Events of a session up to a number go from its journal.
     pub fn forget(&mut self, session: usize, until: u64, step: u64) {
         for entry in &self.sessions[session].list.entries {
@@ -120,7 +128,8 @@ impl Model {
             let id = known.id.clone();
             let Some(frames) = found.get(&id) else {
                 let end = ending.get(&id).copied();
-                let ends = known.closed || known.status == "stopping" || end.is_some();
+                let ends = known.closed || known.erased || known.status == "stopping";
+                let ends = ends || end.is_some();
                 assert!(ends || !self.is_covered, "{context}: {id} was lost");
                 // It goes with all that was written of it, shown or not.
                 known.list.doubtful = known.list.doubtful.max(end.unwrap_or(0));
@@ -133,7 +142,8 @@ impl Model {
             };
             assert!(!known.closed || !self.is_covered, "{context}: {id} came back");
             let mut on_disk = frames.iter().peekable();
-            let mut lost = 0;
+            let (mut lost, newest) = (0, frames.last().map_or(u64::MAX, |(seq, _)| *seq));
+            let mut is_cut = false;
             for entry in &known.list.entries {
                 let event = &mut self.events[entry.event];
                 match on_disk.next_if(|(seq, _)| *seq == event.seq) {
@@ -141,7 +151,8 @@ impl Model {
                         assert_eq!(*frame, event.frame, "{context}: not what was shown");
                         (event.gone_at, event.lost) = (u64::MAX, false);
                     }
-                    None if event.gone_at < u64::MAX => {}
+                    // Retention was about to take it, and the rest of its segment is still there.
+                    None if event.gone_at < u64::MAX => is_cut |= event.seq > newest,
                     None => {
                         let (seq, name) = (event.seq, &event.name);
                         assert!(!self.is_covered, "{context}: {id} lost {seq}, {name}");
@@ -163,7 +174,7 @@ impl Model {
             if !self.is_covered {
                 known.list.doubtful = first_seq - 1;
             }
-            if lost > 0 || known.closed {
+            if lost > 0 || is_cut || known.closed {
                 // A snapshot may know of events that are lost.
                 self.rebuild(session, true);
             }

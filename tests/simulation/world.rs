@@ -413,6 +413,9 @@ impl World {
         };
         self.stale.push(key);
         if self.loud {
+            let one = &self.connections[&id];
+            let how = (one.blocked, one.progress_at, one.kernel.len(), one.script.len());
+            println!("{} now={} {how:?}", self.context(), self.now_ms);
             println!(
                 "{} hung up on {id}, in flush: {in_flush} {:?}, draining {}",
                 self.context(),
@@ -882,7 +885,7 @@ impl World {
         let connections: Vec<_> = self
             .connections
             .values()
-            .map(|one| (one.id, one.key, one.stream.is_some(), one.kernel.len(), one.expects.len()))
+            .map(|one| (one.id, one.blocked, one.stream.is_some(), one.kernel.len(), one.expects.len()))
             .collect();
         let due = self.server.next_due();
         let pending = self.server.has_pending();

@@ -15,13 +15,13 @@ use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::connection::{Output, Peer};
+use sidestream::core::demo::Demo;
 use sidestream::core::effect::{
     Asker as Whose, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
-use sidestream::wire::demo::Demo;
 use sidestream::wire::sse::{self, Epoch};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -885,7 +885,9 @@ impl World {
         let connections: Vec<_> = self
             .connections
             .values()
-            .map(|one| (one.id, one.blocked, one.stream.is_some(), one.kernel.len(), one.expects.len()))
+            .map(|one| {
+                (one.id, one.blocked, one.stream.is_some(), one.kernel.len(), one.expects.len())
+            })
             .collect();
         let due = self.server.next_due();
         let pending = self.server.has_pending();

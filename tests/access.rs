@@ -824,9 +824,15 @@ fn a_request_whose_sender_has_gone_changes_nothing_while_there_are_agents() {
     need("python3");
     let server = shell(&[]);
     let (session, other) = (server.create(), server.create());
+    // With many descriptors to close it takes a while to end, and is not seen to hold any meanwhile.
     let python = format!(
-        "import os, socket\n\
+        "import os, resource, socket\n\
+         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
+         many = min(hard, 20000)\n\
+         resource.setrlimit(resource.RLIMIT_NOFILE, (many, hard))\n\
          s = socket.create_connection(('127.0.0.1', {}))\n\
+         null = os.open('/dev/null', os.O_RDONLY)\n\
+         for _ in range(many - 100): os.dup(null)\n\
          b = b'{{\"command\":\"echo done\"}}'\n\
          s.sendall(b'POST /api/session/{other}/prompt HTTP/1.1\\r\\nHost: localhost\\r\\n'\n \
            b'Content-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n' % len(b) + b)\n\

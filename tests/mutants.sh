@@ -173,6 +173,7 @@ mutant bare_return_taken src/wire/head.rs "s/(b'\\\\r', Some(_)) => return Err(B
 mutant chunk_size_wraps src/wire/body.rs 's/if digits == SIZE_DIGITS_MAX {/if digits == SIZE_DIGITS_MAX + 9 {/'
 mutant dots_lead_up src/wire/target.rs 's/matches!(&\*text, "." | "..") ||/matches!(\&*text, ".") ||/'
 mutant id_of_two_spellings src/wire/sse.rs "s/let leading_zero = .*/let leading_zero = false;/"
+mutant waiters_stay src/core/clients.rs 's/if exchange.stage == Stage::Waiting {/if exchange.stage == Stage::Ending {/'
 mutant proxies_pass src/core/access.rs 's/if open && head.forwarded {/if open \&\& head.forwarded \&\& self.read_cookie {/'
 mutant cookie_answers src/core/access.rs 's/(entry, Scope::Read))/(entry, entry.scope))/'
 

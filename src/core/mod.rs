@@ -24,6 +24,7 @@ pub mod holes;
 pub mod hooks;
 pub mod journal;
 pub mod large;
+pub mod leftovers;
 mod lives;
 pub mod log;
 pub mod metrics;

@@ -198,7 +198,7 @@ pub struct Server {
     pub(super) keeper: Keeper,
     pub(super) pieces: Pieces,
     /// Requests that wait for a page of a journal.
-    pub(super) pages: Vec<(Key, Cursor)>,
+    pub(super) pages: Vec<(Key, Cursor, u64)>,
     pub(super) connections: Arena<Connection>,
     pub(super) links: Links,
     /// Connections with something to send.
@@ -405,8 +405,11 @@ impl Server {
             DiskReply::Read(read, result) => self.piece_read(*read, result),
             DiskReply::Page(page, result) => self.page_read(*page, result),
             DiskReply::Large { connection, result } => self.large_read(connection, result),
-            DiskReply::Removed(Ok(())) => {}
-            DiskReply::Removed(Err(error)) => {
+            DiskReply::Erased { session_id, last_seq, result } => {
+                self.erased(session_id, last_seq, result);
+            }
+            DiskReply::Dropped(Ok(())) => {}
+            DiskReply::Dropped(Err(error)) => {
                 let told = vec![("error", error)];
                 self.log(Level::Warn, "journal", "cannot remove", told);
             }
@@ -472,6 +475,7 @@ impl Server {
         self.end_waits(|_| true);
         self.withdraw_trust();
         self.stop_agents();
+        self.hurry_leftovers();
         for index in 0..self.connections.capacity() {
             let Some(key) = self.connections.key_at(index) else { continue };
             match self.connections.get_mut(key).map(|connection| &mut connection.phase) {
@@ -494,7 +498,8 @@ impl Server {
     /// Whether everything has come to its end, or the time for that is up.
     pub fn finished(&self) -> Option<End> {
         let Drain::Draining(at) = self.drain else { return None };
-        if self.agents.is_empty() && self.connections.is_empty() && !self.publisher.has_hidden() {
+        let is_written = !self.publisher.has_hidden() && !self.keeper.leftovers.is_busy();
+        if self.agents.is_empty() && self.connections.is_empty() && is_written {
             return Some(End::Clean);
         }
         (self.now_ms >= at).then_some(End::Cut)

@@ -257,6 +257,9 @@ impl Server {
         // The first heartbeat comes early by up to a quarter, so that readers who came together
         // do not beat together for ever.
         let head_start = self.random.below(request.heartbeat_ms / 4 + 1);
+        // Of one whose client takes nothing it is the time since when.
+        let flow = self.connections.get(key).map(|connection| connection.flow);
+        let head_start = if flow == Some(Flow::Open) { head_start } else { 0 };
         let sent_at = self.now_ms.saturating_sub(head_start);
         let Some(log) = self.log_of(request.session) else { return };
         log.readers += 1;
@@ -633,7 +636,8 @@ impl Server {
         reader.beats = false;
         let log = log_read(reader.whose, &self.publisher.all, &self.sessions);
         let last = match &rare.past {
-            Some(past) => Some(past.last()),
+            // One that was outrun and has read nothing since does not know.
+            Some(past) => Some(past.last()).filter(|seq| *seq > 0),
             None => log.and_then(|log| {
                 let mark = log.ring.last_before(rare.replay_end).map(|mark| mark.seq);
                 // Nothing of the replay is left in the ring: it ended where the ring begins.
@@ -742,7 +746,7 @@ impl Server {
             if !self.keeper.keeps() && log.is_some_and(|log| position < log.ring.base()) {
                 // The log has outrun it while its client took nothing, and nothing else holds it.
                 self.counters.readers_cut += 1;
-                self.close(key);
+                self.close_reader(key);
             }
             return;
         }
@@ -825,7 +829,7 @@ impl Server {
                 _ => false,
             };
             if reads {
-                self.close(key);
+                self.close_reader(key);
             }
         }
     }

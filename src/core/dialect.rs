@@ -68,7 +68,9 @@ impl Server {
                 }
                 None => false,
             };
-            let given_back = lines.take_back().is_some();
+            let buffer = lines.take_back();
+            let given_back = buffer.is_some();
+            self.long_line_buffer = self.long_line_buffer.take().or(buffer);
             let full = !more && lines.is_full();
             let too_long = full && lines.has_lent();
             if let Some(agent) = self.agents.get_mut(agent_key) {

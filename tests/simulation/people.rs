@@ -538,7 +538,8 @@ impl World {
                 let held = known.gone_at == u64::MAX && !self.model.sessions[*session].closed;
                 let held = held && self.model.has_journals && !self.model.is_shaky;
                 assert!(matches!(status, 200 | 404 | 503), "{context}: {body}");
-                let there = matches!(status, 200 | 503) || !held || body["code"] == "session_not_found";
+                let there =
+                    matches!(status, 200 | 503) || !held || body["code"] == "session_not_found";
                 assert!(there, "{context}: it is gone without a reason: {body}");
                 if status == 200 && body["id"].is_string() {
                     assert_eq!(self.model.seq(body["id"].as_str().unwrap_or("")), Some(*seq));
@@ -879,7 +880,9 @@ impl World {
             let known = &self.model.sessions[session];
             // An agent that says that it has work in the background is never suspended.
             let starves = self.model.sessions.iter().any(|one| one.queued().count() > 0);
-            if starves && known.odd && known.status == "idle" && self.random.chance(2) {
+            // Nor is one that waits for an answer to what is lost.
+            let holds = known.odd && known.status == "idle" || known.truncated && !known.closed;
+            if starves && holds && self.random.chance(2) {
                 let draft = Draft::delete(&known.id);
                 self.ask(draft);
                 continue;

@@ -885,7 +885,9 @@ impl World {
         let connections: Vec<_> = self
             .connections
             .values()
-            .map(|one| (one.id, one.blocked, one.stream.is_some(), one.kernel.len(), one.expects.len()))
+            .map(|one| {
+                (one.id, one.blocked, one.stream.is_some(), one.kernel.len(), one.expects.len())
+            })
             .collect();
         let due = self.server.next_due();
         let pending = self.server.has_pending();

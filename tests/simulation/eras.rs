@@ -57,6 +57,14 @@ impl Model {
         list.gone_at_most().max(ring)
     }
 
+    /// The start that has ended left word that not everything was written.
+    pub fn break_era(&mut self) {
+        self.is_doubtful = true;
+        if let Some(era) = self.eras.last_mut() {
+            era.survived = false;
+        }
+    }
+
     /// What was shown of a session up to a number may be lost.
     pub fn doubt(&mut self, id: &str, until: u64) {
         let Some(session) = self.session(id) else { return };

@@ -338,6 +338,10 @@ impl Model {
         let known = &mut self.sessions[session];
         assert!(!known.closed, "{context}: {name} after session-closed");
         known.list.push(seq, event, length, self.batch);
+        if dropped {
+            known.list.evict(self.step, seq);
+            self.all.evict(self.step, seq);
+        }
         if name == "message-block" {
             known.last_block = seq;
         }

@@ -484,6 +484,21 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_rests_holds_no_room_and_goes_on_where_it_was() {
+        let room = |journal: &Journal| {
+            let indexes = journal.segments.iter().map(|segment| &segment.index);
+            indexes.map(|it| it.capacity() - it.len()).sum::<usize>() + journal.spare.capacity()
+        };
+        let mut journal = filled(10);
+        assert!(room(&journal) >= SEGMENT_INDEX_MAX - 10, "all is taken at once");
+        journal.rest();
+        assert_eq!(room(&journal), 0);
+        journal.hand((1000, 1100), marks(10, 1), 0).unwrap();
+        assert_eq!(journal.wrote(), None);
+        assert_eq!((journal.last_seq(), journal.seek(11), journal.size()), (11, 1100, 1100));
+    }
+
+    #[test]
     fn a_failure_changes_nothing_and_what_the_ring_lost_meanwhile_is_a_hole() {
         let mut journal = filled(10);
         journal.hand((1000, 1100), marks(10, 1), 0).unwrap();

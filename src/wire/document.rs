@@ -697,6 +697,38 @@ mod tests {
     }
 
     #[test]
+    fn a_type_is_read_from_what_it_is_and_from_nothing_else() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Point {
+            x: u64,
+            y: Option<f64>,
+            far: bool,
+        }
+        let read = |text| Document::new(text).read::<Point>();
+        let point = |x, y, far| Some(Point { x, y, far });
+        assert_eq!(read(r#"{"x":1,"far":true}"#), point(1, None, true));
+        assert_eq!(read(r#"{"\u0078":1,"y":-2,"far":false}"#), point(1, Some(-2.0), false));
+        assert_eq!(read(r#"{"x":1,"y":-2,"far":false,"z":[{}]}"#), point(1, Some(-2.0), false));
+        for other in [
+            r#"[1,2,true]"#,
+            r#"{"x":"1","far":true}"#,
+            r#"{"x":-1,"far":true}"#,
+            r#"{"x":1.5,"far":true}"#,
+            r#"{"x":1,"far":1}"#,
+            r#"{"x":1,"far":null}"#,
+            r#"{"x":1,"y":"2","far":true}"#,
+            r#"{"x":null,"far":true}"#,
+        ] {
+            assert_eq!(read(other), None, "{other}");
+        }
+        assert_eq!(Document::new("[1]").read::<String>(), None);
+        assert_eq!(Document::new("\"a\"").read::<Vec<u64>>(), None);
+        assert_eq!(Document::new("{}").read::<Vec<u64>>(), None);
+        assert_eq!(Document::new("null").read::<()>(), Some(()));
+        assert_eq!(Document::new("0").read::<()>(), None);
+    }
+
+    #[test]
     fn half_a_surrogate_pair_is_a_character_that_is_not_known() {
         let read = |text| Document::new(text).read::<String>();
         assert_eq!(read("\"a\\ud83d\\u0041\\ude00b\"").as_deref(), Some("a\u{fffd}A\u{fffd}b"));

@@ -115,11 +115,16 @@ impl<'a> Object<'a> {
 
     /// A string member.
     pub fn string(&mut self, name: &'static str, value: &str) {
+        self.text(name, Cow::Borrowed(value));
+    }
+
+    /// The same of text that may be nobody else's: if it is large, it is not copied again.
+    pub fn text(&mut self, name: &'static str, value: Cow<'_, str>) {
         if self.is_large(value.len()) {
-            let bytes = value.as_bytes().to_vec();
+            let bytes = value.into_owned().into_bytes();
             return self.take_out(name, LargeValue { bytes, is_text: true });
         }
-        self.member(name, |out| string(out, value));
+        self.member(name, |out| string(out, &value));
     }
 
     /// A string member, or null.

@@ -744,10 +744,11 @@ fn kept(store: &mut Store, request: DiskRequest) -> DiskReply {
             DiskReply::Large { connection, result: store.fetch(seq, &source, image) }
         }
         DiskRequest::Drop { session_id, segment, until, snapshot } => {
-            DiskReply::Removed(store.drop_segment(&session_id, segment, until, snapshot.as_deref()))
+            DiskReply::Dropped(store.drop_segment(&session_id, segment, until, snapshot.as_deref()))
         }
         DiskRequest::Erase { session_id, last_seq } => {
-            DiskReply::Removed(store.erase(&session_id, last_seq))
+            let result = store.erase(&session_id, last_seq);
+            DiskReply::Erased { session_id, last_seq, result }
         }
         other => panic!("{other:?} is no journal's"),
     }

@@ -361,6 +361,10 @@ impl Server {
                 return self.agent_over(agent_key);
             }
         }
+        let late = self.agents.get(agent_key).is_some_and(|agent| agent.due() <= now_ms);
+        if late && self.has_undrained(agent_key) {
+            return; // Nothing can be done before the disk has answered, and that brings us back.
+        }
         self.arm_agent(agent_key);
     }
 

@@ -254,9 +254,12 @@ impl Server {
             let replay_seq = self.publisher.visible();
             Box::new(Across { owners, replay_seq, ..Across::default() })
         });
-        // The first heartbeat comes early by up to a quarter, so that readers who came together
-        // do not beat together for ever.
-        let head_start = self.random.below(request.heartbeat_ms / 4 + 1);
+        // Of one whose client takes nothing it is the time since when.
+        let flow = self.connections.get(key).map(|connection| connection.flow);
+        let head_start = match flow {
+            Some(Flow::Open) => head_start(key.index, request.heartbeat_ms / 4),
+            _ => 0,
+        };
         let sent_at = self.now_ms.saturating_sub(head_start);
         let Some(log) = self.log_of(request.session) else { return };
         log.readers += 1;
@@ -633,7 +636,8 @@ impl Server {
         reader.beats = false;
         let log = log_read(reader.whose, &self.publisher.all, &self.sessions);
         let last = match &rare.past {
-            Some(past) => Some(past.last()),
+            // One that was outrun and has read nothing since does not know.
+            Some(past) => Some(past.last()).filter(|seq| *seq > 0),
             None => log.and_then(|log| {
                 let mark = log.ring.last_before(rare.replay_end).map(|mark| mark.seq);
                 // Nothing of the replay is left in the ring: it ended where the ring begins.
@@ -742,7 +746,7 @@ impl Server {
             if !self.keeper.keeps() && log.is_some_and(|log| position < log.ring.base()) {
                 // The log has outrun it while its client took nothing, and nothing else holds it.
                 self.counters.readers_cut += 1;
-                self.close(key);
+                self.close_reader(key);
             }
             return;
         }
@@ -825,10 +829,21 @@ impl Server {
                 _ => false,
             };
             if reads {
-                self.close(key);
+                self.close_reader(key);
             }
         }
     }
+}
+
+/// How much earlier than others a reader's first heartbeat comes, up to `most`: those who came
+/// together are not to beat together for ever. Neighbours in the arena do, because what is fetched
+/// from memory for one of them is then at hand for the next.
+fn head_start(index: u32, most: u64) -> u64 {
+    const NEIGHBOURS: u32 = 64;
+    // Multiples of the golden section lie evenly, however many there are.
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let place = u64::from(index / NEIGHBOURS).wrapping_mul(GOLDEN) >> 32;
+    (place * (most + 1)) >> 32
 }
 
 /// The log that a reader reads, if it is there still. By its fields, so that the reader itself may be

@@ -13,6 +13,7 @@ use super::{Finding, bad, good, warning};
 use crate::arguments::client::{Outside, Place};
 use crate::shell::client::http::{self, Answer, Client, Failure, Request, escaped};
 use crate::wire::event_stream::EventParser;
+use crate::wire::json;
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -131,7 +132,7 @@ fn foreign_host(client: &Client, found: &mut Vec<Finding>) {
 /// own. Returns whether the server knows ours, where that could be tried.
 fn login(client: &Client, found: &mut Vec<Finding>) -> Option<bool> {
     let log_in = |token: &str| {
-        let body = json!({"token": token}).to_string();
+        let body = json::text(&json!({"token": token}));
         client.whole(Request {
             method: "POST",
             path: "/api/login",
@@ -207,7 +208,7 @@ fn who(client: &Client, known: Option<bool>, found: &mut Vec<Finding>) -> bool {
             return false;
         }
     };
-    let json: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
+    let json: serde_json::Value = json::value(&json).unwrap_or_default();
     let tokens = json["access"]["tokens"] == true;
     let forwarded = json["request"]["forwarded"] == true;
     let proxy = proxies(&answer);

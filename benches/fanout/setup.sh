@@ -31,7 +31,7 @@ install() {
 sidestream() {
     triple=$(uname -m)-unknown-linux-musl
     has rustup && (cd ../.. && rustup target add "$triple")
-    cargo build --release --manifest-path ../../Cargo.toml --target "$triple"
+    (cd ../.. && . scripts/static.sh && static_build "$triple" target)
 }
 
 go_peer() {

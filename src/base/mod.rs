@@ -2,6 +2,7 @@
 //! once, and is checked against an obvious twin in its tests.
 
 pub mod arena;
+pub mod blocks;
 pub mod lines;
 pub mod list;
 pub mod ring;

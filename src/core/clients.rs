@@ -346,7 +346,12 @@ impl Server {
         self.counters.connections_closed += 1;
         self.addresses.leave(connection.address);
         match connection.phase {
-            Phase::Http(exchange) => self.recycle(exchange),
+            Phase::Http(exchange) => {
+                if exchange.stage == Stage::Waiting {
+                    self.forget_wait(key);
+                }
+                self.recycle(exchange);
+            }
             Phase::Stream(reader) => self.forget_reader(reader),
             Phase::Idle { .. } | Phase::Taken => {}
         }

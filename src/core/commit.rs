@@ -437,7 +437,7 @@ impl Server {
                 return true;
             }
             spare -= 1;
-            log.ring.release();
+            session.rest();
             false
         });
         self.keeper.ringed = ringed;

@@ -253,11 +253,12 @@ impl Journal {
             if self.segments.back().is_some_and(|last| last.id.start == id.start) {
                 self.segments.pop_back(); // Abandoned before it held anything.
             }
-            let index = Vec::with_capacity(SEGMENT_INDEX_MAX);
-            let segment = Segment { id, end: 0, last_seq: 0, large_size: 0, index };
+            let segment = Segment { id, end: 0, last_seq: 0, large_size: 0, index: Vec::new() };
             self.segments.push_back(segment);
         }
         if let Some(segment) = self.segments.back_mut() {
+            // All that a segment takes at once: then nothing is taken from batch to batch.
+            segment.index.reserve_exact(SEGMENT_INDEX_MAX.saturating_sub(segment.index.len()));
             segment.index.extend_from_slice(&handed.index);
             segment.large_size += handed.large_size;
             (segment.last_seq, segment.end) = (handed.last_seq, handed.end);
@@ -269,6 +270,13 @@ impl Journal {
         handed.index.clear();
         self.spare = handed.index;
         handed.lost
+    }
+
+    /// Gives back the memory that only a journal needs that is written to.
+    pub fn rest(&mut self) {
+        self.spare = Vec::new();
+        self.segments.iter_mut().for_each(|segment| segment.index.shrink_to_fit());
+        self.segments.shrink_to_fit();
     }
 
     /// The disk thread could not.

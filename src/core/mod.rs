@@ -14,6 +14,7 @@ mod clients;
 pub mod commit;
 pub mod connection;
 mod deadlines;
+pub mod demo;
 pub mod dialect;
 mod dispatch;
 pub mod effect;

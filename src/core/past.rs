@@ -14,6 +14,7 @@ use crate::core::journal::Journal;
 use crate::core::server::Server;
 use crate::core::session::Session;
 use crate::core::streams::log_read;
+use crate::wire::document;
 use crate::wire::sse::{self, EventId};
 use std::collections::VecDeque;
 
@@ -194,7 +195,7 @@ impl Delta<'_> {
             block: u32,
         }
         let (_, _, data) = sse::parse_frame(frame)?;
-        let data: Data<'_> = serde_json::from_str(data).ok()?;
+        let data: Data<'_> = document::read(data).ok()?;
         let of_message = data.turn_id.is_some_and(|turn_id| turn_id != data.message_id);
         let Data { session_id, message_id, block, .. } = data;
         let delta = Delta { session_id, message_id, block };

@@ -12,9 +12,8 @@ use crate::core::event::{EventKind, KINDS};
 use crate::core::hooks::Aside;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
-use crate::wire::json::{self, Object};
+use crate::wire::json::{LargeValue, Largest, Object};
 use crate::wire::sse::{self, EventId};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// The most text in one `session-output` event, in bytes. Half of it where a ring is small: text
@@ -91,6 +90,16 @@ impl Feed {
     pub fn new(key: Key, number: u32, session_id: String, ring_size: usize) -> Feed {
         let scope = Scope { session_id: session_id.into(), turn_id: None, prompt_id: None };
         Feed { key, number, log: Log::new(ring_size), scope, held: Held::default() }
+    }
+
+    /// Gives back what only a session with an agent needs: its ring, and what joins its text.
+    pub fn rest(&mut self) {
+        self.log.ring.release();
+        self.held.text.shrink_to_fit();
+        self.held.message_id.shrink_to_fit();
+        if let Some(journal) = &mut self.log.journal {
+            journal.rest();
+        }
     }
 
     /// When text that waits to be joined must be published at the latest.
@@ -351,25 +360,25 @@ impl Publisher {
         let epoch = self.epochs.present().epoch;
         sse::id(&mut self.frame, EventId { epoch, seq: self.seq });
         sse::event(&mut self.frame, kind.name());
-        let mut object = Object::begin(&mut self.frame);
+        // Both rings take the same frame; a session's is never the larger one.
+        let size_max = self.all.ring.frame_size_max().min(self.large.frame_size_max());
+        let mut object = Object::begin_within(&mut self.frame, size_max);
         object.string("_eventType", kind.name());
         object.string("sessionId", &scope.session_id);
         object.number("timestamp", self.wall_ms);
         members(&mut object, scope);
         let largest = object.end();
         sse::end(&mut self.frame);
-        // Both rings take the same frame; a session's is never the larger one.
-        if self.frame.len() > self.all.ring.frame_size_max().min(self.large.frame_size_max()) {
+        if self.frame.len() > size_max || largest.taken_out.is_some() {
             self.cut(scope, largest);
         }
     }
 
     /// Moves the largest member out of the frame and leaves word of where it is.
-    fn cut(&mut self, scope: &Scope, (name, value): (&'static str, Range<usize>)) {
-        let json = std::str::from_utf8(&self.frame[value.clone()]).unwrap_or("null");
-        let inside = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        let is_text = inside.is_some();
-        let bytes = inside.map_or(json.into(), json::unescaped).into_owned();
+    fn cut(&mut self, scope: &Scope, largest: Largest) {
+        let Largest { name, value, taken_out } = largest;
+        let written = || std::str::from_utf8(&self.frame[value.clone()]).unwrap_or("null");
+        let LargeValue { bytes, is_text } = taken_out.unwrap_or_else(|| LargeValue::of(written()));
         let tail = self.frame.split_off(value.end);
         self.frame.truncate(value.start - name.len() - 3);
         self.frame.extend_from_slice(b"\"large\":");
@@ -378,10 +387,10 @@ impl Publisher {
         object.string("field", name);
         object.number("bytes", bytes.len() as u64);
         object.display("href", format_args!("/api/session/{}/events/{id}", scope.session_id));
-        object.string("preview", &bytes[..bytes.floor_char_boundary(PREVIEW_SIZE)]);
+        object.string("preview", beginning(&bytes, PREVIEW_SIZE));
         object.end();
         self.frame.extend_from_slice(&tail);
-        self.keep(scope, if is_text { Kind::Text } else { Kind::Json }, bytes.into_bytes());
+        self.keep(scope, if is_text { Kind::Text } else { Kind::Json }, bytes);
         // A frame of that size must not keep its memory for all the small ones to come.
         self.frame.shrink_to(self.large.frame_size_max());
     }
@@ -486,6 +495,12 @@ impl Publisher {
     pub fn has_hidden(&self) -> bool {
         self.visible != self.seq
     }
+}
+
+/// The whole characters among the first `size` bytes of a text.
+fn beginning(text: &[u8], size: usize) -> &str {
+    let bytes = &text[..text.len().min(size)];
+    bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid())
 }
 
 /// How many UTF-16 units a text has: what offsets count, because browsers do.

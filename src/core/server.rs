@@ -31,6 +31,7 @@ use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// [`Key::kind`] of a client connection.
 pub const KIND_CONNECTION: u8 = 1;
@@ -203,7 +204,7 @@ pub struct Server {
     /// Connections with something to send.
     pub(super) pending: List,
     pub(super) sessions: Arena<Session>,
-    pub(super) by_id: BTreeMap<String, Key>,
+    pub(super) by_id: BTreeMap<Arc<str>, Key>,
     pub(super) agents: Arena<Agent>,
     /// Sweeps done per agent slot since its exit.
     pub(super) sweeps: Vec<u32>,
@@ -228,6 +229,8 @@ pub struct Server {
     pub(super) next_ticket: u64,
     /// The agent that has the long-line buffer, and those that wait for it.
     pub(super) long_line: VecDeque<Key>,
+    /// The buffer itself, between two long lines of one turn.
+    pub(super) long_line_buffer: Option<Vec<u8>>,
     /// Sessions that wait for a process, oldest first.
     pub(super) start_queue: VecDeque<Key>,
     /// Agents whose output waits for the next commit.
@@ -247,7 +250,7 @@ pub struct Server {
     /// Closed sessions whose logs are still served, oldest first.
     pub(super) closed: VecDeque<Key>,
     /// Their ids.
-    pub(super) closed_ids: BTreeMap<String, Key>,
+    pub(super) closed_ids: BTreeMap<Arc<str>, Key>,
     /// How many agents the operator configured; those behind are named by old sessions only.
     pub(super) configured: usize,
     /// Who is being sent a large field, or about to be.
@@ -305,6 +308,7 @@ impl Server {
             answer_tickets: Tickets::new(config.ticket_key),
             next_ticket: 1,
             long_line: VecDeque::new(),
+            long_line_buffer: None,
             start_queue: VecDeque::new(),
             paused: Vec::new(),
             creations: (0, 0),

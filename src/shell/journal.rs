@@ -21,6 +21,7 @@ use crate::shell::files::{
     self as fs, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt,
 };
 use crate::wire::base64;
+use crate::wire::document;
 use crate::wire::sse::Epoch;
 
 /// The format of the data directory that this version writes, and the newest one that it reads.
@@ -326,7 +327,7 @@ fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, St
     let snapshot = match text.is_empty() {
         true => None,
         false => {
-            Some(serde_json::from_slice::<Snapshot>(&text).map_err(|error| failed(&path, &error)))
+            Some(document::read_bytes::<Snapshot>(&text).map_err(|error| failed(&path, &error)))
         }
     };
     let from_start = files.segments.first().is_some_and(|first| first.start == 0);
@@ -815,7 +816,7 @@ impl Store {
         }
         if let Some(number) = image {
             let json = read_file(&dir.join(beside_name(seq, Kind::Images))).ok()?;
-            let images: Vec<(String, String)> = serde_json::from_slice(&json).ok()?;
+            let images: Vec<(String, String)> = document::read_bytes(&json).ok()?;
             return base64::decode(&images.get(number)?.1).map(Fetched::Image);
         }
         if let Ok(bytes) = read_file(&dir.join(beside_name(seq, Kind::Text))) {

@@ -10,10 +10,11 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json;
+use super::document::Document;
 
 /// What one line of the agent is.
 #[derive(Debug)]
@@ -257,21 +258,7 @@ impl<'a> Text<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'a>, D::Error> {
-        // As bytes, because serde_json refuses half a surrogate pair in a string.
-        deserializer.deserialize_bytes(TextVisitor).map(Text)
-    }
-}
-
-/// Text that may be long: read in one pass, and once more only if something in it is escaped.
-struct LongText<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for LongText<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<LongText<'a>, D::Error> {
-        let raw = <&RawValue>::deserialize(deserializer)?.get();
-        let inside = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        inside.map(|inside| LongText(json::unescaped(inside))).ok_or_else(|| {
-            serde::de::Error::invalid_type(serde::de::Unexpected::Other("no string"), &"a string")
-        })
+        deserializer.deserialize_str(TextVisitor).map(Text)
     }
 }
 
@@ -284,20 +271,16 @@ impl<'de> Visitor<'de> for TextVisitor {
         formatter.write_str("a string")
     }
 
-    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Cow<'de, str>, E> {
-        Ok(String::from_utf8_lossy(bytes))
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Cow<'de, str>, E> {
-        Ok(Cow::Owned(String::from_utf8_lossy(bytes).into_owned()))
-    }
-
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
         Ok(Cow::Borrowed(text))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Cow<'de, str>, E> {
         Ok(Cow::Owned(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(text))
     }
 }
 
@@ -334,9 +317,9 @@ struct DeltaBody<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
     #[serde(borrow)]
-    text: Option<LongText<'a>>,
+    text: Option<Text<'a>>,
     #[serde(borrow)]
-    thinking: Option<LongText<'a>>,
+    thinking: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -361,35 +344,29 @@ struct Id<'a> {
 }
 
 /// Says what one line means. `line` is whole and has no newline; it may be any bytes.
+#[inline(never)] // Inlined into the floor above, it would be compiled for size like that.
 pub fn parse(line: &[u8]) -> Parsed<'_> {
     let Ok(text) = std::str::from_utf8(line) else { return Parsed::Noise };
     if !text.trim_ascii_start().starts_with('{') {
         return Parsed::Noise;
     }
-    // The CLI writes no control bytes; the lenient strings below would let them pass, and what
-    // is passed on verbatim must be JSON.
-    let control = line.iter().fold(false, |found, &byte| found | (byte < b' '));
-    if control && !is_json(text) {
-        return Parsed::Noise;
-    }
-    let message = match serde_json::from_str::<Line>(text) {
-        Ok(line) if line.kind.0 == "stream_event" => stream_event(line),
-        Ok(line) => whole_line(text, &line.kind.0, line.subtype.as_ref().map_or("", |s| &s.0)),
+    let mut line = Document::new(text);
+    let message = match line.read::<Line>() {
+        Some(event) if event.kind.0 == "stream_event" => stream_event(event),
+        Some(Line { kind, subtype, .. }) => {
+            whole_line(&mut line, &kind.0, &Text::opened(subtype).unwrap_or_default())
+        }
         // Another kind of line may hold a member of a stream event's name and another type.
-        Err(_) => match serde_json::from_str::<Head>(text) {
-            Ok(head) if head.kind.0 != "stream_event" => {
-                whole_line(text, &head.kind.0, &text_member(head.subtype).unwrap_or_default())
+        None => match line.read::<Head>() {
+            Some(Head { kind, subtype }) if kind.0 != "stream_event" => {
+                whole_line(&mut line, &kind.0, &text_member(subtype).unwrap_or_default())
             }
-            Ok(_) => None,
-            Err(_) if is_json(text) => None,
-            Err(_) => return Parsed::Noise,
+            Some(_) => None,
+            None if line.is_json() => None,
+            None => return Parsed::Noise,
         },
     };
     message.map_or(Parsed::Other, Parsed::Message)
-}
-
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 fn stream_event(line: Line<'_>) -> Option<Message<'_>> {
@@ -430,31 +407,31 @@ fn stream_event(line: Line<'_>) -> Option<Message<'_>> {
 
 /// Reads a line of a known kind as a whole. `None`: unknown kind, or a member is missing or of
 /// another type than the kind should have.
-fn whole_line<'a>(text: &'a str, kind: &str, subtype: &str) -> Option<Message<'a>> {
+fn whole_line<'a>(line: &mut Document<'a>, kind: &str, subtype: &str) -> Option<Message<'a>> {
     match kind {
-        "assistant" => assistant(text),
-        "user" => user_line(text),
-        "result" => Some(Message::Result(turn_result(text)?)),
-        "system" => system(text, subtype),
-        "control_request" => control_request(text),
-        "control_response" => control_response(text),
+        "assistant" => assistant(line),
+        "user" => user_line(line),
+        "result" => Some(Message::Result(turn_result(line)?)),
+        "system" => system(line, subtype),
+        "control_request" => control_request(line),
+        "control_response" => control_response(line),
         "control_cancel_request" => {
             #[derive(Deserialize)]
             struct Cancel<'a> {
                 #[serde(borrow)]
                 request_id: Text<'a>,
             }
-            let cancel: Cancel = read(text)?;
+            let cancel: Cancel = line.read()?;
             Some(Message::ApprovalWithdrawn { request_id: cancel.request_id.0 })
         }
-        "tool_progress" => tool_progress(text),
+        "tool_progress" => tool_progress(line),
         "conversation_reset" => {
             #[derive(Deserialize)]
             struct Reset<'a> {
                 #[serde(borrow)]
                 new_conversation_id: Text<'a>,
             }
-            let reset: Reset = read(text)?;
+            let reset: Reset = line.read()?;
             Some(Message::ConversationReset { conversation_id: reset.new_conversation_id.0 })
         }
         "command_lifecycle" | "keep_alive" => Some(Message::Ignored),
@@ -463,7 +440,7 @@ fn whole_line<'a>(text: &'a str, kind: &str, subtype: &str) -> Option<Message<'a
 }
 
 fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
-    serde_json::from_str(text).ok()
+    Document::new(text).read()
 }
 
 /// The same of a member, and absent if it has another type.
@@ -472,10 +449,10 @@ fn member<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
 }
 
 fn text_member<'a>(raw: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
-    member::<LongText>(raw).map(|text| text.0)
+    member::<Text>(raw).map(|text| text.0)
 }
 
-fn assistant(text: &str) -> Option<Message<'_>> {
+fn assistant<'a>(line: &mut Document<'a>) -> Option<Message<'a>> {
     #[derive(Deserialize)]
     struct AssistantLine<'a> {
         #[serde(borrow)]
@@ -500,7 +477,7 @@ fn assistant(text: &str) -> Option<Message<'_>> {
         #[serde(borrow)]
         content: Vec<BlockBody<'a>>,
     }
-    let line: AssistantLine = read(text)?;
+    let line: AssistantLine = line.read()?;
     let synthetic = line.message.model.is_some_and(|model| model.0 == "<synthetic>");
     Some(Message::Assistant {
         message_id: line.message.id.0,
@@ -521,9 +498,9 @@ struct BlockBody<'a> {
     #[serde(borrow, rename = "type")]
     kind: Text<'a>,
     #[serde(borrow)]
-    text: Option<LongText<'a>>,
+    text: Option<Text<'a>>,
     #[serde(borrow)]
-    thinking: Option<LongText<'a>>,
+    thinking: Option<Text<'a>>,
     #[serde(borrow)]
     id: Option<Text<'a>>,
     #[serde(borrow)]
@@ -575,17 +552,59 @@ struct UserLine<'a> {
 #[derive(Deserialize)]
 struct UserBody<'a> {
     #[serde(borrow)]
-    content: &'a RawValue,
+    content: Content<'a>,
 }
 
-fn user_line(text: &str) -> Option<Message<'_>> {
-    let line: UserLine = read(text)?;
-    let content = line.message.content.get();
-    if content.starts_with('"') {
-        let text: LongText = read(content)?;
-        return Some(user_text(&line, text.0));
+/// What a user's message holds: text, or blocks.
+enum Content<'a> {
+    Text(Cow<'a, str>),
+    Blocks(Vec<BlockBody<'a>>),
+}
+
+impl Default for Content<'_> {
+    fn default() -> Self {
+        Content::Blocks(Vec::new())
     }
-    let blocks: Vec<BlockBody> = read(content)?;
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Content<'a>, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content<'de>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("a string or a list of blocks")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Content<'de>, E> {
+        Ok(Content::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Content<'de>, E> {
+        Ok(Content::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Content<'de>, E> {
+        Ok(Content::Text(Cow::Owned(text)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Content<'de>, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(list)).map(Content::Blocks)
+    }
+}
+
+fn user_line<'a>(line: &mut Document<'a>) -> Option<Message<'a>> {
+    let mut line: UserLine = line.read()?;
+    let blocks = match std::mem::take(&mut line.message.content) {
+        Content::Text(text) => return Some(user_text(&line, text)),
+        Content::Blocks(blocks) => blocks,
+    };
     if blocks.iter().any(|block| block.kind.0 == "tool_result") {
         return tool_results(line, blocks);
     }
@@ -647,7 +666,7 @@ fn tool_results<'a>(line: UserLine<'a>, blocks: Vec<BlockBody<'a>>) -> Option<Me
     })
 }
 
-fn turn_result(text: &str) -> Option<TurnResult<'_>> {
+fn turn_result<'a>(line: &mut Document<'a>) -> Option<TurnResult<'a>> {
     #[derive(Deserialize)]
     struct ResultLine<'a> {
         #[serde(borrow)]
@@ -677,7 +696,7 @@ fn turn_result(text: &str) -> Option<TurnResult<'_>> {
         #[serde(borrow)]
         permission_denials: Option<&'a RawValue>,
     }
-    let line: ResultLine = read(text)?;
+    let line: ResultLine = line.read()?;
     let errors: Vec<&RawValue> = member(line.errors).unwrap_or_default();
     let denials: Vec<IgnoredAny> = member(line.permission_denials).unwrap_or_default();
     Some(TurnResult {
@@ -736,13 +755,13 @@ struct SystemLine<'a> {
     usage: Option<&'a RawValue>,
 }
 
-fn system<'a>(text: &'a str, subtype: &str) -> Option<Message<'a>> {
+fn system<'a>(line: &mut Document<'a>, subtype: &str) -> Option<Message<'a>> {
     match subtype {
         "thinking_tokens" | "ui_invalidate" => return Some(Message::Ignored),
         "init" | "status" | "task_started" | "task_progress" | "task_notification" => {}
-        _ => return remark(text, subtype),
+        _ => return remark(line, subtype),
     }
-    let line: SystemLine = read(text)?;
+    let line: SystemLine = line.read()?;
     let tool_use_id = Text::opened(line.tool_use_id);
     let description = Text::opened(line.description).unwrap_or_default();
     Some(match subtype {
@@ -779,7 +798,7 @@ fn system<'a>(text: &'a str, subtype: &str) -> Option<Message<'a>> {
 }
 
 /// The rarer `system` lines.
-fn remark<'a>(text: &'a str, subtype: &str) -> Option<Message<'a>> {
+fn remark<'a>(line: &mut Document<'a>, subtype: &str) -> Option<Message<'a>> {
     Some(match subtype {
         "api_retry" => {
             #[derive(Deserialize)]
@@ -791,7 +810,7 @@ fn remark<'a>(text: &'a str, subtype: &str) -> Option<Message<'a>> {
                 #[serde(borrow)]
                 error: Option<Text<'a>>,
             }
-            let line: Retry = read(text)?;
+            let line: Retry = line.read()?;
             Message::ApiRetry {
                 attempt: line.attempt,
                 retries_max: line.max_retries,
@@ -805,7 +824,7 @@ fn remark<'a>(text: &'a str, subtype: &str) -> Option<Message<'a>> {
             struct Tasks {
                 tasks: Vec<IgnoredAny>,
             }
-            let line: Tasks = read(text)?;
+            let line: Tasks = line.read()?;
             Message::BackgroundTasks { count: u32::try_from(line.tasks.len()).ok()? }
         }
         "permission_denied" => {
@@ -818,14 +837,14 @@ fn remark<'a>(text: &'a str, subtype: &str) -> Option<Message<'a>> {
                 #[serde(borrow)]
                 message: Option<Text<'a>>,
             }
-            let line: Denied = read(text)?;
+            let line: Denied = line.read()?;
             Message::PermissionDenied {
                 tool_use_id: line.tool_use_id.0,
                 tool: line.tool_name.0,
                 message: Text::opened(line.message).unwrap_or_default(),
             }
         }
-        "compact_boundary" => compacted(text)?,
+        "compact_boundary" => compacted(line)?,
         "informational" => {
             #[derive(Deserialize)]
             struct Info<'a> {
@@ -834,14 +853,14 @@ fn remark<'a>(text: &'a str, subtype: &str) -> Option<Message<'a>> {
                 #[serde(borrow)]
                 level: Option<Text<'a>>,
             }
-            let line: Info = read(text)?;
+            let line: Info = line.read()?;
             Message::Informational { text: line.content.0, level: Text::opened(line.level) }
         }
         _ => return None,
     })
 }
 
-fn compacted(text: &str) -> Option<Message<'_>> {
+fn compacted<'a>(line: &mut Document<'a>) -> Option<Message<'a>> {
     #[derive(Deserialize)]
     struct Boundary<'a> {
         #[serde(borrow)]
@@ -854,7 +873,7 @@ fn compacted(text: &str) -> Option<Message<'_>> {
         pre_tokens: Option<u64>,
         post_tokens: Option<u64>,
     }
-    let line: Boundary = read(text)?;
+    let line: Boundary = line.read()?;
     Some(match line.compact_metadata {
         Some(told) => Message::Compacted {
             trigger: Text::opened(told.trigger),
@@ -865,7 +884,7 @@ fn compacted(text: &str) -> Option<Message<'_>> {
     })
 }
 
-fn tool_progress(text: &str) -> Option<Message<'_>> {
+fn tool_progress<'a>(line: &mut Document<'a>) -> Option<Message<'a>> {
     #[derive(Deserialize)]
     struct Progress<'a> {
         #[serde(borrow)]
@@ -876,7 +895,7 @@ fn tool_progress(text: &str) -> Option<Message<'_>> {
         tool_name: Option<Text<'a>>,
         elapsed_time_seconds: Option<f64>,
     }
-    let line: Progress = read(text)?;
+    let line: Progress = line.read()?;
     // A heartbeat has an id of its own; the call that it speaks of stands as its parent.
     let tool_use_id = match line.parent_tool_use_id {
         Some(parent) if line.tool_use_id.0.contains("-heartbeat-") => parent.0,
@@ -891,7 +910,7 @@ fn tool_progress(text: &str) -> Option<Message<'_>> {
 
 /// A request of theirs. Whatever is wrong inside, one with an id is told, because the agent
 /// waits for its answer.
-fn control_request(text: &str) -> Option<Message<'_>> {
+fn control_request<'a>(line: &mut Document<'a>) -> Option<Message<'a>> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
         #[serde(borrow)]
@@ -923,7 +942,7 @@ fn control_request(text: &str) -> Option<Message<'_>> {
         #[serde(borrow)]
         decision_reason: Option<Text<'a>>,
     }
-    let Envelope { request_id: Text(request_id), request } = read(text)?;
+    let Envelope { request_id: Text(request_id), request } = line.read()?;
     let subtype = member::<Request>(request).map_or(Cow::Borrowed(""), |request| request.subtype.0);
     let asked = if subtype == "can_use_tool" { member::<CanUseTool>(request) } else { None };
     let Some(asked) = asked else { return Some(Message::ControlRequest { request_id, subtype }) };
@@ -940,7 +959,7 @@ fn control_request(text: &str) -> Option<Message<'_>> {
     })
 }
 
-fn control_response(text: &str) -> Option<Message<'_>> {
+fn control_response<'a>(line: &mut Document<'a>) -> Option<Message<'a>> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
         #[serde(borrow)]
@@ -959,7 +978,7 @@ fn control_response(text: &str) -> Option<Message<'_>> {
         #[serde(borrow)]
         error_code: Option<&'a RawValue>,
     }
-    let Envelope { response } = read(text)?;
+    let Envelope { response } = line.read()?;
     let outcome = match &*response.subtype.0 {
         "success" => Ok(response.response),
         _ => Err(match response.error {
@@ -1532,7 +1551,7 @@ mod tests {
 
     /// Every example line, by its file's name.
     fn fixtures() -> Vec<(String, String)> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/claude");
         let mut fixtures = Vec::new();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -4,16 +4,54 @@
 //! field as it is. The writer remembers the largest member it wrote, so that an event that turns
 //! out too large can be cut without being built again.
 
+use crate::base::blocks::{self, BLOCK};
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
+
+use serde::de::Error as _;
+use serde_json::Value;
 
 /// Writes one JSON object. Members appear in the order of the calls; names are trusted ASCII.
 pub struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
-    /// The largest member so far: its name, and where its value stands in `out`.
-    largest: (&'static str, Range<usize>),
+    /// A member of more bytes is not written but taken out.
+    member_size_max: usize,
+    largest: Largest,
+}
+
+/// The largest member of an object.
+#[derive(Debug, Default)]
+pub struct Largest {
+    /// Its name.
+    pub name: &'static str,
+    /// Where its value stands.
+    pub value: Range<usize>,
+    /// The value, if it was taken out: then an empty string stands in its place.
+    pub taken_out: Option<LargeValue>,
+}
+
+/// The value of a member that is too large to be written where it belongs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LargeValue {
+    /// The text of a string, or JSON.
+    pub bytes: Vec<u8>,
+    /// Which of them.
+    pub is_text: bool,
+}
+
+impl LargeValue {
+    /// Of JSON: a string becomes its text.
+    pub fn of(json: &str) -> LargeValue {
+        let inside = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let mut bytes = Vec::new();
+        match inside {
+            Some(inside) => bytes = unescaped(inside).into_owned().into_bytes(),
+            None => raw(&mut bytes, json),
+        }
+        LargeValue { bytes, is_text: inside.is_some() }
+    }
 }
 
 /// Writes one JSON array.
@@ -32,14 +70,31 @@ pub fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Object<'_>)) {
 impl<'a> Object<'a> {
     /// Opens an object; [`Object::end`] closes it.
     pub fn begin(out: &'a mut Vec<u8>) -> Object<'a> {
-        out.push(b'{');
-        Object { out, empty: true, largest: ("", 0..0) }
+        Object::begin_within(out, usize::MAX)
     }
 
-    /// Closes the object. Returns the largest member: its name, and where its value stands.
-    pub fn end(self) -> (&'static str, Range<usize>) {
+    /// The same, and the first string or JSON of more bytes than that is taken out, so that it is
+    /// not written only to be cut out again.
+    pub fn begin_within(out: &'a mut Vec<u8>, member_size_max: usize) -> Object<'a> {
+        out.push(b'{');
+        Object { out, empty: true, member_size_max, largest: Largest::default() }
+    }
+
+    /// Closes the object. Returns its largest member, which is the one taken out if there is one.
+    pub fn end(self) -> Largest {
         self.out.push(b'}');
         self.largest
+    }
+
+    /// Whether a value of this size is to be taken out.
+    fn is_large(&self, size: usize) -> bool {
+        size > self.member_size_max && self.largest.taken_out.is_none()
+    }
+
+    fn take_out(&mut self, name: &'static str, taken_out: LargeValue) {
+        self.member(name, |out| out.extend_from_slice(b"\"\""));
+        let end = self.out.len();
+        self.largest = Largest { name, value: end - 2..end, taken_out: Some(taken_out) };
     }
 
     fn member(&mut self, name: &'static str, value: impl FnOnce(&mut Vec<u8>)) {
@@ -53,13 +108,17 @@ impl<'a> Object<'a> {
         let start = self.out.len();
         value(self.out);
         let range = start..self.out.len();
-        if range.len() > self.largest.1.len() {
-            self.largest = (name, range);
+        if range.len() > self.largest.value.len() && self.largest.taken_out.is_none() {
+            self.largest = Largest { name, value: range, taken_out: None };
         }
     }
 
     /// A string member.
     pub fn string(&mut self, name: &'static str, value: &str) {
+        if self.is_large(value.len()) {
+            let bytes = value.as_bytes().to_vec();
+            return self.take_out(name, LargeValue { bytes, is_text: true });
+        }
         self.member(name, |out| string(out, value));
     }
 
@@ -130,6 +189,9 @@ impl<'a> Object<'a> {
 
     /// A member that is JSON already. Line ends between its tokens are taken out.
     pub fn raw(&mut self, name: &'static str, value: &str) {
+        if self.is_large(value.len()) {
+            return self.take_out(name, LargeValue::of(value));
+        }
         self.member(name, |out| raw(out, value));
     }
 
@@ -197,96 +259,180 @@ pub fn string(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
 }
 
-/// Bytes that are looked at, and copied, in one go. A copy of a known, small size is two
-/// instructions; one of any size is a call that costs more than the few bytes between two escapes.
-const BLOCK: usize = 16;
+/// Bytes that are copied in one go. A copy of a known, small size is two instructions; one of any
+/// size is a call that costs more than the few bytes between two escapes.
+const STRIDE: usize = 16;
+/// Bytes of a text that are escaped in one place before they are appended.
+const PIECE: usize = 8 * BLOCK;
 
 /// Appends the inside of a JSON string. U+2028 and U+2029 are fine in JSON and in SSE.
 fn escaped(out: &mut Vec<u8>, value: &str) {
-    let (blocks, rest) = value.as_bytes().as_chunks::<BLOCK>();
     out.reserve(value.len() + 2);
-    for block in blocks {
-        if block.iter().fold(false, |found, byte| found | needs_escape(*byte)) {
-            block.iter().for_each(|byte| escaped_byte(out, *byte));
-        } else {
-            out.extend_from_slice(block);
+    let mut bytes = value.as_bytes();
+    if bytes.len() >= BLOCK {
+        bytes = escaped_blocks(out, bytes);
+    }
+    for byte in bytes {
+        match LETTERS[*byte as usize] {
+            0 => out.push(*byte),
+            _ => {
+                let mut room = [0; ESCAPE_MAX];
+                let length = escaped_byte(&mut room, *byte);
+                out.extend_from_slice(&room[..length]);
+            }
         }
     }
-    rest.iter().for_each(|byte| escaped_byte(out, *byte));
 }
 
-fn escaped_byte(out: &mut Vec<u8>, byte: u8) {
-    if !NEEDS_ESCAPE[byte as usize] {
-        return out.push(byte);
-    }
-    match byte {
-        b'"' => out.extend_from_slice(b"\\\""),
-        b'\\' => out.extend_from_slice(b"\\\\"),
-        b'\n' => out.extend_from_slice(b"\\n"),
-        b'\r' => out.extend_from_slice(b"\\r"),
-        b'\t' => out.extend_from_slice(b"\\t"),
-        _ => {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
-            out.extend_from_slice(b"\\u00");
-            out.extend([HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]]);
+/// The same for all whole blocks. Returns what is behind them.
+fn escaped_blocks<'a>(out: &mut Vec<u8>, mut bytes: &'a [u8]) -> &'a [u8] {
+    let mut room = [0; ESCAPE_MAX * PIECE + BLOCK];
+    while bytes.len() >= BLOCK {
+        let (mut at, mut end) = (0, 0);
+        while at < PIECE
+            && let Some(block) = bytes[at..].first_chunk::<BLOCK>()
+        {
+            let mut marks = blocks::escaped_marks(block);
+            let mut done = 0;
+            while marks != 0 {
+                let plain = marks.trailing_zeros() as usize;
+                copy_run(&mut room[end..], &bytes[at + done..], plain - done);
+                end += plain - done;
+                end += escaped_byte(&mut room[end..], block[plain]);
+                done = plain + 1;
+                marks &= marks - 1;
+            }
+            copy_run(&mut room[end..], &bytes[at + done..], BLOCK - done);
+            (at, end) = (at + BLOCK, end + BLOCK - done);
         }
+        out.extend_from_slice(&room[..end]);
+        bytes = &bytes[at..];
+    }
+    bytes
+}
+
+/// Copies a run of bytes, and perhaps some more behind it: what comes next covers those.
+#[inline(always)]
+fn copy_run(to: &mut [u8], from: &[u8], length: usize) {
+    let mut done = 0;
+    while done < length {
+        let (to, from) = (&mut to[done..], &from[done..]);
+        match (to.first_chunk_mut::<STRIDE>(), from.first_chunk::<STRIDE>()) {
+            (Some(to), Some(from)) => *to = *from,
+            _ => return to[..length - done].copy_from_slice(&from[..length - done]),
+        }
+        done += STRIDE;
     }
 }
+
+/// The longest escape that we write.
+const ESCAPE_MAX: usize = "\\u0000".len();
+
+/// Writes a byte that cannot stand as it is to the start of `out`. Returns the length.
+#[inline(always)]
+fn escaped_byte(out: &mut [u8], byte: u8) -> usize {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let letter = LETTERS[byte as usize];
+    let (high, low) = (HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]);
+    out[..ESCAPE_MAX].copy_from_slice(&[b'\\', letter, b'0', b'0', high, low]);
+    if letter == b'u' { 6 } else { 2 }
+}
+
+/// What stands behind the backslash for a byte that we escape; 0 for those that we do not.
+static LETTERS: [u8; 256] = {
+    let mut letters = [0; 256];
+    let mut control = 0;
+    while control < 32 {
+        letters[control] = b'u';
+        control += 1;
+    }
+    letters[127] = b'u';
+    letters[b'"' as usize] = b'"';
+    letters[b'\\' as usize] = b'\\';
+    letters[b'\n' as usize] = b'n';
+    letters[b'\r' as usize] = b'r';
+    letters[b'\t' as usize] = b't';
+    letters
+};
+
+/// What a letter behind a backslash stands for; 0 for the one that digits follow.
+static MEANINGS: [u8; 256] = {
+    let mut meanings = [0; 256];
+    let mut letter = 0;
+    while letter < 256 {
+        meanings[letter] = letter as u8;
+        letter += 1;
+    }
+    meanings[b'n' as usize] = b'\n';
+    meanings[b't' as usize] = b'\t';
+    meanings[b'r' as usize] = b'\r';
+    meanings[b'b' as usize] = 8;
+    meanings[b'f' as usize] = 12;
+    meanings[b'u' as usize] = 0;
+    meanings
+};
 
 /// The text of a JSON string, given what stands between its quotes, which is valid JSON. Half of a
 /// surrogate pair, which JSON can hold and text cannot, becomes U+FFFD.
 pub fn unescaped(inside: &str) -> Cow<'_, str> {
     let bytes = inside.as_bytes();
     let Some(first) = memchr::memchr(b'\\', bytes) else { return Cow::Borrowed(inside) };
-    let mut out = Vec::with_capacity(bytes.len());
-    out.extend_from_slice(&bytes[..first]);
-    let mut at = first;
-    while at < bytes.len() {
-        let block = bytes[at..].first_chunk::<BLOCK>();
-        let plain =
-            |block: &&[u8; BLOCK]| block.iter().fold(true, |all, byte| all & (*byte != b'\\'));
-        if let Some(block) = block.filter(plain) {
-            out.extend_from_slice(block);
-            at += BLOCK;
-            continue;
+    // Never longer than what it stands for.
+    let mut out = vec![0; bytes.len()];
+    out[..first].copy_from_slice(&bytes[..first]);
+    let (mut at, mut end) = (first, first);
+    while let Some(block) = bytes[at..].first_chunk::<BLOCK>() {
+        let end_of_block = at + BLOCK;
+        let mut marks = blocks::backslashes(block);
+        while marks != 0 {
+            let next = end_of_block - BLOCK + marks.trailing_zeros() as usize;
+            marks &= marks - 1;
+            let Some(plain) = next.checked_sub(at) else { continue }; // It is what is escaped.
+            copy_run(&mut out[end..], &bytes[at..], plain);
+            let (read, written) = escape(&mut out[end + plain..], &bytes[next..]);
+            (at, end) = (next + read, end + plain + written);
         }
-        let end = bytes.len().min(at + BLOCK);
-        while at < end {
-            if bytes[at] == b'\\' {
-                at += escape(&mut out, &bytes[at..]);
-            } else {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
+        let rest = end_of_block.saturating_sub(at);
+        copy_run(&mut out[end..], &bytes[at..], rest);
+        (at, end) = (at + rest, end + rest);
     }
+    while let Some(byte) = bytes.get(at) {
+        let (read, written) = match byte {
+            b'\\' => escape(&mut out[end..], &bytes[at..]),
+            byte => {
+                out[end] = *byte;
+                (1, 1)
+            }
+        };
+        (at, end) = (at + read, end + written);
+    }
+    out.truncate(end);
     // Whole characters in, whole characters out: nothing is lost here.
     Cow::Owned(String::from_utf8(out).unwrap_or_default())
 }
 
-/// Appends what the escape at the start of `bytes` stands for. Returns its length.
-fn escape(out: &mut Vec<u8>, bytes: &[u8]) -> usize {
-    let plain = match bytes.get(1) {
-        Some(b'n') => b'\n',
-        Some(b't') => b'\t',
-        Some(b'r') => b'\r',
-        Some(b'b') => 8,
-        Some(b'f') => 12,
-        Some(b'u') => return unicode_escape(out, bytes),
-        Some(byte) => *byte,
-        None => return 1,
-    };
-    out.push(plain);
-    2
+/// Writes what the escape at the start of `bytes` stands for to the start of `out`. Returns the
+/// lengths of both.
+#[inline(always)]
+fn escape(out: &mut [u8], bytes: &[u8]) -> (usize, usize) {
+    // By a table: which letter comes next cannot be foreseen, so that branches would be slow.
+    let Some(letter) = bytes.get(1) else { return (1, 0) };
+    match MEANINGS[*letter as usize] {
+        0 => unicode_escape(out, bytes),
+        meaning => {
+            out[0] = meaning;
+            (2, 1)
+        }
+    }
 }
 
-fn unicode_escape(out: &mut Vec<u8>, bytes: &[u8]) -> usize {
+fn unicode_escape(out: &mut [u8], bytes: &[u8]) -> (usize, usize) {
     let unit = |from: usize| -> Option<u32> {
         let escape = bytes.get(from..from + 6).filter(|escape| escape.starts_with(b"\\u"))?;
         let digits = std::str::from_utf8(&escape[2..]).ok()?;
         u32::from_str_radix(digits, 16).ok()
     };
-    let Some(first) = unit(0) else { return 2 };
+    let Some(first) = unit(0) else { return (2, 0) };
     let second =
         unit(6).filter(|low| (0xd800..0xdc00).contains(&first) && (0xdc00..0xe000).contains(low));
     let (code, length) = match second {
@@ -294,25 +440,8 @@ fn unicode_escape(out: &mut Vec<u8>, bytes: &[u8]) -> usize {
         None => (first, 6),
     };
     let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
-    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-    length
+    (length, character.encode_utf8(out).len())
 }
-
-/// Whether a byte cannot stand as it is. Without a table, so that many are looked at in one go.
-const fn needs_escape(byte: u8) -> bool {
-    (byte < b' ') | (byte == b'"') | (byte == b'\\') | (byte == 127)
-}
-
-/// The same as a table: for one byte at a time.
-static NEEDS_ESCAPE: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        table[byte] = needs_escape(byte as u8);
-        byte += 1;
-    }
-    table
-};
 
 /// Appends JSON text. A carriage return or newline can stand only between tokens, never in a
 /// string, and would end an SSE field there: both become spaces.
@@ -326,6 +455,20 @@ fn raw(out: &mut Vec<u8>, value: &str) {
             }
         }
     }
+}
+
+/// Reads bytes that should be JSON, as any value.
+///
+/// # Errors
+/// They are no UTF-8, or no JSON: says what stands where.
+pub fn value(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+    // From text alone, so that the code that reads a value stands in the binary once.
+    serde_json::from_str(std::str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
+}
+
+/// A value's JSON text. What `Value` itself displays also comes indented, which nobody asks for.
+pub fn text(value: &Value) -> String {
+    serde_json::to_string(value).unwrap_or_default() // Any `Value` has a JSON form.
 }
 
 /// Appends a whole number in decimal.
@@ -443,7 +586,29 @@ mod tests {
         object.string("small", "x");
         object.string("large", "a long one");
         object.number("n", 1);
-        let (name, range) = object.end();
-        assert_eq!((name, &out[range]), ("large", &b"\"a long one\""[..]));
+        let Largest { name, value, taken_out } = object.end();
+        assert_eq!((name, &out[value], taken_out), ("large", &b"\"a long one\""[..], None));
+    }
+
+    #[test]
+    fn the_first_member_that_is_too_large_is_take_out() {
+        let text = |bytes: &str| LargeValue { bytes: bytes.into(), is_text: true };
+        let json = |bytes: &str| LargeValue { bytes: bytes.into(), is_text: false };
+        type Write = fn(&mut Object<'_>);
+        let cases: [(Write, LargeValue); 3] = [
+            (|object| object.string("a", "1\n34567"), text("1\n34567")),
+            (|object| object.raw("a", "\"1\\n345\""), text("1\n345")),
+            (|object| object.raw("a", "[1,\r\n2]"), json("[1,  2]")),
+        ];
+        for (write, expected) in cases {
+            let mut out = Vec::new();
+            let mut object = Object::begin_within(&mut out, 6);
+            object.string("fits", "123456");
+            write(&mut object);
+            object.string("another", "1234567");
+            let Largest { name, value, taken_out } = object.end();
+            assert_eq!((name, &out[value], taken_out), ("a", &b"\"\""[..], Some(expected)));
+            assert_eq!(out, b"{\"fits\":\"123456\",\"a\":\"\",\"another\":\"1234567\"}");
+        }
     }
 }

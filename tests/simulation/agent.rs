@@ -5,8 +5,8 @@ use crate::client::pour;
 use crate::random::Random;
 use crate::tally::Tally;
 use sidestream::base::arena::Key;
+use sidestream::core::demo::Demo;
 use sidestream::core::effect::{Exit, Signal};
-use sidestream::wire::demo::Demo;
 use std::collections::VecDeque;
 
 /// Lines of a real agent, said at times when none would say them.

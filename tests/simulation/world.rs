@@ -15,13 +15,13 @@ use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::connection::{Output, Peer};
+use sidestream::core::demo::Demo;
 use sidestream::core::effect::{
     Asker as Whose, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
-use sidestream::wire::demo::Demo;
 use sidestream::wire::sse::{self, Epoch};
 use std::collections::{BTreeMap, VecDeque};
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::connection::Phase;
 use crate::core::server::PAGES_READ_MAX;
+use crate::limits::HEARTBEATS_MS;
 
 /// The number by which an image of a prompt is kept: rising, as events are.
 pub(super) fn image_key(seq: u64, number: u64) -> u64 {
@@ -93,7 +94,7 @@ impl Server {
                 .parse::<u64>()
                 .ok()
                 .and_then(|seconds| seconds.checked_mul(1000))
-                .filter(|ms| HEARTBEAT_MS.contains(ms))
+                .filter(|ms| HEARTBEATS_MS.contains(ms))
                 .ok_or_else(|| invalid("\"heartbeat\" must be a number of seconds from 5 to 60"))?,
         };
         let pad = match request.parameter("pad")? {

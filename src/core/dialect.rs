@@ -68,7 +68,9 @@ impl Server {
                 }
                 None => false,
             };
-            let given_back = lines.take_back().is_some();
+            let buffer = lines.take_back();
+            let given_back = buffer.is_some();
+            self.long_line_buffer = self.long_line_buffer.take().or(buffer);
             let full = !more && lines.is_full();
             let too_long = full && lines.has_lent();
             if let Some(agent) = self.agents.get_mut(agent_key) {
@@ -251,12 +253,12 @@ impl Server {
                 let message = turn::Message {
                     id: &message_id,
                     parent: parent_tool_use_id.as_deref(),
-                    blocks: &blocks,
+                    blocks,
                     aborted,
                 };
                 let error = error
                     .map(|error| ApiError { status: api_error_status, error: error.into_owned() });
-                self.assistant(key, &message, error, line);
+                self.assistant(key, message, error, line);
             }
             Message::ToolResults { results, structured, entry, parent_tool_use_id } => {
                 self.entry(key, parent_tool_use_id.as_deref(), entry.as_deref());
@@ -409,7 +411,7 @@ impl Server {
     fn assistant(
         &mut self,
         key: Key,
-        message: &turn::Message<'_>,
+        message: turn::Message<'_>,
         error: Option<ApiError>,
         line: &[u8],
     ) {

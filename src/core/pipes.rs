@@ -188,8 +188,9 @@ impl Server {
             && lines.is_full()
             && !lines.has_lent()
         {
-            // Mapped here, touched as the line grows, and given back to the system with it.
-            lines.lend(Vec::with_capacity(size_max), size_max);
+            // Mapped here, touched as lines grow, and given back to the system when a turn ends.
+            let buffer = self.long_line_buffer.take();
+            lines.lend(buffer.unwrap_or_else(|| Vec::with_capacity(size_max)), size_max);
             agent.long_since = now_ms.max(1);
             self.arm_agent(agent_key);
         }

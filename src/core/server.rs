@@ -229,6 +229,8 @@ pub struct Server {
     pub(super) next_ticket: u64,
     /// The agent that has the long-line buffer, and those that wait for it.
     pub(super) long_line: VecDeque<Key>,
+    /// The buffer itself, between two long lines of one turn.
+    pub(super) long_line_buffer: Option<Vec<u8>>,
     /// Sessions that wait for a process, oldest first.
     pub(super) start_queue: VecDeque<Key>,
     /// Agents whose output waits for the next commit.
@@ -306,6 +308,7 @@ impl Server {
             answer_tickets: Tickets::new(config.ticket_key),
             next_ticket: 1,
             long_line: VecDeque::new(),
+            long_line_buffer: None,
             start_queue: VecDeque::new(),
             paused: Vec::new(),
             creations: (0, 0),

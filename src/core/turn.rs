@@ -11,6 +11,7 @@ use crate::wire::claude::{self, Block, DeltaKind, ToolKind, ToolResult};
 use crate::wire::json::Object;
 use crate::wire::operations::{self, Operation};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// Tool calls that may be open at once; further ones are passed on as they come.
 const TOOLS_MAX: usize = 256;
@@ -175,7 +176,7 @@ pub struct Message<'a> {
     /// The tool call of the subagent that speaks; none: the main conversation.
     pub parent: Option<&'a str>,
     /// Its blocks.
-    pub blocks: &'a [Block<'a>],
+    pub blocks: Vec<Block<'a>>,
     /// It was cut short.
     pub aborted: bool,
 }
@@ -286,26 +287,28 @@ impl Turn {
         &mut self,
         publisher: &mut Publisher,
         feed: &mut Feed,
-        message: &Message<'_>,
+        mut message: Message<'_>,
         now_ms: u64,
     ) -> usize {
+        let blocks = std::mem::take(&mut message.blocks);
+        let message = &message;
         self.collect_operations(publisher, feed, message);
         let replaces = self.replaced_by(message);
         let mut left_out = 0;
-        for (at, block) in message.blocks.iter().enumerate() {
+        for (at, block) in blocks.into_iter().enumerate() {
             let number = self.next_block(message.id);
             let replaces = replaces.as_deref().filter(|_| at == 0);
             match block {
                 Block::Text { text } => {
+                    self.note_text(message, &text);
                     self.text_block(publisher, feed, message, (number, "text", text), replaces);
-                    self.note_text(message, text);
                 }
                 Block::Thinking { text } => {
-                    let block = (number, "thinking", &**text);
+                    let block = (number, "thinking", text);
                     self.text_block(publisher, feed, message, block, replaces);
                 }
                 Block::ToolUse { id, name, input } if self.tools.len() < TOOLS_MAX => {
-                    self.tool_started(publisher, feed, message, (id, name, input), now_ms);
+                    self.tool_started(publisher, feed, message, (&id, &name, input), now_ms);
                 }
                 Block::ToolUse { .. } => left_out += 1,
                 Block::Other => {}
@@ -347,7 +350,7 @@ impl Turn {
         publisher: &mut Publisher,
         feed: &mut Feed,
         message: &Message<'_>,
-        (block, kind, text): (u32, &'static str, &str),
+        (block, kind, text): (u32, &'static str, Cow<'_, str>),
         replaces: Option<&str>,
     ) {
         let mut ended = self.replaced_seq.take().filter(|_| replaces.is_some());
@@ -367,7 +370,7 @@ impl Turn {
             object.number("block", block.into());
             object.string("kind", kind);
             object.string("role", "assistant");
-            object.string("text", text);
+            object.text("text", text);
             object.optional("parentToolUseId", message.parent);
             if let Some(replaced) = replaces {
                 object.array("replaces", |array| array.string(replaced));

@@ -378,8 +378,10 @@ fn load_journal(
         let length = fs::symlink_metadata(&path).map_err(|error| failed(&path, &error))?.len();
         let limit = next.map_or(u64::MAX, |next| next.start - id.start);
         let length = length.min(limit);
-        // The one before the newest is indexed, too: replays begin a little before the end.
-        let scan = at + 2 >= count || next.is_some_and(|next| next.start > snapshot.position);
+        // The one before the newest is indexed, too: replays begin a little before the end. After a
+        // power loss none is trusted: one that could not be synced was closed without that.
+        let scan =
+            at + 2 >= count || !covered || next.is_some_and(|next| next.start > snapshot.position);
         let mut segment =
             Segment { id, end: id.start + length, last_seq: 0, large_size: 0, index: Vec::new() };
         if scan {

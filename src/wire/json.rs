@@ -115,11 +115,16 @@ impl<'a> Object<'a> {
 
     /// A string member.
     pub fn string(&mut self, name: &'static str, value: &str) {
+        self.text(name, Cow::Borrowed(value));
+    }
+
+    /// The same of text that may be nobody else's: if it is large, it is not copied again.
+    pub fn text(&mut self, name: &'static str, value: Cow<'_, str>) {
         if self.is_large(value.len()) {
-            let bytes = value.as_bytes().to_vec();
+            let bytes = value.into_owned().into_bytes();
             return self.take_out(name, LargeValue { bytes, is_text: true });
         }
-        self.member(name, |out| string(out, value));
+        self.member(name, |out| string(out, &value));
     }
 
     /// A string member, or null.
@@ -259,23 +264,39 @@ pub fn string(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
 }
 
-/// Bytes that are copied in one go, beyond what is wanted: a copy of a known, small size is two
-/// instructions; one of any size is a call that costs more than the few bytes between two escapes.
+/// Bytes that are copied in one go. A copy of a known, small size is two instructions; one of any
+/// size is a call that costs more than the few bytes between two escapes.
 const STRIDE: usize = 16;
 /// Bytes of a text that are escaped in one place before they are appended.
-const PIECE: usize = 4 * BLOCK;
+const PIECE: usize = 8 * BLOCK;
 
 /// Appends the inside of a JSON string. U+2028 and U+2029 are fine in JSON and in SSE.
 fn escaped(out: &mut Vec<u8>, value: &str) {
     out.reserve(value.len() + 2);
     let mut bytes = value.as_bytes();
-    let mut room = [0; 6 * PIECE + BLOCK];
+    if bytes.len() >= BLOCK {
+        bytes = escaped_blocks(out, bytes);
+    }
+    for byte in bytes {
+        match LETTERS[*byte as usize] {
+            0 => out.push(*byte),
+            _ => {
+                let mut room = [0; ESCAPE_MAX];
+                let length = escaped_byte(&mut room, *byte);
+                out.extend_from_slice(&room[..length]);
+            }
+        }
+    }
+}
+
+/// The same for all whole blocks. Returns what is behind them.
+fn escaped_blocks<'a>(out: &mut Vec<u8>, mut bytes: &'a [u8]) -> &'a [u8] {
+    let mut room = [0; ESCAPE_MAX * PIECE + BLOCK];
     while bytes.len() >= BLOCK {
         let (mut at, mut end) = (0, 0);
         while at < PIECE
             && let Some(block) = bytes[at..].first_chunk::<BLOCK>()
         {
-            room[end..end + BLOCK].copy_from_slice(block);
             let mut marks = blocks::escaped_marks(block);
             let mut done = 0;
             while marks != 0 {
@@ -292,28 +313,25 @@ fn escaped(out: &mut Vec<u8>, value: &str) {
         out.extend_from_slice(&room[..end]);
         bytes = &bytes[at..];
     }
-    for byte in bytes {
-        match LETTERS[*byte as usize] {
-            0 => out.push(*byte),
-            _ => {
-                let length = escaped_byte(&mut room, *byte);
-                out.extend_from_slice(&room[..length]);
-            }
+    bytes
+}
+
+/// Copies a run of bytes, and perhaps some more behind it: what comes next covers those.
+#[inline(always)]
+fn copy_run(to: &mut [u8], from: &[u8], length: usize) {
+    let mut done = 0;
+    while done < length {
+        let (to, from) = (&mut to[done..], &from[done..]);
+        match (to.first_chunk_mut::<STRIDE>(), from.first_chunk::<STRIDE>()) {
+            (Some(to), Some(from)) => *to = *from,
+            _ => return to[..length - done].copy_from_slice(&from[..length - done]),
         }
+        done += STRIDE;
     }
 }
 
-/// Copies a run of bytes, and perhaps some more behind it.
-#[inline(always)]
-fn copy_run(to: &mut [u8], from: &[u8], length: usize) {
-    if let Some(first) = from.first_chunk::<STRIDE>()
-        && length <= STRIDE
-    {
-        to[..STRIDE].copy_from_slice(first);
-    } else {
-        to[..length].copy_from_slice(&from[..length]);
-    }
-}
+/// The longest escape that we write.
+const ESCAPE_MAX: usize = "\\u0000".len();
 
 /// Writes a byte that cannot stand as it is to the start of `out`. Returns the length.
 #[inline(always)]
@@ -321,7 +339,7 @@ fn escaped_byte(out: &mut [u8], byte: u8) -> usize {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let letter = LETTERS[byte as usize];
     let (high, low) = (HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]);
-    out[..6].copy_from_slice(&[b'\\', letter, b'0', b'0', high, low]);
+    out[..ESCAPE_MAX].copy_from_slice(&[b'\\', letter, b'0', b'0', high, low]);
     if letter == b'u' { 6 } else { 2 }
 }
 

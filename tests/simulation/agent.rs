@@ -282,7 +282,7 @@ impl Process {
     }
 
     fn misbehave(&mut self, random: &mut Random, tally: &mut Tally, healed: bool) {
-        if self.quirks.stderr > 0 && random.chance(self.quirks.stderr) {
+        if !healed && random.chance(self.quirks.stderr) {
             let count = if random.chance(50) { 3000 } else { 1 + random.index(3) };
             for number in 0..count {
                 self.stderr.extend(format!("warning {number} \u{e9}\u{1F600}\u{1}\n").bytes());

@@ -271,6 +271,7 @@ impl World {
         let until = frames.last().map_or(0, |(seq, _)| *seq);
         let dropped = self.model.dropped.entry(session_id.to_owned()).or_default();
         *dropped = until.max(*dropped);
+        self.model.all.doubtful = self.model.all.doubtful.max(until);
         let Some(session) = self.model.session(session_id) else { return };
         self.model.forget(session, until, self.step);
     }
@@ -389,6 +390,9 @@ impl World {
         self.leave_everything();
         let power_lost = death == Death::PowerLost;
         files::restart(power_lost);
+        if power_lost && !is_intact() {
+            self.model.break_era(); // That all was well again was not on the medium yet.
+        }
         if power_lost
             && !self.model.is_covered
             && self.durability == Durability::Sync

@@ -57,6 +57,14 @@ impl Model {
         list.gone_at_most().max(ring)
     }
 
+    /// The start that has ended left word that not everything was written.
+    pub fn break_era(&mut self) {
+        self.is_doubtful = true;
+        if let Some(era) = self.eras.last_mut() {
+            era.survived = false;
+        }
+    }
+
     /// What was shown of a session up to a number may be lost.
     pub fn doubt(&mut self, id: &str, until: u64) {
         let Some(session) = self.session(id) else { return };
@@ -142,7 +150,7 @@ impl Model {
             };
             assert!(!known.closed || !self.is_covered, "{context}: {id} came back");
             let mut on_disk = frames.iter().peekable();
-            let (mut lost, newest) = (0, frames.last().map_or(u64::MAX, |(seq, _)| *seq));
+            let (mut lost, newest) = (0, frames.last().map_or(0, |(seq, _)| *seq));
             let mut is_cut = false;
             for entry in &known.list.entries {
                 let event = &mut self.events[entry.event];
@@ -152,7 +160,9 @@ impl Model {
                         (event.gone_at, event.lost) = (u64::MAX, false);
                     }
                     // Retention was about to take it, and the rest of its segment is still there.
-                    None if event.gone_at < u64::MAX => is_cut |= event.seq > newest,
+                    None if event.gone_at < u64::MAX => {
+                        is_cut |= !self.is_covered && event.seq > newest;
+                    }
                     None => {
                         let (seq, name) = (event.seq, &event.name);
                         assert!(!self.is_covered, "{context}: {id} lost {seq}, {name}");

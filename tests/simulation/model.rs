@@ -338,6 +338,10 @@ impl Model {
         let known = &mut self.sessions[session];
         assert!(!known.closed, "{context}: {name} after session-closed");
         known.list.push(seq, event, length, self.batch);
+        if dropped {
+            known.list.evict(self.step, seq);
+            self.all.evict(self.step, seq);
+        }
         if name == "message-block" {
             known.last_block = seq;
         }
@@ -507,7 +511,8 @@ pub fn follow(
         }
         "tool-completed" => {
             let id = text(data, "toolUseId");
-            if !is_told_again(session, id, data["outcome"] == "unknown") {
+            let is_open = session.tools.iter().any(|open| open == id);
+            if is_open || !is_told_again(session, id, data["outcome"] == "unknown") {
                 close(&mut session.tools, id, context);
             }
             session.over.insert(id.to_owned());
@@ -515,7 +520,8 @@ pub fn follow(
         "subagent-started" => open(&mut session.subagents, text(data, "agentId"), context),
         "subagent-completed" => {
             let id = text(data, "agentId");
-            if !is_told_again(session, id, data["outcome"] == "aborted") {
+            let is_open = session.subagents.iter().any(|open| open == id);
+            if is_open || !is_told_again(session, id, data["outcome"] == "aborted") {
                 close(&mut session.subagents, id, context);
             }
             session.over.insert(id.to_owned());

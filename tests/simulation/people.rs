@@ -880,7 +880,9 @@ impl World {
             let known = &self.model.sessions[session];
             // An agent that says that it has work in the background is never suspended.
             let starves = self.model.sessions.iter().any(|one| one.queued().count() > 0);
-            if starves && known.odd && known.status == "idle" && self.random.chance(2) {
+            // Nor is one that waits for an answer to what is lost.
+            let holds = known.odd && known.status == "idle" || known.truncated && !known.closed;
+            if starves && holds && self.random.chance(2) {
                 let draft = Draft::delete(&known.id);
                 self.ask(draft);
                 continue;

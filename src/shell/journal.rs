@@ -378,10 +378,12 @@ fn load_journal(
         let length = fs::symlink_metadata(&path).map_err(|error| failed(&path, &error))?.len();
         let limit = next.map_or(u64::MAX, |next| next.start - id.start);
         let length = length.min(limit);
-        // The one before the newest is indexed, too: replays begin a little before the end. After a
-        // power loss none is trusted: one that could not be synced was closed without that.
-        let scan =
-            at + 2 >= count || !covered || next.is_some_and(|next| next.start > snapshot.position);
+        // The one before the newest is indexed, too: replays begin a little before the end. One that
+        // could not be synced was given up without that: a hole follows, and its end is in doubt.
+        // After a power loss none is trusted.
+        let has_hole = next.is_some_and(|next| id.start + length < next.start);
+        let is_new = next.is_some_and(|next| next.start > snapshot.position);
+        let scan = at + 2 >= count || !covered || has_hole || is_new;
         let mut segment =
             Segment { id, end: id.start + length, last_seq: 0, large_size: 0, index: Vec::new() };
         if scan {

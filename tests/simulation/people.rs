@@ -489,7 +489,10 @@ impl World {
             }
             return;
         }
-        self.judge(&expect, status, &body, &context);
+        // Whether a server that is gone had a reason is not known any more.
+        if !connection.stale || !matches!(expect.what, What::Event { .. }) {
+            self.judge(&expect, status, &body, &context);
+        }
     }
 
     fn judge(&mut self, expect: &Expect, status: u16, body: &Value, context: &str) {

@@ -107,7 +107,7 @@ impl Model {
             Durability::Sync => true,
         };
         // What was shown while the disk took nothing is gone.
-        self.is_covered = covered && self.visible <= written && !failing;
+        self.is_covered = covered && self.visible <= written && !failing && intact;
         // A disk that failed and was not seen to be well again leaves the same doubt.
         self.is_doubtful = power_lost || !intact;
         if power_lost {

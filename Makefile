@@ -3,7 +3,7 @@
 SEEDS ?= 500
 T ?= 60
 
-FUZZERS = head body target lines event_id claude journal server
+FUZZERS = head body target lines event_id claude journal server durable
 
 .PHONY: help run build test lint sim soak million setup dist fuzz bench bench-quick bench-setup bench-build bench-micro screenshots
 
@@ -23,7 +23,7 @@ setup: ## what the tests need, installed where it is missing
 	scripts/setup-tests.sh
 
 lint: ## formatting and clippy
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 
 test: setup lint dist ## everything: lint, unit tests, simulation, sockets, the real CLI, a real browser
@@ -64,7 +64,7 @@ bench-quick: bench-build ## what tells within 3 minutes whether something broke;
 	timeout 180 $(FANOUT) run --quick
 
 bench-build: # What is measured is what the tree says now; the peers are as bench-setup left them.
-	cargo build --release --target $(TRIPLE)
+	. scripts/static.sh && static_build $(TRIPLE) target
 	cargo build --release --manifest-path benches/fanout/Cargo.toml
 
 bench-micro: ## criterion: head, ring, wheel, claude line to frames, one turn of the loop

@@ -65,6 +65,8 @@ def main():
     }
     reached = linked(metadata)
     packages = {package["id"]: package for package in metadata["packages"] if package["id"] in reached}
+    # What has no source is in this tree: a part of the program, not of others.
+    packages = {name: package for name, package in packages.items() if package["source"] or name == metadata["resolve"]["root"]}
     root = packages.pop(metadata["resolve"]["root"])
     main_component = component(root, checksums) | {"type": "application"}
     parts = sorted((component(p, checksums) for p in packages.values()), key=lambda part: part["bom-ref"])

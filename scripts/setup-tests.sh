@@ -14,9 +14,9 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 # Program and the Debian package that brings it.
 missing=
-for pair in python3:python3 curl:curl prlimit:util-linux setpriv:util-linux nginx:nginx-light ps:procps node:nodejs npm:npm \
+for pair in bash:bash python3:python3 curl:curl prlimit:util-linux setpriv:util-linux unshare:util-linux useradd:passwd nginx:nginx-light ps:procps node:nodejs npm:npm \
     chromium:chromium caddy:caddy openssl:openssl promtool:prometheus cc:gcc make:make \
-    qemu-aarch64-static:qemu-user-static systemd-analyze:systemd script:bsdutils; do
+    qemu-aarch64-static:qemu-user-static systemd-analyze:systemd systemctl:systemd journalctl:systemd script:bsdutils; do
     has "${pair%%:*}" || missing="$missing ${pair##*:}"
 done
 if [ -n "$missing" ]; then

@@ -5,8 +5,8 @@
 //! `shell` is pure: bytes, ticks and facts in, bytes and effects out.
 
 pub mod arguments;
-pub mod base;
 pub mod core;
 pub mod limits;
 pub mod shell;
-pub mod wire;
+
+pub use sidestream_lower::{base, wire};

@@ -22,6 +22,13 @@ pub const KIB: usize = 1024;
 /// One mebibyte, in bytes.
 pub const MIB: usize = 1024 * KIB;
 
+/// The heartbeat of streams where nobody asks for another, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 15_000;
+/// What a client may ask for, in milliseconds.
+pub const HEARTBEATS_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
+/// So many heartbeats that do not come are a stream that is dead.
+pub const HEARTBEATS_MISSED: u64 = 3;
+
 /// File descriptors kept free for everything that is not a client: listeners, the poller, the
 /// wakers, standard streams, the disk thread's files, the reserve for EMFILE.
 const FILES_RESERVED: u32 = 64;
@@ -172,7 +179,7 @@ impl Default for Limits {
             large_size_max: 32 * MIB,
             journal_max: 64 * MIB as u64,
             journal_total_max: 1024 * MIB as u64,
-            heartbeat_ms: 15_000,
+            heartbeat_ms: HEARTBEAT_MS,
             write_stall_ms: 30_000,
             replay_size: 256 * KIB,
             delta_hold_ms: 50,

@@ -220,6 +220,7 @@ impl Plan {
             agents: Surroundings {
                 own_program,
                 roots: self.roots.clone(),
+                data_dir: state.path.clone(),
                 environment,
                 marker_prefix: state.id.clone(),
                 nofile: self.nofile,

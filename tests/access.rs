@@ -7,20 +7,19 @@ mod support;
 
 use serde_json::{Value, json};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::{Child, Command, Stdio};
-use support::{Connection, Options, Response, Scratch, Server, eventually, need, request};
-
-/// Nobody, as every Linux has it.
-const NOBODY: &str = "65534";
+use std::process::Command;
+use support::proxy::{Proxy, Whose};
+use support::users::{NOBODY, as_user, can_be_others, own_uid};
+use support::{
+    Connection, Options, Response, Scratch, Server, add_token, eventually, need, request,
+};
 
 /// Runs `curl` as another user; returns the status and the body.
 #[track_caller]
 fn curl_as(uid: &str, arguments: &[&str]) -> (String, Value) {
-    need("setpriv");
     need("curl");
-    let output = Command::new("setpriv")
-        .args(["--reuid", uid, "--regid", uid, "--clear-groups", "curl", "-sS", "--max-time", "30"])
-        .args(["-w", "\n%{http_code}"])
+    let output = as_user(uid, "curl")
+        .args(["-sS", "--max-time", "30", "-w", "\n%{http_code}"])
         .args(arguments)
         .env_clear()
         .env("PATH", std::env::var("PATH").unwrap_or_default())
@@ -29,34 +28,6 @@ fn curl_as(uid: &str, arguments: &[&str]) -> (String, Value) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (body, status) = text.rsplit_once('\n').unwrap_or_else(|| panic!("curl said {output:?}"));
     (status.to_owned(), serde_json::from_str(body).unwrap_or(Value::Null))
-}
-
-/// Whether we may become somebody else, as the tests about other users need.
-fn is_root() -> bool {
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| {
-        use std::os::unix::fs::MetadataExt;
-        own.uid() == 0
-    });
-    if !root {
-        eprintln!("not shown: only root can become another user");
-    }
-    root
-}
-
-/// Makes a token with our own command; returns it.
-#[track_caller]
-fn add_token(file: &str, name: &str, scope: &str) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", name, scope, "--token-file", file])
-        .env_clear()
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let token = text.lines().next().unwrap().to_owned();
-    assert!(token.starts_with("sst_") && token.len() == 68, "{text}");
-    assert!(text.contains(&format!("/login#{token}")), "{text}");
-    token
 }
 
 /// A server with a token of each scope.
@@ -98,7 +69,7 @@ impl Guarded {
 
 #[test]
 fn another_user_of_this_machine_is_refused_with_the_cure_and_let_in_by_it() {
-    if !is_root() {
+    if !can_be_others() {
         return;
     }
     let server = Server::demo(&[]);
@@ -123,7 +94,7 @@ fn another_user_of_this_machine_is_refused_with_the_cure_and_let_in_by_it() {
 
 #[test]
 fn another_user_is_refused_on_a_unix_socket_too() {
-    if !is_root() {
+    if !can_be_others() {
         return;
     }
     let options = Options::new();
@@ -135,79 +106,36 @@ fn another_user_is_refused_on_a_unix_socket_too() {
     }
     let (status, body) = curl_as(NOBODY, &["--unix-socket", &path, "http://localhost/health"]);
     assert_eq!((&*status, &body["code"]), ("401", &json!("foreign_user")));
-    let (status, _) = curl_as("0", &["--unix-socket", &path, "http://localhost/health"]);
+    let (status, _) =
+        curl_as(&own_uid().to_string(), &["--unix-socket", &path, "http://localhost/health"]);
     assert_eq!(status, "200");
 }
 
-/// A proxy with the guide's block, which says nothing about who is behind it.
-struct Nginx {
-    child: Child,
-    port: u16,
-    _scratch: Scratch,
-}
-
-impl Nginx {
-    #[track_caller]
-    fn start(upstream: &str, fields: &str) -> Nginx {
-        need("nginx");
-        let scratch = Scratch::new();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let directory = scratch.path().display();
-        let user = if is_root() { "user nobody nogroup;" } else { "" };
-        let text = format!(
-            "{user} daemon off; pid {directory}/pid; error_log {directory}/error;
-             worker_processes 1; events {{ worker_connections 64; }}
-             http {{ access_log off;
-               client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;
-               fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d;
-               scgi_temp_path {directory}/e;
-               server {{ listen 127.0.0.1:{port};
-                 location / {{ proxy_pass http://{upstream}; proxy_http_version 1.1;
-                   proxy_buffering off; proxy_cache off; proxy_set_header Connection '';
-                   proxy_set_header Cache-Control no-cache; {fields} }} }} }}"
-        );
-        std::fs::write(scratch.join("conf"), text).unwrap();
-        std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let child = Command::new("nginx")
-            .args(["-p", scratch.path().to_str().unwrap(), "-c", &scratch.join("conf")])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let nginx = Nginx { child, port, _scratch: scratch };
-        eventually("nginx listens", || std::net::TcpStream::connect(nginx.address()).is_ok());
-        nginx
-    }
-
-    fn address(&self) -> std::net::SocketAddr {
-        ([127, 0, 0, 1], self.port).into()
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        support::signal(self.child.id(), "TERM"); // It ends its worker, which a kill would leave.
-        let _ = self.child.wait();
-    }
+/// Another user's nginx with the guide's block, which says nothing about who is behind it.
+#[track_caller]
+fn nginx(server: &Server, fields: &str) -> Proxy {
+    let guide = "proxy_http_version 1.1; proxy_buffering off; proxy_cache off;
+        proxy_set_header Connection ''; proxy_set_header Cache-Control no-cache;";
+    Proxy::before(server.address, Whose::Nobodys, &format!("{guide} {fields}"))
 }
 
 #[test]
 fn a_silent_proxy_of_another_user_is_refused_and_a_talking_one_too() {
-    if !is_root() {
+    if !can_be_others() {
         return;
     }
     let server = Server::demo(&[]);
-    let silent = Nginx::start(&server.address.to_string(), "");
+    let silent = nginx(&server, "");
     let (_, code) = request(silent.address(), "GET", "/api/sessions", &[], b"").expect_error(401);
     assert_eq!(code, "foreign_user");
     let talking = "proxy_set_header X-Forwarded-For $remote_addr;";
-    let talking = Nginx::start(&server.address.to_string(), talking);
+    let talking = nginx(&server, talking);
     let (_, code) = request(talking.address(), "GET", "/api/sessions", &[], b"").expect_error(401);
     assert_eq!(code, "proxy_without_token");
     // With a token, and the name that the proxy passes on, its users are served.
     let guarded = Guarded::start(&["--public-url", "https://claude.example"]);
     let fields = "proxy_set_header Host claude.example; proxy_set_header X-Forwarded-For 1.2.3.4;";
-    let proxy = Nginx::start(&guarded.server.address.to_string(), fields);
+    let proxy = nginx(&guarded.server, fields);
     let bearer = format!("Bearer {}", guarded.read);
     request(proxy.address(), "GET", "/api/sessions", &[], b"").expect(401);
     request(proxy.address(), "GET", "/api/sessions", &[("Authorization", &bearer)], b"")
@@ -896,9 +824,15 @@ fn a_request_whose_sender_has_gone_changes_nothing_while_there_are_agents() {
     need("python3");
     let server = shell(&[]);
     let (session, other) = (server.create(), server.create());
+    // With many descriptors to close it takes a while to end, and is not seen to hold any meanwhile.
     let python = format!(
-        "import os, socket\n\
+        "import os, resource, socket\n\
+         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
+         many = min(hard, 20000)\n\
+         resource.setrlimit(resource.RLIMIT_NOFILE, (many, hard))\n\
          s = socket.create_connection(('127.0.0.1', {}))\n\
+         null = os.open('/dev/null', os.O_RDONLY)\n\
+         for _ in range(many - 100): os.dup(null)\n\
          b = b'{{\"command\":\"echo done\"}}'\n\
          s.sendall(b'POST /api/session/{other}/prompt HTTP/1.1\\r\\nHost: localhost\\r\\n'\n \
            b'Content-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n' % len(b) + b)\n\
@@ -1009,6 +943,42 @@ fn a_working_directory_is_judged_by_where_it_leads_and_the_data_directory_is_non
     let server = within.flags(&["--agent", "demo", "--root", &everything]).start();
     let answer = server.post("/api/sessions", json!({"workingDir": data}));
     assert!(matches!(answer.status, 400 | 403), "the data directory inside a root: {answer}");
+}
+
+/// What was a project when the session was made may be another's when its agent starts.
+#[test]
+fn an_agent_does_not_start_where_its_directory_has_become_the_data_directory() {
+    let options = Options::new().flags(&["--agent", "demo"]);
+    let everything = options.scratch().path().to_str().unwrap().to_owned();
+    let mut server = options.flags(&["--root", &everything]).start();
+    let root = server.root();
+    let project = format!("{root}/project");
+    std::fs::create_dir(&project).unwrap();
+    let refused = |server: &Server, session: &str, why: &str| {
+        let mut reader = server.stream(session);
+        reader.joined();
+        let prompt = server.prompt(session, "x");
+        let error = reader.until_name("session-error");
+        assert_eq!(error.data["code"], "agent_failed_to_start", "{}", error.data);
+        assert!(error.data.to_string().contains(why), "{}", error.data);
+        assert_eq!(reader.turn_end(&prompt).name, "prompt-failed");
+    };
+
+    // A link in its place, which leads to our own files.
+    let session = server.create_in(&project);
+    std::fs::rename(&project, format!("{root}/moved")).unwrap();
+    symlink(server.scratch.join("data"), &project).unwrap();
+    refused(&server, &session, "it now leads elsewhere");
+
+    // The same directory, which a restart with another --data-dir makes ours.
+    std::fs::remove_file(&project).unwrap();
+    std::fs::rename(format!("{root}/moved"), &project).unwrap();
+    assert!(server.stop().success());
+    std::fs::remove_dir(&project).unwrap();
+    std::fs::rename(server.scratch.join("data"), &project).unwrap();
+    let flags = ["--agent", "demo", "--root", &everything, "--data-dir", &project];
+    let again = Options::new().flags(&flags).start();
+    refused(&again, &session, "it lies in the server's data directory");
 }
 
 #[test]

@@ -1,43 +1,16 @@
 //! The real Claude Code CLI, pinned, against the fake API on loopback. What is promised for the
 //! scriptable agent must hold for the one that users have.
 //!
-//! One server per test. The CLI takes 200 MB and half a second of CPU to start, so no more than
-//! [`AT_ONCE`] of these tests run at a time.
+//! One server per test. The CLI takes 200 MB and half a second of CPU to start, so few of these
+//! tests run at a time.
 
 mod support;
 
 use serde_json::json;
 use std::path::Path;
-use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
-use support::claude::options_for;
+use support::claude::{Place, options_for};
 use support::{Api, Event, PATIENCE, Reader, Server, eventually, is_alive};
-
-/// Tests with a CLI at one time.
-const AT_ONCE: u32 = 2;
-
-static RUNNING: (Mutex<u32>, Condvar) = (Mutex::new(0), Condvar::new());
-
-/// A place among the tests that run at one time.
-struct Turn;
-
-impl Turn {
-    fn take() -> Turn {
-        let mut running = RUNNING.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        while *running >= AT_ONCE {
-            running = RUNNING.1.wait(running).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
-        *running += 1;
-        Turn
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        *RUNNING.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) -= 1;
-        RUNNING.1.notify_one();
-    }
-}
 
 /// All that one test has. The server goes first, then its API, then the place.
 struct World {
@@ -45,19 +18,19 @@ struct World {
     api: Api,
     session: String,
     reader: Reader,
-    _turn: Turn,
+    _place: Place,
 }
 
 impl World {
     #[track_caller]
     fn new(flags: &[&str]) -> World {
-        let turn = Turn::take();
+        let place = Place::take();
         let api = Api::start();
         let server = api.serve(flags);
         let session = server.create();
         let mut reader = server.stream(&session);
         reader.joined();
-        World { server, api, session, reader, _turn: turn }
+        World { server, api, session, reader, _place: place }
     }
 
     #[track_caller]
@@ -262,7 +235,7 @@ fn an_overloaded_api_is_told_as_an_error_not_as_success() {
 
 #[test]
 fn a_refused_connection_is_told() {
-    let _turn = Turn::take();
+    let _place = Place::take();
     // A port that was free a moment ago: nobody listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let server = options_for(&format!("http://127.0.0.1:{port}")).start();
@@ -277,7 +250,7 @@ fn a_refused_connection_is_told() {
 
 #[test]
 fn no_login_is_told_at_once() {
-    let _turn = Turn::take();
+    let _place = Place::take();
     let api = Api::start();
     let server = api.options().without("ANTHROPIC_API_KEY").start();
     let session = server.create();

@@ -1,40 +1,14 @@
 //! The API with the real Claude Code CLI behind it, against the fake Messages API on loopback:
 //! what a front end is promised must hold for the agent that its users have.
 //!
-//! One server per test; no more than [`AT_ONCE`] of them run at a time, since the CLI is large.
+//! One server per test; few of them run at a time, since the CLI is large.
 
 mod support;
 
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::{Condvar, Mutex};
+use support::claude::Place;
 use support::{Api, Event, Reader, Screen, Server, eventually};
-
-/// Tests with a CLI at one time.
-const AT_ONCE: u32 = 2;
-
-static RUNNING: (Mutex<u32>, Condvar) = (Mutex::new(0), Condvar::new());
-
-/// A place among the tests that run at one time.
-struct Place;
-
-impl Place {
-    fn take() -> Place {
-        let mut running = RUNNING.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        while *running >= AT_ONCE {
-            running = RUNNING.1.wait(running).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
-        *running += 1;
-        Place
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        *RUNNING.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) -= 1;
-        RUNNING.1.notify_one();
-    }
-}
 
 /// All that one test has. The server goes first, then its API, then the place.
 struct World {

@@ -205,12 +205,7 @@ fn questions_are_answered_in_their_order() {
 fn a_unix_socket_and_a_token_do_as_well() {
     let options = Options::new();
     let (socket, file) = (options.scratch().join("socket"), options.scratch().join("tokens"));
-    let made = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", "me", "full", "--token-file", &file])
-        .env_clear()
-        .output()
-        .unwrap();
-    let token = String::from_utf8(made.stdout).unwrap().lines().next().unwrap().to_owned();
+    let token = support::add_token(&file, "me", "full");
     let listen = format!("unix:{socket}");
     let flags = ["--agent", "demo", "--listen", &listen, "--token-file", &file];
     let server = options.flags(&flags).start();
@@ -281,7 +276,7 @@ fn a_cut_stream_is_gone_on_with_at_the_last_whole_event() {
     listener.set_nonblocking(true).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let tail = Running::start(command(&url, &["tail", "session-a-b", "--after", "e-1"]));
-    let mut asked = Vec::new();
+    let (mut asked, mut paths) = (Vec::new(), Vec::new());
     for answer in [
         // A chunked body that breaks in the middle of an event.
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -305,14 +300,61 @@ fn a_cut_stream_is_gone_on_with_at_the_last_whole_event() {
             lines.by_ref().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
         let id = head.iter().find_map(|line| line.strip_prefix("Last-Event-ID: "));
         asked.push(id.unwrap_or_default().to_owned());
+        paths.push(head[0].clone());
         stream.write_all(answer.as_bytes()).unwrap();
     }
     let seen = tail.until("not you").join("\n");
     assert_eq!(asked, ["e-1", "e-2", "e-2", "e-3"], "{seen}");
+    assert!(paths.iter().all(|line| line.contains("/events?heartbeat=15 ")), "{paths:?}");
     for part in ["! x", "some events are gone", "! evil \\x1b[2J", "not you (403)"] {
         assert!(seen.contains(part), "`{part}` in {seen}");
     }
     assert_eq!(tail.status(), 1);
+}
+
+/// Three heartbeats that do not come are a break, whatever the connection looks like.
+#[test]
+fn a_stream_that_falls_silent_is_left_for_another() {
+    const HEARTBEAT_S: u64 = 5;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let words = ["tail", "session-a-b", "--after", "e-1", "--heartbeat", "5s"];
+    let tail = Running::start(command(&url, &words));
+    // Asked for one by one, each with the line that it asks with.
+    let next = || {
+        let mut accepted = None;
+        eventually("it asks", || {
+            accepted = listener.accept().ok();
+            accepted.is_some()
+        });
+        let (stream, _) = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+        let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+        (stream, head.join("\n"))
+    };
+    let (mut silent, head) = next();
+    assert!(head.starts_with("GET /api/session/session-a-b/events?heartbeat=5 "), "{head}");
+    let answer = "HTTP/1.1 200 OK\r\n\r\nretry: 10\nevent: connected\ndata: {}\n\n\
+                  id: e-2\nevent: session-error\ndata: {\"error\":\"the last word\"}\n\n";
+    silent.write_all(answer.as_bytes()).unwrap();
+    tail.until("the last word");
+    let start = std::time::Instant::now();
+    // The first connection stays open all the while.
+    let (mut again, head) = next();
+    let waited = start.elapsed().as_secs_f64();
+    assert!(waited > 2.5 * HEARTBEAT_S as f64, "{waited} s are not three heartbeats");
+    assert!(head.contains("\nLast-Event-ID: e-2"), "{head}");
+    tail.until("the connection is lost, coming back");
+    again.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").unwrap();
+    assert_eq!(tail.status(), 1);
+    drop(silent);
+
+    for bad in ["4s", "61s", "5500ms", "x"] {
+        let (status, _, notes) = run(&url, &["tail", "--heartbeat", bad]);
+        assert_eq!((status, notes.contains("5s to 60s")), (2, true), "{notes}");
+    }
 }
 
 #[test]

@@ -4,8 +4,9 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
-use support::{Options, Scratch, Server, eventually, need};
+use std::process::{Command, Stdio};
+use support::proxy::{Proxy, Whose, certificate, free_port};
+use support::{Options, Scratch, Server, eventually};
 
 /// A doctor with these words and a home of its own.
 fn doctor(scratch: &Scratch, words: &[&str], more: &[(&str, &str)]) -> (i32, String) {
@@ -150,90 +151,28 @@ fn a_banner_over_ssh_says_how_to_get_here() {
     assert!(!Server::demo(&[]).stdout().contains("ssh"));
 }
 
-/// A proxy in front of a server, with these lines in its location.
-struct Nginx {
-    child: Child,
-    url: String,
-    scratch: Scratch,
+/// nginx in front of a server, with these lines in its location. Its workers are ours: what is
+/// looked at is not who they are.
+#[track_caller]
+fn nginx(server: &Server, lines: &str) -> (Proxy, String) {
+    let proxy = Proxy::before(server.address, Whose::Ours, lines);
+    let url = format!("http://{}", proxy.address());
+    (proxy, url)
 }
 
-impl Nginx {
-    #[track_caller]
-    fn before(server: &Server, lines: &str) -> Nginx {
-        Nginx::with(server, Scratch::new(), "", "", lines)
-    }
-
-    /// With TLS and HTTP/2; the certificate, which vouches for itself, is the file `cert`.
-    #[track_caller]
-    fn with_tls(server: &Server, lines: &str) -> Nginx {
-        need("openssl");
-        let scratch = Scratch::new();
-        let (cert, key) = (scratch.join("cert"), scratch.join("key"));
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
-            .args([
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=localhost",
-                "-keyout",
-                &key,
-                "-out",
-                &cert,
-            ])
-            .args(["-addext", "subjectAltName=DNS:localhost"])
-            .stderr(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(made.success());
-        let files = format!("ssl_certificate {cert}; ssl_certificate_key {key};");
-        let mut nginx = Nginx::with(server, scratch, "ssl http2", &files, lines);
-        nginx.url = nginx.url.replace("http://127.0.0.1", "https://localhost");
-        nginx
-    }
-
-    #[track_caller]
-    fn with(server: &Server, scratch: Scratch, kind: &str, more: &str, lines: &str) -> Nginx {
-        need("nginx");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (directory, upstream) = (scratch.path().display(), server.address);
-        // Its workers run as we do: what is looked at is not who they are.
-        let text = format!(
-            "daemon off; pid {directory}/pid; error_log {directory}/error; worker_processes 1;
-             {} events {{ worker_connections 64; }}
-             http {{ access_log off; client_body_temp_path {directory}/a;
-               proxy_temp_path {directory}/b; fastcgi_temp_path {directory}/c;
-               uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;
-               server {{ listen 127.0.0.1:{port} {kind}; {more}
-                 location / {{ proxy_pass http://{upstream}; {lines} }} }} }}",
-            if is_root() { "user root;" } else { "" },
-        );
-        std::fs::write(scratch.join("conf"), text).unwrap();
-        let child = Command::new("nginx")
-            .args(["-p", scratch.path().to_str().unwrap(), "-c", &scratch.join("conf")])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let url = format!("http://127.0.0.1:{port}");
-        let nginx = Nginx { child, url, scratch };
-        let address = ("127.0.0.1", port);
-        eventually("nginx listens", || std::net::TcpStream::connect(address).is_ok());
-        nginx
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        support::signal(self.child.id(), "TERM"); // It ends its worker, which a kill would leave.
-        let _ = self.child.wait();
-    }
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+/// With TLS and HTTP/2; its certificate is the file `certificate.pem`.
+#[track_caller]
+fn nginx_with_tls(server: &Server, lines: &str) -> (Proxy, String) {
+    let (scratch, port) = (Scratch::new(), free_port());
+    let (certificate, key) = certificate(&scratch, &["localhost"]);
+    let text = format!(
+        "server {{ listen 127.0.0.1:{port} ssl http2;
+           ssl_certificate {certificate}; ssl_certificate_key {key};
+           location / {{ proxy_pass http://{}; {lines} }} }}",
+        server.address
+    );
+    let proxy = Proxy::nginx(scratch, port, Whose::Ours, &[&text]);
+    (proxy, format!("https://localhost:{port}"))
 }
 
 /// What makes nginx fit for streams, and what tells us who is behind it.
@@ -244,12 +183,7 @@ const FIT: &str = "proxy_http_version 1.1; proxy_set_header Connection ''; proxy
 fn guarded() -> (Server, String) {
     let options = Options::new();
     let file = options.scratch().join("tokens");
-    let made = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", "doc", "read", "--token-file", &file])
-        .env_clear()
-        .output()
-        .unwrap();
-    let token = String::from_utf8(made.stdout).unwrap().lines().next().unwrap().to_owned();
+    let token = support::add_token(&file, "doc", "read");
     (options.flags(&["--agent", "demo", "--token-file", &file]).start(), token)
 }
 
@@ -265,29 +199,71 @@ fn a_good_way_is_told_as_one_directly_and_through_a_proxy() {
     }
 
     let (server, token) = guarded();
-    let proxy = Nginx::before(&server, FIT);
+    let (_proxy, url) = nginx(&server, FIT);
     let with = [("SIDESTREAM_TOKEN", &*token)];
-    let (status, report) = doctor(&scratch, &["--url", &proxy.url, "--idle", "6s"], &with);
+    let (status, report) = doctor(&scratch, &["--url", &url, "--idle", "6s"], &with);
     assert_eq!(status, 0, "{report}");
     assert!(line(&report, "ok    reach").contains("nginx"), "{report}");
     line(&report, "ok    access: tokens are asked for; this one is doc's");
     line(&report, "ok    stream: arrives");
     line(&report, "ok    idle: a stream lives 6 s");
     assert!(!report.contains(&token) && !report.contains("warn"), "{report}");
+    line(&report, "ok    login: a token that is none is refused");
+    line(&report, "ok    login: this token is known");
     // Without the token it says what is missing.
-    let (status, report) = doctor(&scratch, &["--url", &proxy.url], &[]);
+    let (status, report) = doctor(&scratch, &["--url", &url], &[]);
     assert_eq!(status, 1, "{report}");
     assert!(report.contains("SIDESTREAM_TOKEN"), "{report}");
+    line(&report, "ok    login: a token that is none is refused");
+    // With one that somebody else's server knows, too.
+    let stale = format!("sst_{}", "ab".repeat(32));
+    let (status, report) = doctor(&scratch, &["--url", &url], &[("SIDESTREAM_TOKEN", &stale)]);
+    assert_eq!(status, 1, "{report}");
+    let refused = line(&report, "BAD   login: this token");
+    assert!(refused.contains("none of the tokens") && !report.contains(&stale), "{report}");
+    assert!(report.contains("sidestream token add NAME SCOPE"), "{report}");
+}
+
+#[test]
+fn a_proxy_that_stands_between_a_login_and_its_server_is_found_out() {
+    let scratch = Scratch::new();
+    let (server, token) = guarded();
+    let with = [("SIDESTREAM_TOKEN", &*token)];
+    // It keeps the token to itself, as one with a password of its own does.
+    let (_strips, url) = nginx(&server, &format!("{FIT} proxy_set_header Authorization '';"));
+    let (status, report) = doctor(&scratch, &["--url", &url], &with);
+    assert_eq!(status, 1, "{report}");
+    line(&report, "ok    login: this token is known");
+    let access = line(&report, "BAD   access");
+    assert!(access.contains("takes their Authorization field off"), "{report}");
+    assert!(report.contains("proxy_set_header Authorization"), "{report}");
+    // It lets nobody change anything, and it answers for the server.
+    for (answer, words) in [("403", "403"), ("204", "a token that nobody made is taken")] {
+        let lines = format!("if ($request_method = POST) {{ return {answer}; }} {FIT}");
+        let (_between, url) = nginx(&server, &lines);
+        let (status, report) = doctor(&scratch, &["--url", &url], &with);
+        assert_eq!(status, 1, "{report}");
+        assert!(line(&report, "BAD   login").contains(words), "{report}");
+        line(&report, "ok    access: tokens are asked for; this one is doc's");
+    }
+    // Whoever tries too often is told so.
+    for _ in 0..12 {
+        let body = br#"{"token":"sst_x"}"#;
+        support::request(server.address, "POST", "/api/login", &[], body);
+    }
+    let (_, report) = doctor(&scratch, &["--url", &format!("http://{}", server.address)], &with);
+    assert!(line(&report, "warn  login").contains("too many logins"), "{report}");
+    line(&report, "ok    access: tokens are asked for; this one is doc's");
 }
 
 #[test]
 fn tls_is_spoken_by_curl_and_the_token_stands_in_no_command_line() {
     let scratch = Scratch::new();
     let (server, token) = guarded();
-    let proxy = Nginx::with_tls(&server, FIT);
-    let cert = proxy.scratch.join("cert");
+    let (proxy, url) = nginx_with_tls(&server, FIT);
+    let cert = proxy.scratch.join("certificate.pem");
     let with = [("SIDESTREAM_TOKEN", &*token), ("CURL_CA_BUNDLE", &cert)];
-    let (status, report) = doctor(&scratch, &["--url", &proxy.url], &with);
+    let (status, report) = doctor(&scratch, &["--url", &url], &with);
     assert_eq!(status, 0, "{report}");
     line(&report, "ok    HTTP: browsers speak HTTP/2");
     line(&report, "ok    stream: arrives");
@@ -295,7 +271,7 @@ fn tls_is_spoken_by_curl_and_the_token_stands_in_no_command_line() {
 
     // A tail over TLS, and what of it `ps` can see.
     let mut tail = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["tail", "--url", &proxy.url])
+        .args(["tail", "--url", &url])
         .env_clear()
         .env("PATH", std::env::var("PATH").unwrap())
         .envs(with)
@@ -318,7 +294,7 @@ fn tls_is_spoken_by_curl_and_the_token_stands_in_no_command_line() {
     tail.wait().unwrap();
     eventually("its curl is gone", || streams() == 0);
     // A certificate that nobody vouches for is a sentence.
-    let (status, report) = doctor(&scratch, &["--url", &proxy.url], &with[..1]);
+    let (status, report) = doctor(&scratch, &["--url", &url], &with[..1]);
     assert_eq!(status, 1, "{report}");
     assert!(line(&report, "BAD   reach").contains("certificate"), "{report}");
 }
@@ -329,8 +305,8 @@ fn a_proxy_that_buffers_cuts_or_hides_is_found_out() {
     let (server, token) = guarded();
     let with = [("SIDESTREAM_TOKEN", &*token)];
     let look = |lines: &str| {
-        let proxy = Nginx::before(&server, lines);
-        doctor(&scratch, &["--url", &proxy.url], &with)
+        let (_proxy, url) = nginx(&server, lines);
+        doctor(&scratch, &["--url", &url], &with)
     };
     let host = "proxy_set_header Host localhost;";
 
@@ -367,21 +343,21 @@ fn a_proxy_without_tokens_and_one_without_a_server_are_found_out() {
     let scratch = Scratch::new();
     let mut server = Server::demo(&[]);
     // As root, nginx is one of us; what it does not say, we cannot know. The doctor can.
-    let silent = Nginx::before(
+    let (_silent, silent) = nginx(
         &server,
         "proxy_http_version 1.1; proxy_buffering off;
         proxy_set_header Connection ''; proxy_set_header Host localhost;",
     );
-    let (status, report) = doctor(&scratch, &["--url", &silent.url], &[]);
+    let (status, report) = doctor(&scratch, &["--url", &silent], &[]);
     assert_eq!(status, 1, "{report}");
     assert!(line(&report, "BAD   access").contains("without a token"), "{report}");
-    let talking = Nginx::before(&server, FIT);
-    let (status, report) = doctor(&scratch, &["--url", &talking.url], &[]);
+    let (_talking, talking) = nginx(&server, FIT);
+    let (status, report) = doctor(&scratch, &["--url", &talking], &[]);
     assert_eq!(status, 1, "{report}");
     assert!(line(&report, "BAD   reach").contains("--token-file"), "{report}");
 
     assert!(server.stop().success());
-    let (status, report) = doctor(&scratch, &["--url", &talking.url], &[]);
+    let (status, report) = doctor(&scratch, &["--url", &talking], &[]);
     assert_eq!(status, 1, "{report}");
     assert!(line(&report, "BAD   reach").contains("502"), "{report}");
     let (status, report) = doctor(&scratch, &["--url", "http://127.0.0.1:1"], &[]);

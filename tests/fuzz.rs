@@ -5,14 +5,24 @@
 
 #[path = "../fuzz/src/oracles.rs"]
 mod oracles;
+#[path = "simulation/shell.rs"]
+mod shell;
 #[path = "tables/http.rs"]
 mod tables;
+
+/// What the journal's code, compiled here on a fake disk, calls its own crate.
+mod core {
+    pub use sidestream::core::*;
+}
+mod wire {
+    pub use sidestream::wire::*;
+}
 
 use std::path::{Path, PathBuf};
 
 type Oracle = fn(&[u8]);
 
-const TARGETS: [(&str, Oracle); 8] = [
+const TARGETS: [(&str, Oracle); 9] = [
     ("head", oracles::head),
     ("body", oracles::body),
     ("target", oracles::target),
@@ -21,6 +31,7 @@ const TARGETS: [(&str, Oracle); 8] = [
     ("claude", oracles::claude),
     ("journal", oracles::journal),
     ("server", oracles::server),
+    ("durable", oracles::durable),
 ];
 
 fn root() -> &'static Path {
@@ -116,6 +127,23 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             seeds.push(story.to_vec());
             seeds.push([&story[..8], b"\x01\x20GET /health HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
             seeds.push([0, 7, 2, 0, 0, 0, 5, 0, 6, 17, 6, 17].to_vec());
+        }
+        "durable" => {
+            // Connect, create, the disk answers, prompt, the agent's lines, stream, a kill or a
+            // power loss, and a reader of what is left; with a disk that fails between.
+            let story: &[u8] = &[
+                0, 0, 2, 4, 10, 0, 2, 6, 10, 0, 7, 0, 7, 1, 10, 0, 7, 2, 7, 3, 10, 0, 2, 5, 10, 0,
+            ];
+            let end: &[u8] =
+                &[12, 0, 0, 0, 2, 5, 10, 0, 10, 0, 2, 11, 10, 0, 2, 6, 10, 0, 10, 0, 2, 10, 10, 0];
+            for mode in [0, 1] {
+                seeds.push([&[mode], story, end].concat());
+                seeds.push([&[mode], story, &[12, 1], &end[2..]].concat());
+                for trouble in [1, 2, 3] {
+                    let bad = [13, trouble, 7, 3, 10, 0, 7, 4, 10, 0, 13, 0, 7, 5, 10, 0];
+                    seeds.push([&[mode], story, &bad, end].concat());
+                }
+            }
         }
         other => panic!("no seeds for {other}"),
     }

@@ -228,12 +228,7 @@ impl Published {
     fn start(agent: &[&str]) -> Published {
         let options = Options::new();
         let (keeper, file) = (keeper(options.scratch()), options.scratch().join("tokens"));
-        let made = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-            .args(["token", "add", "me", "full", "--token-file", &file])
-            .env_clear()
-            .output()
-            .unwrap();
-        let token = String::from_utf8(made.stdout).unwrap().lines().next().unwrap().to_owned();
+        let token = support::add_token(&file, "me", "full");
         let mut flags = vec!["--token-file", &*file, "--public-url", "https://claude.example/base"];
         flags.extend_from_slice(&[
             "--on-event-tickets=1",

@@ -4,7 +4,6 @@ mod support;
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
-use std::process::Command;
 use support::{Options, Server, eventually, request};
 
 const SECRET: &str = "correct-horse-battery-staple";
@@ -42,12 +41,7 @@ fn json_lines_are_objects_and_tell_of_a_refused_request_by_its_id() {
 fn neither_tokens_nor_prompts_nor_what_agents_say_is_ever_logged() {
     let options = Options::new();
     let file = options.scratch().join("tokens");
-    let made = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", "me", "full", "--token-file", &file])
-        .env_clear()
-        .output()
-        .unwrap();
-    let token = String::from_utf8(made.stdout).unwrap().lines().next().unwrap().to_owned();
+    let token = support::add_token(&file, "me", "full");
     let server = options
         .flags(&["--agent", "demo", "--token-file", &file, "--log-level", "debug"])
         .flags(&["--read-cookie"])

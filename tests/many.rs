@@ -7,24 +7,12 @@ mod support;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use support::{Event, Next, Reader, Server, eventually};
+use support::{Chance, Event, Next, Reader, Server, eventually};
 
 /// Sessions at work.
 const SESSIONS: usize = 100;
 /// Prompts that each is sent.
 const PROMPTS: usize = 3;
-
-/// Numbers that are not to be foreseen by what is tested, and the same in every run.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 fn seq(event: &Event) -> u64 {
     let id = event.id.as_deref().expect("an id");

@@ -15,6 +15,7 @@ use support::http::encode;
 use support::{Reader, Server, eventually};
 
 const SESSIONS: usize = 6;
+const CONNECTIONS: usize = 8_000;
 
 /// The bounds of the test: small, so that all of it can be filled.
 fn limits() -> Limits {
@@ -25,7 +26,7 @@ fn limits() -> Limits {
         closed_sessions_max: 1,
         agents_max: SESSIONS as u32,
         agents_starting_max: SESSIONS as u32,
-        connections_max: 2_000,
+        connections_max: CONNECTIONS as u32,
         requests_size_max: 8 * MIB,
         body_size_max: 4 * MIB,
         bodies_size_max: 8 * MIB,
@@ -40,7 +41,7 @@ fn limits() -> Limits {
 fn start(durability: &str) -> (Server, usize) {
     let server = Server::fake_options()
         .flags(&["--ring-size", "1MiB", "--all-ring-size", "4MiB", "--durability", durability])
-        .flags(&["--sessions-max", "6", "--closed-sessions-max", "1", "--connections-max", "2000"])
+        .flags(&["--sessions-max", "6", "--closed-sessions-max", "1", "--connections-max", "8000"])
         .flags(&["--agents-max", "6", "--agents-starting-max", "6"])
         .flags(&["--requests-size-max", "8MiB", "--body-size-max", "4MiB"])
         .flags(&["--bodies-size-max", "8MiB", "--queue-size-max", "8MiB"])
@@ -88,7 +89,7 @@ impl Audit<'_> {
 }
 
 fn fill_everything(durability: &str, kind: Durability) {
-    support::allow_descriptors(4096);
+    support::allow_descriptors(2 * CONNECTIONS as u64);
     let (server, bound) = start(durability);
     let sum = limits().memory(kind) as usize;
     assert_eq!(bound, sum.next_multiple_of(MIB), "what is printed is the sum");
@@ -133,6 +134,26 @@ fn fill_everything(durability: &str, kind: Durability) {
     }
     audit.compare(&["large fields", "long line"], 0.0);
 
+    // A line that does not end: it has the one buffer for long ones.
+    let unended = server.prompt(&sessions[1], "unended 7900000");
+    eventually("the line is in its buffer", || resident(&server) > audit.before + 7 * MIB);
+    audit.compare(&["long line"], 0.4);
+    server.interrupt(&sessions[1]);
+    server.stream(&sessions[1]).turn_end(&unended);
+    audit.before = resident(&server);
+
+    // Approvals that nobody answers, until one is refused.
+    for session in &sessions[1..] {
+        server.prompt(session, "approves 4 600000");
+    }
+    eventually("an approval is refused", || {
+        let text = server.get("/metrics").text();
+        !text.contains("{limit=\"approvals-size-max\"} 0\n")
+    });
+    // Their events have no room for such input: it stands beside them as well, where other large
+    // fields were. The refusal shows that it is full.
+    audit.compare(&["approvals", "large fields", "long line"], 0.0);
+
     // Prompts, behind one that does not end.
     server.prompt(&sessions[0], "stubborn");
     let words = "x".repeat(MIB);
@@ -147,7 +168,13 @@ fn fill_everything(durability: &str, kind: Durability) {
 
     // Streams: some that are read by nobody.
     let streams: Vec<Reader> = (0..300).map(|_| server.stream(&sessions[2])).collect();
+    // And everybody else who may come, and says nothing.
+    let open = || server.metrics()["server"]["connections"].as_u64();
+    let silent: Vec<TcpStream> =
+        (0..CONNECTIONS - 600).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    eventually("they are in", || open() > Some(silent.len() as u64));
     audit.compare(&["slots", "timers", "requests"], 0.0);
+    drop(silent);
 
     // Bodies that do not end.
     let body = vec![b' '; 4 * MIB];

@@ -5,24 +5,41 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use sidestream::core::api::paths;
-use support::{Options, Server, need};
+use support::{Options, Reader, Scratch, Server, need};
 
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.tools/python/bin");
 const DESCRIPTION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.yaml");
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/pages/events.schema.json");
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
-/// The description, as a stranger's YAML reader sees it.
-fn description() -> Value {
+/// A stranger's YAML reader and JSON Schema validator at work: `tests/fixtures/openapi.py`.
+#[track_caller]
+fn stranger(words: &[&str], input: &[u8]) -> String {
     let python = format!("{PYTHON}/python");
     need(&python);
-    let code = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
-    let output = Command::new(python).args(["-c", code, DESCRIPTION]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let mut child = Command::new(python)
+        .arg(support::fixture("openapi.py"))
+        .args(words)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The description, as that reader sees it.
+fn description() -> Value {
+    serde_json::from_str(&stranger(&["json", DESCRIPTION], b"")).unwrap()
 }
 
 /// Paths with the methods that they take, ids as `{}`, one spelling for one thing.
@@ -104,18 +121,100 @@ fn every_answer_that_is_described_has_a_body_and_every_json_has_an_example() {
     }
 }
 
+#[test]
+fn every_example_fits_and_every_event_parameter_and_answer_has_one() {
+    let told = stranger(&["examples", DESCRIPTION, SCHEMA], b"");
+    let count: u32 = told.trim().strip_suffix(" examples").expect(&told).parse().unwrap();
+    assert!(count > 250, "{told}");
+}
+
+#[test]
+fn the_readers_of_descriptions_see_what_is_wrong() {
+    let refused = |description: &str, words: &str| {
+        let scratch = Scratch::new();
+        let file = scratch.join("openapi.yaml");
+        std::fs::write(&file, description).unwrap();
+        let mut python = Command::new(format!("{PYTHON}/python"));
+        python.args([&support::fixture("openapi.py"), "examples", &file, SCHEMA]);
+        let output = python.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(words), "{words}: {told}");
+    };
+    let text = std::fs::read_to_string(DESCRIPTION).unwrap();
+    refused(&format!("{text}\ninfo: {{title: again}}\n"), "'info' stands twice");
+    for (good, bad, words) in [
+        ("example: compact", "example: dense", "dense"),
+        ("      example: 15\n", "", "heartbeat: no example"),
+        ("\"offset\":0}", "\"offset\":\"0\"}", "session-output"),
+        ("\"count\":1}", "\"count\":1,\"more\":2}", "more is not described"),
+    ] {
+        assert!(text.contains(good), "{good}");
+        refused(&text.replacen(good, bad, 1), words);
+    }
+}
+
+/// Every kind of frame, as a server really sends it.
+#[test]
+fn the_frames_of_real_streams_are_as_described() {
+    let mut server = Server::demo(&["--readers-per-session-max", "1"]);
+    let session = server.create();
+    let mut one = server.stream_with(&session, "?heartbeat=5", &[]);
+    let mut many = Reader::open(server.address, "/api/events?heartbeat=5&sessions=none", &[]);
+    let mut busy = server.stream(&session);
+    busy.until_end();
+    let prompt = server.prompt(&session, "think: so ;; run tool: ls ;; say: done");
+    let required = one.until_name("approval-required");
+    server.decide(&session, &required, "allow", serde_json::json!({})).expect(200);
+    one.turn_end(&prompt);
+    one.until_name("heartbeat");
+    many.until_name("heartbeat");
+    assert!(server.stop().success());
+    one.until_end();
+    many.until_end();
+    let seen = one.seen.iter().chain(&many.seen).chain(&busy.seen);
+    let frames: Vec<u8> = seen.flat_map(|event| event.bytes.clone()).collect();
+    let told = stranger(&["frames", DESCRIPTION, SCHEMA], &frames);
+    let told: BTreeSet<&str> = told.split_whitespace().collect();
+    let names = [
+        "connected",
+        "replay-complete",
+        "heartbeat",
+        "server-busy",
+        "server-shutdown",
+        "session-output",
+        "message-block",
+        "tool-started",
+        "tool-completed",
+        "approval-required",
+        "approval-resolved",
+        "prompt-completed",
+    ];
+    let missing: Vec<&str> = names.into_iter().filter(|name| !told.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?} are not among {told:?}");
+}
+
+/// The codes of errors stand in the code where they are given, and in the description.
+#[test]
+fn every_code_of_an_error_is_described_and_every_described_one_is_given() {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let given = stranger(&["codes", source], b"");
+    let given: BTreeSet<&str> = given.split_whitespace().collect();
+    let description = description();
+    let listed = description["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+        .as_array()
+        .expect("a list of codes");
+    let listed: BTreeSet<&str> = listed.iter().map(|code| code.as_str().unwrap()).collect();
+    let (new, gone): (Vec<_>, Vec<_>) =
+        (given.difference(&listed).collect(), listed.difference(&given).collect());
+    assert!(new.is_empty() && gone.is_empty(), "not described: {new:?}; not given: {gone:?}");
+}
+
 /// The scope that each operation names is the one that is asked for.
 #[test]
 fn a_token_reaches_as_far_as_the_description_says() {
     let options = Options::new();
     let file = options.scratch().join("tokens");
-    let make = |name: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sidestream"));
-        command.args(["token", "add", name, name, "--token-file", &file]);
-        let output = command.env_clear().env("HOME", "/").output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().lines().next().unwrap().to_owned()
-    };
+    let make = |name: &str| support::add_token(&file, name, name);
     let tokens = [("read", make("read")), ("answer", make("answer")), ("full", make("full"))];
     let server = options.flags(&["--agent", "demo", "--token-file", &file]).start();
     let description = description();

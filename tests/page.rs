@@ -3,9 +3,8 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use support::{Options, Scratch, Server, need};
+use support::{Options, Server, browser};
 
 /// One browser at a time: they are heavy, and the checks of one suite run one after the other.
 static BROWSER: Mutex<()> = Mutex::new(());
@@ -13,31 +12,11 @@ static BROWSER: Mutex<()> = Mutex::new(());
 /// Runs a suite; what it prints is shown where it fails.
 #[track_caller]
 fn suite(name: &str, server: &Server, url: &str, more: &[&str]) {
-    need("node");
-    let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
-    need(&chromium);
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
-    for package in ["playwright-core", "axe-core"] {
-        let path = format!("{folder}/node_modules/{package}");
-        let there = std::path::Path::new(&path).exists();
-        assert!(there, "{package} is missing: run scripts/setup-tests.sh");
-    }
-    let scratch = Scratch::new();
     let _turn = BROWSER.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let output = Command::new("node")
-        .args([&format!("{folder}/page-run.mjs"), "--suite", name, "--base-url", url])
-        .args(["--working-dir", &server.root(), "--chromium", &chromium])
-        .args(["--binary", env!("CARGO_BIN_EXE_sidestream")])
-        .args(more)
-        .env_clear()
-        .env("PATH", std::env::var("PATH").expect("PATH is set"))
-        .env("HOME", scratch.directory("home"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("node runs");
-    let told = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{told}\n{errors}", output.status);
+    let root = server.root();
+    let ours = ["--suite", name, "--base-url", url, "--working-dir", &root];
+    let binary = ["--binary", env!("CARGO_BIN_EXE_sidestream")];
+    let told = browser::run("page-run.mjs", &[&ours, &binary[..], more].concat());
     if more.is_empty() {
         server.await_streams(0); // With tokens the metrics want one too.
     }
@@ -90,16 +69,8 @@ fn everything_works_below_a_base_path() {
 fn the_pages_work_with_a_token_and_say_what_it_does_not_reach() {
     let options = Options::new();
     let file = options.scratch().join("tokens");
-    let [full, read] = [("desk", "full"), ("eye", "read")].map(|(name, scope)| {
-        let output = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-            .args(["token", "add", name, scope, "--token-file", &file])
-            .env_clear()
-            .output()
-            .expect("our own command runs");
-        assert!(output.status.success(), "{output:?}");
-        let text = String::from_utf8(output.stdout).expect("text");
-        text.lines().next().expect("a token").to_owned()
-    });
+    let [full, read] = [("desk", "full"), ("eye", "read")]
+        .map(|(name, scope)| support::add_token(&file, name, scope));
     let server = options.flags(&["--agent", "demo", "--token-file", &file]).start();
     suite("tokens", &server, &url(&server), &["--token", &full, "--read-token", &read]);
 }

@@ -39,6 +39,7 @@ struct Scene {
     shim: PathBuf,
     working_dir: PathBuf,
     roots: Vec<PathBuf>,
+    closed: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     nofile: (u64, u64),
     _turn: MutexGuard<'static, ()>,
@@ -58,6 +59,7 @@ impl Scene {
             shim: SIDESTREAM.into(),
             working_dir: directory.clone(),
             roots: vec![directory.clone()],
+            closed: None,
             environment: vec![("PATH".into(), std::env::var_os("PATH").unwrap())],
             nofile: sys::nofile().unwrap(),
             directory,
@@ -74,6 +76,7 @@ impl Scene {
             arguments: &arguments,
             working_dir: &self.working_dir,
             roots: &self.roots,
+            closed: self.closed.as_deref(),
             environment: &self.environment,
             marker: &marker,
             nofile: self.nofile,
@@ -264,6 +267,7 @@ fn a_signal_reaches_the_group_even_before_the_shim_has_made_one() {
 
 #[test]
 fn a_step_that_fails_is_one_line_and_127() {
+    const ENTER: &str = "enter the working directory";
     let mut scene = Scene::new();
     let (inside, outside) = (scene.directory.join("in"), scene.directory.join("out"));
     let link = inside.join("link");
@@ -273,6 +277,11 @@ fn a_step_that_fails_is_one_line_and_127() {
     symlink(&outside, &link).unwrap();
     fs::write(&not_executable, "").unwrap();
     scene.roots = vec![inside.clone()];
+    let (ours, way_in) = (inside.join("ours"), inside.join("way-in"));
+    let below = ours.join("below");
+    fs::create_dir_all(&below).unwrap();
+    symlink(&ours, &way_in).unwrap();
+    scene.closed = Some(ours.clone());
     let (gone, truth) = (inside.join("gone"), PathBuf::from("/bin/true"));
     let denied = "Permission denied (os error 13)";
     let missing = "No such file or directory (os error 2)";
@@ -280,15 +289,12 @@ fn a_step_that_fails_is_one_line_and_127() {
     for (directory, program, step, path, why) in [
         (&inside, &gone, "execute", &gone, missing),
         (&inside, &not_executable, "execute", &shown, denied),
-        (&gone, &truth, "enter the working directory", &gone, missing),
-        (&link, &truth, "enter the working directory", &link, "it now leads elsewhere"),
-        (
-            &outside,
-            &truth,
-            "enter the working directory",
-            &outside,
-            "it is outside the allowed roots",
-        ),
+        (&gone, &truth, ENTER, &gone, missing),
+        (&link, &truth, ENTER, &link, "it now leads elsewhere"),
+        (&outside, &truth, ENTER, &outside, "it is outside the allowed roots"),
+        (&way_in, &truth, ENTER, &way_in, "it now leads elsewhere"),
+        (&ours, &truth, ENTER, &ours, "it lies in the server's data directory"),
+        (&below, &truth, ENTER, &below, "it lies in the server's data directory"),
     ] {
         scene.working_dir = directory.clone();
         let child = scene.try_spawn("s", program, &[]).unwrap();
@@ -303,7 +309,8 @@ fn a_step_that_fails_is_one_line_and_127() {
 fn a_shim_whose_server_has_gone_ends_without_starting_anything() {
     let scene = Scene::new();
     let done = scene.directory.join("done");
-    for arguments in [vec!["1", "64", "64", "/", "1", "/", "/usr/bin/touch"], vec!["1"], vec![]] {
+    for arguments in [vec!["1", "64", "64", "/", "1", "/", "", "/usr/bin/touch"], vec!["1"], vec![]]
+    {
         let shim = Command::new(SIDESTREAM).arg(shim::FLAG).args(arguments).arg(&done).output();
         let shim = shim.unwrap();
         assert_eq!(shim.status.code(), Some(shim::FAILED));

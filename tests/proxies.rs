@@ -10,24 +10,20 @@ mod support;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::{Options, PATIENCE, Scratch, Server, eventually, need, request};
+use support::proxy::{Proxy, Whose, certificate, free_port};
+use support::{Options, PATIENCE, Scratch, Server, browser, eventually, need, request};
 
 /// nginx, as it is installed on hosts that have it in its own user.
 const NGINX: &str = include_str!("../deploy/nginx.conf");
 const NGINX_BASE_PATH: &str = include_str!("../deploy/nginx-base-path.conf");
 const NGINX_ROLLOUT: &str = include_str!("../deploy/nginx-rollout.conf");
 const CADDYFILE: &str = include_str!("../deploy/Caddyfile");
-
-/// A port that nothing listens on. Others may take it before we do; then the proxy says so.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// The text with these put in place of those, each of which must be there.
 #[track_caller]
@@ -36,11 +32,6 @@ fn substituted(text: &str, pairs: &[(&str, &str)]) -> String {
         assert!(text.contains(old), "the shipped file has no `{old}` any more");
         text.replace(old, new)
     })
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 /// Which program.
@@ -61,87 +52,18 @@ fn proxy(kind: Kind, upstream: &str, port: u16) -> Proxy {
     }
 }
 
-/// A running proxy, and the address it is found under.
-struct Proxy {
-    child: Child,
-    scratch: Scratch,
-    port: u16,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        support::signal(self.child.id(), "TERM"); // It ends its workers, which a kill would leave.
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.scratch.join("error")).unwrap_or_default();
-            eprintln!("--- the proxy's log:\n{log}");
-        }
-    }
-}
-
-/// A key and a certificate for both names of the shipped files, made now.
-fn certificate(directory: &Scratch) -> (String, String) {
-    need("openssl");
-    let (key, certificate) = (directory.join("key.pem"), directory.join("certificate.pem"));
-    let status = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
-        .args(["-nodes", "-days", "2", "-subj", "/CN=claude.example"])
-        .args(["-addext", "subjectAltName=DNS:claude.example,DNS:www.example"])
-        .args(["-keyout", &key, "-out", &certificate])
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success(), "openssl made no certificate");
-    (key, certificate)
-}
-
-/// Starts nginx with these files inside its `http`.
+/// Starts nginx with these files inside its `http`, as it is installed on hosts: its own user's.
 #[track_caller]
 fn nginx_with(scratch: Scratch, port: u16, files: &[&str]) -> Proxy {
-    need("nginx");
-    let directory = scratch.path().display();
-    let mut includes = String::new();
-    for (number, text) in files.iter().enumerate() {
-        let path = scratch.join(&format!("part-{number}.conf"));
-        std::fs::write(&path, text).unwrap();
-        includes.push_str(&format!("include {path};\n"));
-    }
-    let user = if is_root() { "user nobody nogroup;" } else { "" };
-    let text = format!(
-        "{user} daemon off; pid {directory}/pid; error_log {directory}/error;
-         worker_processes 1; events {{ worker_connections 512; }}
-         http {{ access_log off;
-           client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;
-           fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d;
-           scgi_temp_path {directory}/e;
-           {includes} }}"
-    );
-    std::fs::write(scratch.join("conf"), text).unwrap();
-    std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let child = Command::new("nginx")
-        .args(["-p", scratch.path().to_str().unwrap(), "-c", &scratch.join("conf")])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    await_proxy(Proxy { child, scratch, port })
+    Proxy::nginx(scratch, port, Whose::Nobodys, files)
 }
 
-#[track_caller]
-fn await_proxy(mut proxy: Proxy) -> Proxy {
-    eventually("the proxy listens", || {
-        if let Some(status) = proxy.child.try_wait().unwrap() {
-            let log = std::fs::read_to_string(proxy.scratch.join("error")).unwrap_or_default();
-            panic!("the proxy ended with {status}:\n{log}");
-        }
-        TcpStream::connect(("127.0.0.1", proxy.port)).is_ok()
-    });
-    proxy
-}
+/// The names of the shipped files.
+const NAMES: [&str; 2] = ["claude.example", "www.example"];
 
 /// `deploy/nginx.conf` with our addresses and paths.
 fn nginx_text(scratch: &Scratch, port: u16, upstream: &str) -> String {
-    let (key, certificate) = certificate(scratch);
+    let (certificate, key) = certificate(scratch, &NAMES);
     substituted(
         NGINX,
         &[
@@ -193,7 +115,16 @@ fn caddy(upstream: &str, port: u16) -> Proxy {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    await_proxy(Proxy { child, scratch, port })
+    let caddy = Proxy::of(child, scratch, port);
+    // It listens before it has made its certificate.
+    eventually("Caddy greets", || {
+        let (url, name) = (format!("https://claude.example:{port}"), "claude.example");
+        let greeting = Command::new("curl")
+            .args(["-sk", "--resolve", &format!("{name}:{port}:127.0.0.1"), &url])
+            .output();
+        greeting.expect("curl runs").status.success()
+    });
+    caddy
 }
 
 /// A server behind a proxy, as the shipped files say that it is started, and its full token.
@@ -208,13 +139,7 @@ struct Behind {
 /// The flags that the shipped files name, and the token they let in.
 fn flags(scratch: &Scratch, public: &str) -> (Vec<String>, String) {
     let file = scratch.join("tokens");
-    let output = Command::new(env!("CARGO_BIN_EXE_sidestream"))
-        .args(["token", "add", "desk", "full", "--token-file", &file])
-        .env_clear()
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let token = String::from_utf8(output.stdout).unwrap().lines().next().unwrap().to_owned();
+    let token = support::add_token(&file, "desk", "full");
     let flags = ["--token-file", &file, "--public-url", public, "--trusted-proxy", "127.0.0.1"];
     (flags.map(String::from).to_vec(), token)
 }
@@ -538,7 +463,7 @@ fn the_block_of_the_guide_does_not_load() {
 /// nginx as many have it: no word about streams, and buffering on.
 fn careless_nginx(behind: &Behind, more: &str) -> Proxy {
     let scratch = Scratch::new();
-    let (key, certificate) = certificate(&scratch);
+    let (certificate, key) = certificate(&scratch, &NAMES);
     let text = format!(
         "server {{ listen 127.0.0.1:{} ssl http2; server_name claude.example;
            ssl_certificate {certificate}; ssl_certificate_key {key};
@@ -786,7 +711,7 @@ fn a_rollout_moves_a_share_of_the_clients_and_keeps_each_where_it_is() {
     assert_eq!(moved(), first, "a client stays where it is");
     // A larger share: nobody goes back.
     std::fs::write(Path::new(&path).join("part-1.conf"), rollout("60% sidestream")).unwrap();
-    support::signal(nginx.child.id(), "HUP");
+    nginx.signal("HUP");
     let mut second = moved();
     eventually("the new share holds", || {
         second = moved();
@@ -816,34 +741,17 @@ fn a_rollout_moves_a_share_of_the_clients_and_keeps_each_where_it_is() {
 
 #[test]
 fn browsers_behind_both_proxies_survive_a_restart_and_twenty_tabs_have_a_stream_each() {
-    need("node");
-    let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
-    need(&chromium);
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
-    assert!(
-        Path::new(&format!("{folder}/node_modules")).exists(),
-        "this test needs the packages of tests/browser: run scripts/setup-tests.sh"
-    );
-    let scratch = Scratch::new();
     for kind in BOTH {
         let (backend, port) = (free_port(), free_port());
         let public = format!("https://claude.example:{port}");
         let place = Scratch::new();
         let (flags, token) = flags(&place, &public);
         let _proxy = proxy(kind, &format!("127.0.0.1:{backend}"), port);
-        let output = Command::new("node")
-            .arg(format!("{folder}/stream-proxy.mjs"))
-            .args(["--url", &public, "--backend-port", &backend.to_string(), "--token", &token])
-            .args(["--binary", env!("CARGO_BIN_EXE_sidestream"), "--chromium", &chromium, "--"])
-            .args(flags)
-            .env_clear()
-            .env("PATH", std::env::var("PATH").expect("PATH is set"))
-            .env("HOME", scratch.directory("browser"))
-            .stdin(Stdio::null())
-            .output()
-            .expect("node runs");
-        let told = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{public}: {}\n{told}\n{errors}", output.status);
+        let port = backend.to_string();
+        let binary = env!("CARGO_BIN_EXE_sidestream");
+        let ours = ["--url", &public, "--backend-port", &port, "--token", &token];
+        let flags = flags.iter().map(String::as_str);
+        let all = ours.into_iter().chain(["--binary", binary, "--"]).chain(flags);
+        browser::run("stream-proxy.mjs", &all.collect::<Vec<_>>());
     }
 }

@@ -24,11 +24,23 @@ impl Manager {
         Manager(socket)
     }
 
+    fn recv(&self) -> std::io::Result<String> {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.0.recv(&mut bytes) {
+                // A wait with a time is not taken up again after a stop of the process (signal(7)).
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                result => {
+                    let told = |count: usize| String::from_utf8(bytes[..count].to_vec()).unwrap();
+                    return result.map(told);
+                }
+            }
+        }
+    }
+
     #[track_caller]
     fn next(&self) -> String {
-        let mut bytes = [0; 4096];
-        let count = self.0.recv(&mut bytes).expect("it tells something");
-        String::from_utf8(bytes[..count].to_vec()).unwrap()
+        self.recv().expect("it tells something")
     }
 
     /// The next message that begins so.
@@ -93,9 +105,8 @@ fn signs_of_life_come_in_half_the_time_and_are_all_that_wakes_an_idle_server() {
     // What does not turn any more gives none.
     signal(server.pid(), "STOP");
     manager.0.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
-    let mut bytes = [0; 64];
     let mut after = 0;
-    while manager.0.recv(&mut bytes).is_ok() {
+    while manager.recv().is_ok() {
         after += 1; // What was on its way.
     }
     signal(server.pid(), "CONT");

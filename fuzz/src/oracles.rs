@@ -4,8 +4,11 @@
 //! The oracles are of three kinds: the whole input against every split of it, what was understood
 //! written anew and read again, and a naive twin that knows the rules and nothing else.
 
+#[path = "reference.rs"]
 mod reference;
 
+use crate::shell::files::{self, Trouble};
+use crate::shell::journal::{Store, open};
 use reference::stands;
 use serde_json::value::RawValue;
 use sidestream::base::lines::{Line, Lines};
@@ -23,6 +26,7 @@ use sidestream::wire::claude;
 use sidestream::wire::head::{self, BadRequest, Framing, Head, HeadLimits, Method, Version};
 use sidestream::wire::sse::{self, EventId};
 use sidestream::wire::target;
+use std::path::Path;
 
 /// Inputs longer than this are cut: all splits of one cost its square.
 const SPLIT_SIZE_MAX: usize = 600;
@@ -370,7 +374,19 @@ fn frame_naively(bytes: &[u8]) -> Option<u64> {
 /// Bytes as the acts of clients, agents and time on the whole server. What it keeps must add up
 /// after every one of them.
 pub fn server(data: &[u8]) {
-    let mut play = Play::new();
+    play(Durability::Memory, data);
+}
+
+/// The same with journals on a disk that fails, and with kills and power losses: what was written
+/// is always found again by the next start.
+pub fn durable(data: &[u8]) {
+    let [first, data @ ..] = data else { return };
+    files::format(1);
+    play(if first % 2 == 0 { Durability::Write } else { Durability::Sync }, data);
+}
+
+fn play(durability: Durability, data: &[u8]) {
+    let mut play = Play::new(durability);
     let mut data = data;
     for _ in 0..400 {
         let [act, number, rest @ ..] = data else { break };
@@ -418,55 +434,94 @@ struct Play {
     connections: Vec<sidestream::base::arena::Key>,
     agents: Vec<sidestream::base::arena::Key>,
     disk: Vec<DiskRequest>,
+    durability: Durability,
+    /// The journals, if it has any.
+    store: Option<Store>,
     /// Ids that answers named.
     session: String,
     asker: u8,
 }
 
+/// A server, on what the fake disk has.
+fn start(durability: Durability, now_ms: u64) -> (Server, Option<Store>) {
+    let limits = Limits {
+        ring_size: 64 * KIB,
+        all_ring_size: 64 * KIB,
+        connections_max: 8,
+        sessions_max: 4,
+        agents_max: 2,
+        queue_max: 3,
+        pipeline_max: 2,
+        line_size_max: MIB,
+        large_size_max: MIB,
+        ..Limits::default()
+    };
+    let agent = |name: &str, dialect| AgentConfig {
+        name: name.to_owned(),
+        dialect,
+        program: Ok(Program::Demo),
+    };
+    let config = Config {
+        agents: vec![agent("claude", Dialect::Claude), agent("lines", Dialect::Lines)],
+        commands: vec![String::new(), "cat".to_owned()],
+        access: Access { own_uid: 1, ..Access::default() },
+        base_path: "/base".to_owned(),
+        roots: vec!["/w".into()],
+        version: "0",
+        ..Config::default()
+    };
+    let (epochs, store, sessions) = match durability {
+        Durability::Memory => {
+            let (epoch, boot_id) = (sse::Epoch::new(1), "-".to_owned());
+            let start = Start { epoch, first_seq: 1, durability, boot_id, broken: false };
+            (Epochs::first(start), None, Vec::new())
+        }
+        Durability::Write | Durability::Sync => {
+            let opened = open(Path::new("/data"), durability, sse::Epoch::new(now_ms));
+            let opened = opened.expect("what it left can be opened");
+            (opened.epochs, opened.store, opened.sessions)
+        }
+    };
+    let birth = Birth { seed: 1, epochs, now_ms, wall_ms: 1_700_000_000_000 + now_ms };
+    let mut server = Server::new(limits, config, birth);
+    server.restore(sessions);
+    server.check();
+    (server, store)
+}
+
 impl Play {
-    fn new() -> Play {
-        let limits = Limits {
-            ring_size: 64 * KIB,
-            all_ring_size: 64 * KIB,
-            connections_max: 8,
-            sessions_max: 4,
-            agents_max: 2,
-            queue_max: 3,
-            pipeline_max: 2,
-            line_size_max: MIB,
-            large_size_max: MIB,
-            ..Limits::default()
-        };
-        let agent = |name: &str, dialect| AgentConfig {
-            name: name.to_owned(),
-            dialect,
-            program: Ok(Program::Demo),
-        };
-        let config = Config {
-            agents: vec![agent("claude", Dialect::Claude), agent("lines", Dialect::Lines)],
-            commands: vec![String::new(), "cat".to_owned()],
-            access: Access { own_uid: 1, ..Access::default() },
-            base_path: "/base".to_owned(),
-            roots: vec!["/w".into()],
-            version: "0",
-            ..Config::default()
-        };
-        let epoch = sse::Epoch::new(1);
-        let (durability, boot_id) = (Durability::Memory, "-".to_owned());
-        let start = Start { epoch, first_seq: 1, durability, boot_id, broken: false };
-        let epochs = Epochs::first(start);
-        let birth = Birth { seed: 1, epochs, now_ms: 1000, wall_ms: 1_700_000_000_000 };
-        let server = Server::new(limits, config, birth);
+    fn new(durability: Durability) -> Play {
+        let (server, store) = start(durability, 1000);
         let session = "none".to_owned();
         let (connections, agents, disk) = (Vec::new(), Vec::new(), Vec::new());
-        Play { server, now_ms: 1000, connections, agents, disk, session, asker: 0 }
+        Play {
+            server,
+            now_ms: 1000,
+            connections,
+            agents,
+            disk,
+            durability,
+            store,
+            session,
+            asker: 0,
+        }
+    }
+
+    /// The process or the machine dies, and the server is started again on what its disk has.
+    fn die(&mut self, power_lost: bool) {
+        files::restart(power_lost);
+        while self.server.next_effect().is_some() {}
+        (self.connections, self.agents, self.disk) = Default::default();
+        self.store = None;
+        (self.server, self.store) = start(self.durability, self.now_ms);
+        self.apply();
     }
 
     fn act(&mut self, act: u8, number: u8, data: &mut &[u8]) {
         let some = |keys: &[sidestream::base::arena::Key]| {
             (!keys.is_empty()).then(|| keys[usize::from(number) % keys.len()])
         };
-        match act % 12 {
+        match act % 14 {
             0 => {
                 let uid = u32::from(number % 8 != 7);
                 self.connections.extend(self.server.accepted(Peer::Local { uid }));
@@ -523,6 +578,15 @@ impl Play {
                 }
             }
             10 => self.answer_disk(),
+            12 if self.store.is_some() => self.die(number % 2 == 1),
+            13 => files::disk(|disk| {
+                disk.trouble = match number % 4 {
+                    0 => Trouble::default(),
+                    1 => Trouble { space: Some(usize::from(number)), ..Trouble::default() },
+                    2 => Trouble { fails: 500, ..Trouble::default() },
+                    _ => Trouble { sync_fails: 500, read_fails: 500, ..Trouble::default() },
+                };
+            }),
             _ => self.asker = number,
         }
     }
@@ -577,13 +641,11 @@ impl Play {
                 DiskRequest::Sample { connection, .. } => {
                     DiskReply::Sampled(connection, Box::default())
                 }
-                other @ (DiskRequest::Append(_)
-                | DiskRequest::Read(_)
-                | DiskRequest::Page(_)
-                | DiskRequest::Large { .. }
-                | DiskRequest::Drop { .. }
-                | DiskRequest::Erase { .. }) => panic!("in memory nothing is written: {other:?}"),
                 DiskRequest::Sweep { agent, .. } => DiskReply::Swept { agent, killed: 0 },
+                other => match &mut self.store {
+                    Some(store) => kept(store, other),
+                    None => panic!("in memory nothing is written: {other:?}"),
+                },
             });
             self.apply();
         }
@@ -655,6 +717,40 @@ impl Play {
             self.server.sent(key, bytes.len());
             self.apply();
         }
+    }
+}
+
+/// What the disk thread does for journals.
+fn kept(store: &mut Store, request: DiskRequest) -> DiskReply {
+    match request {
+        DiskRequest::Append(batch) => {
+            let result = store.append(&batch);
+            DiskReply::Appended(batch, result)
+        }
+        DiskRequest::Read(mut read) => {
+            let result = store.read(&mut read);
+            DiskReply::Read(read, result)
+        }
+        DiskRequest::Page(mut page) => {
+            let result = loop {
+                match store.page(&mut page) {
+                    Ok(true) => {}
+                    result => break result.map(|_| ()),
+                }
+            };
+            DiskReply::Page(page, result)
+        }
+        DiskRequest::Large { connection, seq, source, image } => {
+            DiskReply::Large { connection, result: store.fetch(seq, &source, image) }
+        }
+        DiskRequest::Drop { session_id, segment, until, snapshot } => {
+            DiskReply::Dropped(store.drop_segment(&session_id, segment, until, snapshot.as_deref()))
+        }
+        DiskRequest::Erase { session_id, last_seq } => {
+            let result = store.erase(&session_id, last_seq);
+            DiskReply::Erased { session_id, last_seq, result }
+        }
+        other => panic!("{other:?} is no journal's"),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::suggest::nearest;
 use super::{digits, milliseconds};
+use crate::limits::{HEARTBEAT_MS, HEARTBEATS_MS};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -19,6 +20,8 @@ Talking to a running server
       [--interrupt]                       end the running turn first
   sidestream tail [SESSION]               follow one session, or all of them
       [--past none|recent|all] [--after EVENT-ID] [--types a,b or -a]
+      [--heartbeat TIME]                  both: a sign of life so often, 5s to 60s [15s]; three
+                                          that do not come are a broken connection
   sidestream approve [SESSION]            what waits for an answer
   sidestream approve SESSION APPROVAL allow|deny
       [--hash HASH] [--message WORDS] [--answer WORDS]...
@@ -47,6 +50,8 @@ pub struct Client {
     pub token_from: Option<PathBuf>,
     /// Print JSON lines.
     pub json: bool,
+    /// How often a stream is to give a sign of life, in milliseconds.
+    pub heartbeat_ms: u64,
     /// What to do.
     pub action: Action,
 }
@@ -147,8 +152,8 @@ const COMMON: [Option_; 3] = [("url", true), ("token-from", true), ("json", fals
 fn options(command: &str) -> &'static [Option_] {
     match command {
         "new" => &[("agent", true), ("model", true), ("mode", true), ("name", true)],
-        "prompt" => &[("wait", false), ("interrupt", false)],
-        "tail" => &[("past", true), ("after", true), ("types", true)],
+        "prompt" => &[("wait", false), ("interrupt", false), ("heartbeat", true)],
+        "tail" => &[("past", true), ("after", true), ("types", true), ("heartbeat", true)],
         "approve" => &[("hash", true), ("message", true), ("answer", true)],
         "interrupt" => &[("clear-queue", false)],
         _ => &[],
@@ -195,8 +200,12 @@ pub(super) fn parse(
     let server = server(given.take("url"), &variables)?;
     let (token, token_from) = token(given.take("token-from"), &variables)?;
     let json = given.switch("json");
+    let heartbeat_ms = given.take("heartbeat").map_or(Ok(HEARTBEAT_MS), |text| {
+        let asked = milliseconds(&text).filter(|ms| HEARTBEATS_MS.contains(ms) && ms % 1000 == 0);
+        asked.ok_or_else(|| format!("--heartbeat: `{text}` is not a time from 5s to 60s"))
+    })?;
     let action = action(command, given)?;
-    Ok(Some(Client { server, token, token_from, json, action }))
+    Ok(Some(Client { server, token, token_from, json, heartbeat_ms, action }))
 }
 
 fn utf8(word: OsString) -> Result<String, String> {

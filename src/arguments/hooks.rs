@@ -2,6 +2,7 @@
 
 use super::Given;
 use crate::core::hooks::Chosen;
+use crate::wire::document;
 
 /// One command of the operator's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(super) fn hook(given: &Given) -> Result<HookArgument, String> {
     })?;
     let command = command.trim();
     let words: Vec<String> = match command.starts_with('[') {
-        true => serde_json::from_str(command)
+        true => document::read(command)
             .map_err(|_| format!("{}: `{command}` is not a JSON list of strings", given.from))?,
         false => command.split_ascii_whitespace().map(str::to_owned).collect(),
     };

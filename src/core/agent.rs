@@ -194,6 +194,13 @@ impl Agent {
         self.stdout_ended && self.stderr_ended || given_up
     }
 
+    /// Its last words could not be read: from now on they have their time.
+    pub fn await_last_words(&mut self, now_ms: u64) {
+        if self.life == Life::Exited && !(self.stdout_ended && self.stderr_ended) {
+            self.exited_at = now_ms;
+        }
+    }
+
     /// Says that the process is gone.
     pub fn exited(&mut self, exit: Exit, now_ms: u64) {
         (self.exit, self.exited_at, self.life) = (Some(exit), now_ms, Life::Exited);

@@ -341,9 +341,12 @@ impl Server {
 
     /// Sees what an agent's state asks for: a sweep, the end of its turn, its end.
     pub(super) fn check_agent(&mut self, agent_key: Key) {
-        let now_ms = self.now_ms;
+        let (now_ms, is_paused) = (self.now_ms, self.is_paused(agent_key));
         let Some(agent) = self.agents.get_mut(agent_key) else { return };
         if agent.life == Life::Exited {
+            if is_paused && !agent.end_told {
+                agent.await_last_words(now_ms);
+            }
             if agent.is_silent(now_ms) && !self.has_undrained(agent_key) {
                 self.agent_silent(agent_key);
             }
@@ -360,6 +363,10 @@ impl Server {
             if over && !self.has_undrained(agent_key) {
                 return self.agent_over(agent_key);
             }
+        }
+        let late = self.agents.get(agent_key).is_some_and(|agent| agent.due() <= now_ms);
+        if late && self.has_undrained(agent_key) {
+            return; // Nothing can be done before the disk has answered, and that brings us back.
         }
         self.arm_agent(agent_key);
     }

@@ -3,7 +3,7 @@
 //! The first answer wins; a later one is told what was decided. An approval belongs to the exact
 //! input that was shown: an answer may name that input's hash, and a wrong hash is refused.
 
-use crate::wire::json::Object;
+use crate::wire::json::{self, Object};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -160,7 +160,7 @@ impl Answer {
             return Err(unfit("invalid_input", "trust is given or denied as it is"));
         }
         let input = match (&self.updated_input, &self.answers) {
-            (Some(Value::Object(input)), None) => Value::Object(input.clone()).to_string(),
+            (Some(Value::Object(input)), None) => json::text(&Value::Object(input.clone())),
             (Some(_), None) => {
                 return Err(unfit("invalid_input", "\"updatedInput\" must be an object"));
             }
@@ -216,7 +216,7 @@ impl Answer {
             (question.clone(), text)
         });
         input["answers"] = Value::Object(joined.collect());
-        Ok(input.to_string())
+        Ok(json::text(&input))
     }
 }
 
@@ -257,7 +257,7 @@ fn echoed(approval: &Approval, rules: &Value, persistent: bool) -> Result<String
             return Err(unfit("permission_too_wide", sentence));
         }
     }
-    Ok(rules.to_string())
+    Ok(json::text(rules))
 }
 
 /// Whether a rule allows a powerful tool whatever its input is.
@@ -282,6 +282,12 @@ impl Approvals {
     /// The open one of this name.
     pub fn find(&self, id: &str) -> Option<&Approval> {
         self.open.iter().find(|approval| approval.id == id)
+    }
+
+    /// Gives back the memory of those that are gone.
+    pub fn rest(&mut self) {
+        self.open.shrink_to_fit();
+        self.decided.shrink_to_fit();
     }
 
     /// How one ended, if that is still known.

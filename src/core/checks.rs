@@ -58,6 +58,8 @@ impl Server {
             assert!(!idle, "a reader that nobody will come back to");
         }
         assert_eq!(pending, self.pending.len());
+        let waits = self.waits.iter().all(|wait| self.has_connection(wait.connection));
+        assert!(waits, "a place among those who wait is kept for a client that is gone");
         assert_eq!(starved, self.starved.len());
         assert_eq!(waiting_all, self.publisher.all.waiting.len());
         assert_eq!(readers_all, self.publisher.all.readers);

@@ -8,7 +8,7 @@ use crate::base::arena::{Arena, Key};
 use crate::base::list::{Links, List};
 use crate::core::addresses::AddressId;
 use crate::core::connection::{
-    Connection, Exchange, Flow, Output, Peer, Phase, Place, Stage, Step,
+    Connection, Exchange, Flow, Output, Peer, Phase, Place, Reader, Stage, Step,
 };
 use crate::core::deadlines::BODY_WINDOW_MS;
 use crate::core::effect::Effect;
@@ -346,23 +346,50 @@ impl Server {
         self.counters.connections_closed += 1;
         self.addresses.leave(connection.address);
         match connection.phase {
-            Phase::Http(exchange) => self.recycle(exchange),
-            Phase::Stream(mut reader) => {
-                self.counters.streams_closed += 1;
-                self.pieces.recycle(reader.past_mut().and_then(|past| past.take_piece()));
-                self.recycle_rare(reader.rare.take());
-                let log = match reader.whose.session() {
-                    None => Some(&mut self.publisher.all),
-                    Some(session) => self.sessions.at_mut(session).map(|s| &mut s.feed.log),
-                };
-                if let Some(log) = log {
-                    log.readers -= 1;
-                    log.listeners -= u32::from(reader.filter.listens());
+            Phase::Http(exchange) => {
+                if exchange.stage == Stage::Waiting {
+                    self.forget_wait(key);
                 }
+                self.recycle(exchange);
             }
+            Phase::Stream(reader) => self.forget_reader(reader),
             Phase::Idle { .. } | Phase::Taken => {}
         }
         true
+    }
+
+    /// Takes a reader out of its log's counts, and its memory back.
+    fn forget_reader(&mut self, mut reader: Reader) {
+        self.counters.streams_closed += 1;
+        self.pieces.recycle(reader.past_mut().and_then(|past| past.take_piece()));
+        self.recycle_rare(reader.rare.take());
+        let log = match reader.whose.session() {
+            None => Some(&mut self.publisher.all),
+            Some(session) => self.sessions.at_mut(session).map(|s| &mut s.feed.log),
+        };
+        if let Some(log) = log {
+            log.readers -= 1;
+            log.listeners -= u32::from(reader.filter.listens());
+        }
+    }
+
+    /// Ends a stream whose log goes away. What it has beside the log still goes: answers to the
+    /// requests before it may be among that.
+    pub(super) fn close_reader(&mut self, key: Key) {
+        let reader = self.connections.get(key).map(|connection| &connection.phase);
+        let own = match reader {
+            Some(Phase::Stream(reader)) if !reader.own().is_empty() => reader.own().to_vec(),
+            _ => return self.close(key),
+        };
+        self.unlink(key);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Phase::Stream(reader) = std::mem::replace(&mut connection.phase, Phase::Taken) {
+            self.forget_reader(reader);
+        }
+        let mut exchange = self.exchanges.pop().unwrap_or_default();
+        (exchange.out, exchange.blocked_at) = (own, self.now_ms);
+        (exchange.stage, exchange.close) = (Stage::Ending, true);
+        self.put_exchange(key, exchange);
     }
 
     // Output.

@@ -13,6 +13,7 @@ use crate::core::epochs::Durability;
 use crate::core::event::EventKind;
 use crate::core::holes::Thing;
 use crate::core::journal::Lost;
+use crate::core::leftovers::Leftovers;
 use crate::core::publisher::Beside;
 use crate::core::server::Server;
 
@@ -38,6 +39,8 @@ pub struct Keeper {
     heals: bool,
     /// Bytes of large fields in the batch that is under way.
     flying: usize,
+    /// Sessions that are gone and still on disk.
+    pub leftovers: Leftovers,
     /// What of each session was open where its journal stopped, while the disk takes nothing.
     pub(super) open: Vec<(Key, Vec<Thing>)>,
     /// What of that has ended without a word that could be written.
@@ -61,6 +64,7 @@ impl Keeper {
             ringed: Vec::new(),
             heals: false,
             flying: 0,
+            leftovers: Leftovers::default(),
             open: Vec::new(),
             unended: Vec::new(),
         }
@@ -310,10 +314,7 @@ impl Server {
         let sentence = failure.sentence;
         self.keeper.failure = Some(Failing { sentence: sentence.clone(), retry_at });
         self.keeper.heals = true;
-        // Also what came while the batch was under way.
-        let dirty = self.publisher.take_dirty();
-        self.show(self.publisher.seq(), dirty.iter().copied());
-        self.publisher.recycle_dirty(dirty);
+        self.show_everything(); // Also what came while the batch was under way.
         self.show(self.publisher.seq(), keys());
         if is_news {
             let told = vec![("error", sentence.clone())];
@@ -436,16 +437,9 @@ impl Server {
                 return true;
             }
             spare -= 1;
-            log.ring.release();
+            session.rest();
             false
         });
         self.keeper.ringed = ringed;
-    }
-
-    /// Removes what is on disk of a session that is gone.
-    pub(super) fn erase(&mut self, session_id: String, size: u64, last_seq: u64) {
-        self.keeper.total = self.keeper.total.saturating_sub(size);
-        self.publisher.epochs.erased = self.publisher.epochs.erased.max(last_seq);
-        self.effects.push_back(Effect::Disk(DiskRequest::Erase { session_id, last_seq }));
     }
 }

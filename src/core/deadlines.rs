@@ -201,7 +201,7 @@ impl Server {
         if let Drain::Delayed(at) | Drain::Draining(at) = self.drain {
             due = due.min(at);
         }
-        due = due.min(self.keeper.retry_at());
+        due = due.min(self.keeper.retry_at()).min(self.keeper.leftovers.due());
         let index = self.own_index();
         if due == u64::MAX {
             self.wheel.cancel(index);
@@ -212,6 +212,7 @@ impl Server {
 
     fn own_due(&mut self) {
         self.retry_append();
+        self.erase_leftovers();
         while let Some(key) = self.closed.front().copied() {
             let kept = self.sessions.get(key).and_then(|session| session.closed_at);
             if kept.is_some_and(|at| self.now_ms < at + CLOSED_KEPT_MS) {

@@ -16,6 +16,7 @@ use crate::core::server::Server;
 use crate::core::session::{Subagent, TodoItem};
 use crate::core::turn::{self, ApiError, EndedTool, Failure, Turn};
 use crate::wire::claude::{self, DeltaKind, Message, Parsed, TodoChange, TurnResult};
+use crate::wire::document;
 use serde_json::value::RawValue;
 
 /// Entries that an agent's list of things to do may have here.
@@ -148,7 +149,7 @@ impl Server {
         struct State<'a> {
             session_state: Option<&'a str>,
         }
-        let state = body.and_then(|body| serde_json::from_str::<State<'_>>(body.get()).ok());
+        let state = body.and_then(|body| document::read::<State<'_>>(body.get()).ok());
         let turn = self.sessions.get(key).and_then(|session| session.turn.as_ref());
         let same = turn.is_some_and(|turn| turn.id == turn_id);
         if same && state.is_some_and(|state| state.session_state == Some("idle")) {
@@ -469,7 +470,7 @@ impl Server {
 
     /// Keeps the agent's list of things to do, and tells the whole of it when it changes.
     fn todos_changed(&mut self, key: Key, ended: &EndedTool, structured: Option<&RawValue>) {
-        let Ok(input) = serde_json::from_str::<&RawValue>(&ended.input) else { return };
+        let Ok(input) = document::read::<&RawValue>(&ended.input) else { return };
         let Some(change) = claude::todos(&ended.tool, input, structured) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
         let todos = &mut session.todos;

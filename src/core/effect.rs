@@ -406,8 +406,17 @@ pub enum DiskReply {
         /// What there is, if there is any.
         result: Option<Fetched>,
     },
-    /// To [`DiskRequest::Drop`] and [`DiskRequest::Erase`]: what went wrong, if anything did.
-    Removed(Result<(), String>),
+    /// To [`DiskRequest::Drop`]: what went wrong, if anything did.
+    Dropped(Result<(), String>),
+    /// To [`DiskRequest::Erase`].
+    Erased {
+        /// The session.
+        session_id: String,
+        /// The number of its newest event.
+        last_seq: u64,
+        /// What went wrong, if anything did.
+        result: Result<(), String>,
+    },
 }
 
 /// Why a directory cannot be a session's.

@@ -11,6 +11,7 @@ use crate::core::event::EventKind;
 use crate::core::journal::{self, Frame};
 use crate::core::server::Server;
 use crate::core::session::Session;
+use crate::wire::document;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -73,13 +74,13 @@ struct Data<'a> {
 
 /// What starts with an event, or ends: `Ok` and `Err`.
 fn told(frame: &Frame<'_>) -> Option<Result<Thing, Thing>> {
-    let data: Data<'_> = serde_json::from_str(frame.data).ok()?;
+    let data: Data<'_> = document::read(frame.data).ok()?;
     let thing = |what, id: Option<String>| Some(Thing::new(what, &id?));
     let block = |data: &Data<'_>| {
         let mut thing = Thing::new(What::Block, data.message_id.as_ref()?);
         thing.block = data.block;
         thing.thinking = data.kind.as_deref() == Some("thinking");
-        let text = data.text.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let text = data.text.and_then(|raw| document::read(raw.get()).ok());
         thing.text = text.unwrap_or_default();
         Some(thing)
     };

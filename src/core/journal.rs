@@ -154,6 +154,11 @@ impl Journal {
         self.segments.front().map(|segment| (segment.id, self.segments.len()))
     }
 
+    /// The newest segment.
+    pub fn newest_segment(&self) -> Option<SegmentId> {
+        self.segments.back().map(|segment| segment.id)
+    }
+
     /// The segment that holds the byte at `position`, and where it ends.
     pub fn segment_at(&self, position: u64) -> Option<(SegmentId, u64)> {
         let index = self.segments.partition_point(|segment| segment.id.start <= position);
@@ -217,7 +222,9 @@ impl Journal {
         let lost = hole.then(|| Lost { from: self.last_seq + 1, to: first_seq - 1 });
         let newest = self.segments.back().map(|segment| segment.id);
         let full = newest.is_some_and(|newest| start - newest.start >= SEGMENT_SIZE);
-        let goes_on = newest.filter(|_| !full && !hole && !self.abandoned);
+        // Behind a tail that was cut there is nothing in the file up to here.
+        let joins = self.segments.back().is_some_and(|newest| newest.end == start);
+        let goes_on = newest.filter(|_| !full && !hole && joins && !self.abandoned);
         let segment = goes_on.unwrap_or(SegmentId { start, first_seq });
         let mut indexed = self.segments.back().and_then(|segment| segment.index.last()).copied();
         let (mut index, mut last_seq) = (std::mem::take(&mut self.spare), first_seq);
@@ -246,11 +253,12 @@ impl Journal {
             if self.segments.back().is_some_and(|last| last.id.start == id.start) {
                 self.segments.pop_back(); // Abandoned before it held anything.
             }
-            let index = Vec::with_capacity(SEGMENT_INDEX_MAX);
-            let segment = Segment { id, end: 0, last_seq: 0, large_size: 0, index };
+            let segment = Segment { id, end: 0, last_seq: 0, large_size: 0, index: Vec::new() };
             self.segments.push_back(segment);
         }
         if let Some(segment) = self.segments.back_mut() {
+            // All that a segment takes at once: then nothing is taken from batch to batch.
+            segment.index.reserve_exact(SEGMENT_INDEX_MAX.saturating_sub(segment.index.len()));
             segment.index.extend_from_slice(&handed.index);
             segment.large_size += handed.large_size;
             (segment.last_seq, segment.end) = (handed.last_seq, handed.end);
@@ -262,6 +270,13 @@ impl Journal {
         handed.index.clear();
         self.spare = handed.index;
         handed.lost
+    }
+
+    /// Gives back the memory that only a journal needs that is written to.
+    pub fn rest(&mut self) {
+        self.spare = Vec::new();
+        self.segments.iter_mut().for_each(|segment| segment.index.shrink_to_fit());
+        self.segments.shrink_to_fit();
     }
 
     /// The disk thread could not.
@@ -469,6 +484,21 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_rests_holds_no_room_and_goes_on_where_it_was() {
+        let room = |journal: &Journal| {
+            let indexes = journal.segments.iter().map(|segment| &segment.index);
+            indexes.map(|it| it.capacity() - it.len()).sum::<usize>() + journal.spare.capacity()
+        };
+        let mut journal = filled(10);
+        assert!(room(&journal) >= SEGMENT_INDEX_MAX - 10, "all is taken at once");
+        journal.rest();
+        assert_eq!(room(&journal), 0);
+        journal.hand((1000, 1100), marks(10, 1), 0).unwrap();
+        assert_eq!(journal.wrote(), None);
+        assert_eq!((journal.last_seq(), journal.seek(11), journal.size()), (11, 1100, 1100));
+    }
+
+    #[test]
     fn a_failure_changes_nothing_and_what_the_ring_lost_meanwhile_is_a_hole() {
         let mut journal = filled(10);
         journal.hand((1000, 1100), marks(10, 1), 0).unwrap();
@@ -499,6 +529,18 @@ mod tests {
         let place = journal.hand((1500, 1600), marks(15, 1), 0).unwrap();
         assert!(place.is_new && !place.after_hole && place.closes.is_none());
         assert_eq!((journal.wrote(), journal.segment_at(1500).unwrap().1), (None, 1600));
+    }
+
+    #[test]
+    fn behind_a_tail_that_was_cut_another_segment_begins() {
+        let id = SegmentId { start: 0, first_seq: 1 };
+        let (index, large_size) = (vec![(1, 0)], 0);
+        let cut = Segment { id, end: 300, last_seq: 3, large_size, index };
+        let mut journal = Journal::found(VecDeque::from([cut]), 1000, 10, 10);
+        let place = journal.hand((1000, 1100), marks(10, 1), 0).unwrap();
+        assert_eq!((place.is_new, place.segment.start, place.closes), (true, 1000, Some(id)));
+        assert_eq!((journal.wrote(), journal.segment_at(300)), (None, None));
+        assert_eq!(journal.segment_at(1000).unwrap().1, 1100);
     }
 
     #[test]

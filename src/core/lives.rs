@@ -152,8 +152,8 @@ impl Server {
             object.string("reason", "deleted");
         });
         session.closed_at = Some(self.now_ms);
-        let id = session.id().to_owned();
-        self.log(Level::Info, "session", "closed", vec![("session", id.clone())]);
+        let id = session.feed.scope.session_id.clone();
+        self.log(Level::Info, "session", "closed", vec![("session", id.to_string())]);
         self.by_id.remove(&id);
         self.arm_session(key, u64::MAX);
         self.closed.push_back(key);

@@ -14,6 +14,7 @@ use crate::core::journal::Journal;
 use crate::core::server::Server;
 use crate::core::session::Session;
 use crate::core::streams::log_read;
+use crate::wire::document;
 use crate::wire::sse::{self, EventId};
 use std::collections::VecDeque;
 
@@ -63,7 +64,7 @@ pub struct Past {
     jumps: bool,
     /// It waits for a piece.
     waits: bool,
-    /// Of one session: a piece was given back in the middle of a frame.
+    /// Of one session: it may stand within a frame, whose rest is to be read first.
     torn: bool,
     piece: Option<Piece>,
 }
@@ -118,9 +119,11 @@ impl Past {
     }
 
     /// Goes on for a reader that the ring has outrun; its replay is counted already. One of several
-    /// sessions goes on where it stands.
+    /// sessions goes on where it stands; whether one of a single session stands within a frame, only
+    /// the journal can tell.
     pub fn outrun(across: Option<&Across>) -> Box<Past> {
-        let mut past = Past { counted: u64::MAX, ..Past::default() };
+        let torn = across.is_none();
+        let mut past = Past { counted: u64::MAX, torn, ..Past::default() };
         if let Some(across) = across {
             (past.last, past.begun) = (across.whole_seq, across.begun);
             past.beyond = across.beyond as usize;
@@ -128,7 +131,7 @@ impl Past {
         Box::new(past)
     }
 
-    /// The number of the last frame that its client knows of.
+    /// The number of the last frame that its client knows of; 0: that is not known.
     pub fn last(&self) -> u64 {
         self.last
     }
@@ -192,7 +195,7 @@ impl Delta<'_> {
             block: u32,
         }
         let (_, _, data) = sse::parse_frame(frame)?;
-        let data: Data<'_> = serde_json::from_str(data).ok()?;
+        let data: Data<'_> = document::read(data).ok()?;
         let of_message = data.turn_id.is_some_and(|turn_id| turn_id != data.message_id);
         let Data { session_id, message_id, block, .. } = data;
         let delta = Delta { session_id, message_id, block };
@@ -498,7 +501,7 @@ impl Server {
 
     /// The number, at most `limit`, up to which the journals of some sessions, or of all, lack
     /// nothing.
-    fn written_up_to(&self, owners: Option<&[u32]>, limit: u64) -> u64 {
+    pub(super) fn written_up_to(&self, owners: Option<&[u32]>, limit: u64) -> u64 {
         self.sessions_of(owners)
             .filter_map(|session| {
                 let log = &session.feed.log;
@@ -631,13 +634,13 @@ impl Server {
     pub(super) fn piece_read(&mut self, read: Read, result: Result<(), ReadFailure>) {
         let Read { connection: key, merges, sources, bytes, start, within, .. } = read;
         if let Some(key) = key
-            && let Some(at) = self.pages.iter().position(|(asked, _)| *asked == key)
+            && let Some(at) = self.pages.iter().position(|(asked, ..)| *asked == key)
         {
-            let (_, mut cursor) = self.pages.swap_remove(at);
+            let (_, mut cursor, built) = self.pages.swap_remove(at);
             if result.is_err() {
                 cursor.resume = "gap";
             }
-            return self.poll_read(key, &cursor, &bytes);
+            return self.poll_read(key, &cursor, built, &bytes);
         }
         let reader = key.and_then(|key| self.connections.get_mut(key)).and_then(|connection| {
             match &mut connection.phase {

@@ -113,6 +113,12 @@ impl Prompts {
         self.queue.remove(at)
     }
 
+    /// Gives back the memory of those that are gone.
+    pub fn rest(&mut self) {
+        self.queue.shrink_to_fit();
+        self.recent.shrink_to_fit();
+    }
+
     /// The bytes that wait.
     pub fn size(&self) -> usize {
         self.queue.iter().map(Prompt::size).sum()

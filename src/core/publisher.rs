@@ -92,6 +92,16 @@ impl Feed {
         Feed { key, number, log: Log::new(ring_size), scope, held: Held::default() }
     }
 
+    /// Gives back what only a session with an agent needs: its ring, and what joins its text.
+    pub fn rest(&mut self) {
+        self.log.ring.release();
+        self.held.text.shrink_to_fit();
+        self.held.message_id.shrink_to_fit();
+        if let Some(journal) = &mut self.log.journal {
+            journal.rest();
+        }
+    }
+
     /// When text that waits to be joined must be published at the latest.
     pub fn held_due(&self, hold_ms: u64) -> Option<u64> {
         (!self.held.text.is_empty()).then(|| self.held.published_at + hold_ms)

@@ -18,6 +18,7 @@ use crate::core::session::{
     Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust,
 };
 use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
+use crate::wire::document;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::path::PathBuf;
@@ -209,7 +210,7 @@ impl Snapshot {
         }
         self.seq = frame.seq;
         // Text as it comes is most of a journal, and of no interest once its block has ended.
-        let Ok(data) = serde_json::from_str::<Data<'_>>(frame.data) else { return };
+        let Ok(data) = document::read::<Data<'_>>(frame.data) else { return };
         self.active_at = data.timestamp;
         match frame.name {
             "session-created" | "session-status" => self.described(frame.name, data),
@@ -279,7 +280,7 @@ impl Snapshot {
         let Some(id) = data.prompt_id else { return };
         let command = data.command.or_else(|| beside.large(seq)).unwrap_or_default();
         let images = data.images.and_then(|_| beside.images(seq));
-        let images = images.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+        let images = images.and_then(|json| document::read(&json).ok()).unwrap_or_default();
         let position = data.position.and_then(|raw| raw.get().parse().ok()).unwrap_or(u32::MAX);
         self.last_prompt =
             Some(command[..command.floor_char_boundary(LAST_PROMPT_SIZE)].to_owned());
@@ -323,7 +324,7 @@ impl Snapshot {
         let (Some(message_id), Some(block)) = (data.message_id, data.block) else { return };
         // What an agent says that has no messages ends with its turn; its errors are no message.
         let is_block = message_id != turn.id && data.kind.as_deref() != Some("stderr");
-        let text = data.content.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        let text = data.content.and_then(|raw| document::read::<String>(raw.get()).ok());
         let (Some(text), true) = (text, is_block) else { return };
         let blocks = &mut turn.open.blocks;
         let at = blocks.iter().position(|open| open.0 == message_id && open.1 == block);
@@ -462,8 +463,7 @@ impl Server {
         let key = self.sessions.insert(session).expect("the caller saw to the room");
         if let Some(session) = self.sessions.get_mut(key) {
             (session.key, session.feed.key) = (key, key);
-            let id = session.id().to_owned();
-            self.by_id.insert(id, key);
+            self.by_id.insert(session.feed.scope.session_id.clone(), key);
         }
         (key, tools)
     }

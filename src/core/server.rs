@@ -31,6 +31,7 @@ use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// [`Key::kind`] of a client connection.
 pub const KIND_CONNECTION: u8 = 1;
@@ -197,13 +198,13 @@ pub struct Server {
     pub(super) keeper: Keeper,
     pub(super) pieces: Pieces,
     /// Requests that wait for a page of a journal.
-    pub(super) pages: Vec<(Key, Cursor)>,
+    pub(super) pages: Vec<(Key, Cursor, u64)>,
     pub(super) connections: Arena<Connection>,
     pub(super) links: Links,
     /// Connections with something to send.
     pub(super) pending: List,
     pub(super) sessions: Arena<Session>,
-    pub(super) by_id: BTreeMap<String, Key>,
+    pub(super) by_id: BTreeMap<Arc<str>, Key>,
     pub(super) agents: Arena<Agent>,
     /// Sweeps done per agent slot since its exit.
     pub(super) sweeps: Vec<u32>,
@@ -249,7 +250,7 @@ pub struct Server {
     /// Closed sessions whose logs are still served, oldest first.
     pub(super) closed: VecDeque<Key>,
     /// Their ids.
-    pub(super) closed_ids: BTreeMap<String, Key>,
+    pub(super) closed_ids: BTreeMap<Arc<str>, Key>,
     /// How many agents the operator configured; those behind are named by old sessions only.
     pub(super) configured: usize,
     /// Who is being sent a large field, or about to be.
@@ -407,8 +408,11 @@ impl Server {
             DiskReply::Read(read, result) => self.piece_read(*read, result),
             DiskReply::Page(page, result) => self.page_read(*page, result),
             DiskReply::Large { connection, result } => self.large_read(connection, result),
-            DiskReply::Removed(Ok(())) => {}
-            DiskReply::Removed(Err(error)) => {
+            DiskReply::Erased { session_id, last_seq, result } => {
+                self.erased(session_id, last_seq, result);
+            }
+            DiskReply::Dropped(Ok(())) => {}
+            DiskReply::Dropped(Err(error)) => {
                 let told = vec![("error", error)];
                 self.log(Level::Warn, "journal", "cannot remove", told);
             }
@@ -474,6 +478,7 @@ impl Server {
         self.end_waits(|_| true);
         self.withdraw_trust();
         self.stop_agents();
+        self.hurry_leftovers();
         for index in 0..self.connections.capacity() {
             let Some(key) = self.connections.key_at(index) else { continue };
             match self.connections.get_mut(key).map(|connection| &mut connection.phase) {
@@ -496,7 +501,8 @@ impl Server {
     /// Whether everything has come to its end, or the time for that is up.
     pub fn finished(&self) -> Option<End> {
         let Drain::Draining(at) = self.drain else { return None };
-        if self.agents.is_empty() && self.connections.is_empty() && !self.publisher.has_hidden() {
+        let is_written = !self.publisher.has_hidden() && !self.keeper.leftovers.is_busy();
+        if self.agents.is_empty() && self.connections.is_empty() && is_written {
             return Some(End::Clean);
         }
         (self.now_ms >= at).then_some(End::Cut)

@@ -236,6 +236,15 @@ impl Session {
         }
     }
 
+    /// Gives back the memory that only a session with an agent needs. Its log must be on disk.
+    pub fn rest(&mut self) {
+        self.feed.rest();
+        self.prompts.rest();
+        self.approvals.rest();
+        self.subagents.shrink_to_fit();
+        self.todos.shrink_to_fit();
+    }
+
     /// The permission mode of its agent, or of the next one.
     pub fn mode(&self) -> Option<&str> {
         self.mode_in_use.as_deref().or(self.mode.as_deref())

@@ -254,7 +254,12 @@ impl Server {
             let replay_seq = self.publisher.visible();
             Box::new(Across { owners, replay_seq, ..Across::default() })
         });
-        let head_start = head_start(key.index, request.heartbeat_ms / 4);
+        // Of one whose client takes nothing it is the time since when.
+        let flow = self.connections.get(key).map(|connection| connection.flow);
+        let head_start = match flow {
+            Some(Flow::Open) => head_start(key.index, request.heartbeat_ms / 4),
+            _ => 0,
+        };
         let sent_at = self.now_ms.saturating_sub(head_start);
         let Some(log) = self.log_of(request.session) else { return };
         log.readers += 1;
@@ -631,7 +636,8 @@ impl Server {
         reader.beats = false;
         let log = log_read(reader.whose, &self.publisher.all, &self.sessions);
         let last = match &rare.past {
-            Some(past) => Some(past.last()),
+            // One that was outrun and has read nothing since does not know.
+            Some(past) => Some(past.last()).filter(|seq| *seq > 0),
             None => log.and_then(|log| {
                 let mark = log.ring.last_before(rare.replay_end).map(|mark| mark.seq);
                 // Nothing of the replay is left in the ring: it ended where the ring begins.
@@ -740,7 +746,7 @@ impl Server {
             if !self.keeper.keeps() && log.is_some_and(|log| position < log.ring.base()) {
                 // The log has outrun it while its client took nothing, and nothing else holds it.
                 self.counters.readers_cut += 1;
-                self.close(key);
+                self.close_reader(key);
             }
             return;
         }
@@ -823,7 +829,7 @@ impl Server {
                 _ => false,
             };
             if reads {
-                self.close(key);
+                self.close_reader(key);
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::base::arena::Key;
 use crate::base::ring::{Found, Mark};
-use crate::core::connection::Phase;
+use crate::core::connection::{Phase, Stage};
 use crate::core::event::Filter;
 use crate::core::log::Log;
 use crate::core::metrics::Sample;
@@ -174,6 +174,18 @@ impl Server {
         self.arm_connection(connection);
     }
 
+    /// Whether a client's request waits for something to happen.
+    pub fn is_waiting(&self, key: Key) -> bool {
+        self.connections.get(key).is_some_and(|connection| {
+            matches!(&connection.phase, Phase::Http(exchange) if exchange.stage == Stage::Waiting)
+        })
+    }
+
+    /// A waiting request's client is gone: its place is free.
+    pub(super) fn forget_wait(&mut self, connection: Key) {
+        self.waits.retain(|wait| wait.connection != connection);
+    }
+
     /// After a commit: answers the polls that have something to be told.
     pub(super) fn answer_polls(&mut self) {
         let mut at = 0;
@@ -182,13 +194,12 @@ impl Server {
                 Awaited::Events(cursor) => !self.page_after(cursor).is_empty(),
                 Awaited::Prompt { .. } | Awaited::Sample => false,
             };
-            let gone = !self.has_connection(self.waits[at].connection);
-            if !has_news && !gone {
+            if !has_news {
                 at += 1;
                 continue;
             }
             let wait = self.waits.swap_remove(at);
-            if let (false, Awaited::Events(cursor)) = (gone, wait.what) {
+            if let Awaited::Events(cursor) = wait.what {
                 self.answer_poll(wait.connection, &cursor);
             }
         }

@@ -1,5 +1,5 @@
 //! The `demo` agent as a process: pipes, a clock and the names in the working directory around
-//! [`crate::wire::demo`], which alone decides what is said.
+//! [`crate::core::demo`], which alone decides what is said.
 //!
 //! It is started in the place of the Claude CLI and behaves like it at its edges: flags it does
 //! not know are ignored, the end of stdin lets the running turn end, signals have their default
@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::wire::demo::Demo;
+use crate::core::demo::Demo;
 
 /// Names of the working directory that are read at most.
 const NAMES_MAX: usize = 10_000;

@@ -285,12 +285,12 @@ impl Worker {
                 let removed = self.store.as_mut().map_or(Ok(()), |store| {
                     store.drop_segment(&session_id, segment, until, snapshot.as_deref())
                 });
-                DiskReply::Removed(removed)
+                DiskReply::Dropped(removed)
             }
             DiskRequest::Erase { session_id, last_seq } => {
                 let store = self.store.as_mut();
-                let removed = store.map_or(Ok(()), |store| store.erase(&session_id, last_seq));
-                DiskReply::Removed(removed)
+                let result = store.map_or(Ok(()), |store| store.erase(&session_id, last_seq));
+                DiskReply::Erased { session_id, last_seq, result }
             }
         }
     }

@@ -147,6 +147,7 @@ impl Hooks {
             arguments,
             working_dir: &root[0],
             roots: &root,
+            closed: None,
             environment: &surroundings.environment,
             marker: &format!("{}/{MARK}", surroundings.marker_prefix),
             nofile: surroundings.nofile,

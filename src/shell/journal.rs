@@ -21,6 +21,7 @@ use crate::shell::files::{
     self as fs, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt,
 };
 use crate::wire::base64;
+use crate::wire::document;
 use crate::wire::sse::Epoch;
 
 /// The format of the data directory that this version writes, and the newest one that it reads.
@@ -76,8 +77,14 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
         found = load(&dir.join("sessions"), covered)?;
         // What was shown last is nowhere: of whom it was, only its journal could say.
         let spoke = |one: &&mut Found| one.journal.last_seq() >= last_start;
-        let lost = found.sessions.iter_mut().filter(spoke);
-        lost.for_each(|one| one.torn |= is_broken);
+        let sessions = dir.join("sessions");
+        for one in found.sessions.iter_mut().filter(spoke) {
+            one.torn |= is_broken;
+            // What was written and not synced when the server was killed is about to be shown.
+            if is_broken || durability == Durability::Sync {
+                settle(&sessions, one, is_broken)?;
+            }
+        }
     }
     let refuse = |error: io::Error| failed(&path, &error);
     let mut lines = String::new();
@@ -100,7 +107,8 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     file.set_len(whole as u64).map_err(refuse)?; // A torn line never counted.
     (&file).write_all(lines.as_bytes()).map_err(refuse)?;
     file.sync_all().map_err(refuse)?;
-    let store = (durability != Durability::Memory).then(|| Store::new(dir, durability));
+    let epochs_end = (whole + lines.len()) as u64;
+    let store = (durability != Durability::Memory).then(|| Store::new(dir, durability, epochs_end));
     if let Some(store) = &store {
         make_directory(&store.sessions).map_err(|error| failed(&store.sessions, &error))?;
         let intact = dir.join("intact");
@@ -319,7 +327,7 @@ fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, St
     let snapshot = match text.is_empty() {
         true => None,
         false => {
-            Some(serde_json::from_slice::<Snapshot>(&text).map_err(|error| failed(&path, &error)))
+            Some(document::read_bytes::<Snapshot>(&text).map_err(|error| failed(&path, &error)))
         }
     };
     let from_start = files.segments.first().is_some_and(|first| first.start == 0);
@@ -370,8 +378,12 @@ fn load_journal(
         let length = fs::symlink_metadata(&path).map_err(|error| failed(&path, &error))?.len();
         let limit = next.map_or(u64::MAX, |next| next.start - id.start);
         let length = length.min(limit);
-        // The one before the newest is indexed, too: replays begin a little before the end.
-        let scan = at + 2 >= count || next.is_some_and(|next| next.start > snapshot.position);
+        // The one before the newest is indexed, too: replays begin a little before the end. One that
+        // could not be synced was given up without that: a hole follows, and its end is in doubt.
+        // After a power loss none is trusted.
+        let has_hole = next.is_some_and(|next| id.start + length < next.start);
+        let is_new = next.is_some_and(|next| next.start > snapshot.position);
+        let scan = at + 2 >= count || !covered || has_hole || is_new;
         let mut segment =
             Segment { id, end: id.start + length, last_seq: 0, large_size: 0, index: Vec::new() };
         if scan {
@@ -439,6 +451,23 @@ fn holds_frame(bytes: &[u8]) -> bool {
         .any(|at| journal::first_frame(&bytes[at + 2..]).is_some())
 }
 
+/// Sees that the newest segment is on the medium. `anew`: it is written once more, since where a sync
+/// has failed the kernel may hold bytes that never reached the medium and never will, and the next
+/// sync would succeed all the same.
+fn settle(sessions: &Path, found: &Found, anew: bool) -> Result<(), String> {
+    let Some(segment) = found.journal.newest_segment() else { return Ok(()) };
+    let dir = sessions.join(&found.snapshot.session_id);
+    let path = dir.join(segment.file_name());
+    let on_medium = match anew {
+        true => read_file(&path).and_then(|bytes| replace(&path, &bytes, true)),
+        false => private().open(&path).and_then(|file| file.sync_all()),
+    };
+    on_medium
+        .and_then(|()| sync_directory(&dir))
+        .and_then(|()| sync_directory(sessions))
+        .map_err(|error| failed(&path, &error))
+}
+
 fn cut(path: &Path, length: u64) -> Result<(), String> {
     let cut = |path: &Path| {
         let file = private().open(path)?;
@@ -468,19 +497,29 @@ pub struct Store {
     dir: PathBuf,
     sessions: PathBuf,
     medium: Medium,
+    /// Where the next line of `DATA/epochs` goes: what stands behind was never whole.
+    epochs_end: u64,
     /// Everything is to survive power loss.
     syncs: bool,
     /// Segments that are open for writing.
     handles: HashMap<Arc<str>, (SegmentId, File)>,
-    /// The last batch failed.
-    failing: bool,
+    /// The next start will know that not everything that was shown was written.
+    is_marked: bool,
 }
 
 impl Store {
-    fn new(dir: &Path, durability: Durability) -> Store {
+    fn new(dir: &Path, durability: Durability, epochs_end: u64) -> Store {
         let (dir, sessions) = (dir.to_owned(), dir.join("sessions"));
         let (medium, syncs) = (DISK, durability == Durability::Sync);
-        Store { dir, sessions, medium, syncs, handles: HashMap::new(), failing: false }
+        Store {
+            dir,
+            sessions,
+            medium,
+            epochs_end,
+            syncs,
+            handles: HashMap::new(),
+            is_marked: false,
+        }
     }
 
     fn path(&self, session_id: &str, segment: SegmentId) -> PathBuf {
@@ -493,20 +532,25 @@ impl Store {
     /// With the file, and whether what was written before is in doubt.
     pub fn append(&mut self, batch: &Batch) -> Result<(), AppendFailure> {
         let result = self.try_append(batch);
-        if result.is_err() && !std::mem::replace(&mut self.failing, true) {
-            // Its absence outlives us where no byte can be written.
-            let _ = fs::remove_file(self.dir.join("intact"));
-            if self.syncs {
-                let _ = sync_directory(&self.dir);
-            }
+        if result.is_err() && !self.is_marked {
+            self.is_marked = self.mark_broken().is_ok(); // Else the next failure tries again.
         }
-        self.failing = result.is_err();
         if result.is_ok() && batch.heals {
             let intact = self.dir.join("intact");
             let made = private().create(true).truncate(false).open(&intact);
             made.map_err(|error| failure(&intact, &error))?;
+            self.is_marked = false;
         }
         result
+    }
+
+    /// Takes away the file whose absence outlives us where no byte can be written.
+    fn mark_broken(&self) -> io::Result<()> {
+        match fs::remove_file(self.dir.join("intact")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if self.syncs { sync_directory(&self.dir) } else { Ok(()) }
     }
 
     fn try_append(&mut self, batch: &Batch) -> Result<(), AppendFailure> {
@@ -776,7 +820,7 @@ impl Store {
         }
         if let Some(number) = image {
             let json = read_file(&dir.join(beside_name(seq, Kind::Images))).ok()?;
-            let images: Vec<(String, String)> = serde_json::from_slice(&json).ok()?;
+            let images: Vec<(String, String)> = document::read_bytes(&json).ok()?;
             return base64::decode(&images.get(number)?.1).map(Fetched::Image);
         }
         if let Ok(bytes) = read_file(&dir.join(beside_name(seq, Kind::Text))) {
@@ -822,15 +866,13 @@ impl Store {
     pub fn erase(&mut self, session_id: &str, last_seq: u64) -> Result<(), String> {
         self.handles.remove(session_id);
         let path = self.dir.join("epochs");
-        let file = private().append(true).open(&path).map_err(|error| failed(&path, &error))?;
-        (&file)
-            .write_all(format!("erased {last_seq}\n").as_bytes())
-            .and_then(|()| file.sync_data())
+        let line = format!("erased {last_seq}\n");
+        let file = private().open(&path).map_err(|error| failed(&path, &error))?;
+        file.set_len(self.epochs_end)
+            .and_then(|()| file.write_all_at(line.as_bytes(), self.epochs_end))
+            .and_then(|()| file.sync_data()) // A journal that is gone without a word is a hole.
             .map_err(|error| failed(&path, &error))?;
-        if self.syncs {
-            // Before what it tells of: a journal that is gone without a word is a hole.
-            file.sync_data().map_err(|error| failed(&path, &error))?;
-        }
+        self.epochs_end += line.len() as u64;
         let path = self.sessions.join(session_id);
         remove_session(&self.sessions, session_id).map_err(|error| failed(&path, &error))
     }

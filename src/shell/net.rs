@@ -377,6 +377,18 @@ impl Stream {
         }
     }
 
+    /// Whether no process holds the other end any more, as far as the kernel knows: of a client on
+    /// another machine it does not. A Unix socket's end is told by the poller.
+    pub fn is_abandoned(&self, peers: &mut Peers) -> bool {
+        let Stream::Tcp(stream) = self else { return false };
+        match (stream.local_addr(), stream.peer_addr()) {
+            (Ok(local), Ok(peer)) if peer.ip().to_canonical().is_loopback() => {
+                matches!(peers.of_tcp(local, peer), Ok(None))
+            }
+            _ => false,
+        }
+    }
+
     /// Where the process at the other end stands.
     pub fn holder(&self, peers: &mut Peers) -> Holder {
         match self {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use super::{process, sys};
 
@@ -44,6 +45,8 @@ pub enum Holder {
 
 /// Passes over our tree until two agree.
 const PASSES_MAX: u32 = 4;
+/// How long a process that ends is waited for, once; twice as long the next time, and so on.
+const ENDING: Duration = Duration::from_micros(100);
 
 /// Where the process stands that connected to a Unix socket.
 pub fn holder_of_unix(socket: impl AsFd) -> Holder {
@@ -64,7 +67,7 @@ pub fn holder_of_unix(socket: impl AsFd) -> Holder {
 /// Where a process stands that has this socket open.
 fn holder_of(inode: u32) -> Holder {
     let mut tree = process::descendants();
-    for _ in 0..PASSES_MAX {
+    for pass in 0..PASSES_MAX {
         let mut hidden = false;
         for &pid in &tree {
             match process::holds_socket(pid, inode) {
@@ -77,7 +80,9 @@ fn holder_of(inode: u32) -> Holder {
         let same = again == tree;
         tree = again;
         if same && hidden {
-            break;
+            // One that ends is gone soon: then its end of the connection is, too.
+            std::thread::sleep(ENDING * (pass + 1));
+            continue;
         }
         if same {
             return Holder::Outside;

@@ -40,6 +40,8 @@ pub struct Spec<'a> {
     pub working_dir: &'a Path,
     /// The directories agents may work in, canonical.
     pub roots: &'a [PathBuf],
+    /// The one they may not, whatever root it lies in, canonical: the data directory.
+    pub closed: Option<&'a Path>,
     /// Its whole environment, but for the marker ([`environment`]).
     pub environment: &'a [(OsString, OsString)],
     /// The value of [`MARKER`]: `<data dir id>/<session id>`.
@@ -431,12 +433,14 @@ pub fn is_descendant(pid: u32) -> Option<bool> {
 }
 
 /// Whether one of a process's threads has this socket open, which goes by its inode. `None` if
-/// we may not look.
+/// we may not look, or if it ends just now: its table of descriptors goes a moment before what was
+/// in it does.
 pub fn holds_socket(pid: u32, inode: u32) -> Option<bool> {
     let wanted = format!("socket:[{inode}]");
     let gone = |error: &io::Error| {
         error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(sys::ESRCH)
     };
+    let mut ends = false;
     // A thread may have descriptors of its own (unshare(2), CLONE_FILES).
     let threads = match fs::read_dir(format!("/proc/{pid}/task")) {
         Ok(threads) => threads,
@@ -452,8 +456,22 @@ pub fn holds_socket(pid: u32, inode: u32) -> Option<bool> {
         if links.any(|link| link.is_ok_and(|link| link.as_os_str() == &*wanted)) {
             return Some(true);
         }
+        ends |= is_ending(&thread.path());
     }
-    Some(false)
+    if ends { None } else { Some(false) }
+}
+
+/// Whether a thread is on its way out, and not yet a zombie, whose descriptors are all closed.
+fn is_ending(thread: &Path) -> bool {
+    const PF_EXITING: u32 = 4; // include/linux/sched.h
+    let Ok(stat) = fs::read(thread.join("stat")) else { return false };
+    let Some(name_end) = memchr::memrchr(b')', &stat) else { return false };
+    // State, then parent, group, session, terminal, its group, flags (proc(5)).
+    let rest = String::from_utf8_lossy(&stat[name_end + 1..]);
+    let mut words = rest.split_ascii_whitespace();
+    let is_over = words.next().is_none_or(|state| matches!(state, "Z" | "X"));
+    let flags = words.nth(5).and_then(|word| word.parse::<u32>().ok());
+    !is_over && flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
 /// The processes beside ours that have this socket open, of those that we may look into.
@@ -584,6 +602,35 @@ mod tests {
         assert_eq!(find_program("claude", None, None), None);
         assert_eq!(find_program("/none/claude", None, None), None);
         fs::remove_dir_all(&home).unwrap();
+    }
+
+    #[test]
+    fn only_what_has_begun_to_end_and_not_ended_is_ending() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let thread = |pid: u32| PathBuf::from(format!("/proc/{pid}/task/{pid}"));
+        assert!(!is_ending(&thread(std::process::id())));
+        assert!(!is_ending(&thread(child.id())));
+        assert_eq!(holds_socket(child.id(), 1), Some(false));
+        child.kill().unwrap();
+        // A zombie, until it is waited for: by then it has no descriptors, and is seen to.
+        while fs::read_to_string(thread(child.id()).join("stat")).unwrap().contains(") S ") {}
+        while is_ending(&thread(child.id())) {}
+        assert_eq!(holds_socket(child.id(), 1), Some(false));
+        child.wait().unwrap();
+        assert!(!is_ending(&thread(child.id())));
+        let torn = std::env::temp_dir().join(format!("sidestream-ending-{}", std::process::id()));
+        fs::create_dir_all(&torn).unwrap();
+        for (stat, want) in [
+            ("7 (a b) R 1 7 7 0 -1 4194308 0", true),
+            ("7 (a) R ) R 1 7 7 0 -1 4194304 0", false),
+            ("7 (a) Z 1 7 7 0 -1 4194308 0", false),
+            ("7 (a", false),
+            ("", false),
+        ] {
+            fs::write(torn.join("stat"), stat).unwrap();
+            assert_eq!(is_ending(&torn), want, "{stat}");
+        }
+        fs::remove_dir_all(&torn).unwrap();
     }
 
     #[test]

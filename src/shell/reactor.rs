@@ -7,6 +7,7 @@
 
 mod agents;
 mod hooks;
+mod leavers;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -16,6 +17,7 @@ use mio::{Events, Poll, Token};
 
 use self::agents::Agents;
 pub use self::agents::{DEMO_FLAG, Surroundings};
+use self::leavers::Leavers;
 use super::clock::Clock;
 use super::disk::{self, Disk};
 use super::hooks::Hooks;
@@ -100,6 +102,7 @@ pub struct Reactor {
     sockets: Sockets,
     /// Connections that ended in this turn: dropped at its end.
     closing: Vec<Stream>,
+    leavers: Leavers,
     agents: Agents,
     signals: Signals,
     signals_ready: bool,
@@ -158,6 +161,7 @@ impl Reactor {
             accept_again_at: None,
             accept_told_at: None,
             closing: Vec::new(),
+            leavers: Leavers::default(),
             signals,
             signals_ready: false,
             notifier: parts.notifier,
@@ -194,6 +198,7 @@ impl Reactor {
             self.work_disk();
             self.work_listeners();
             self.work_connections();
+            self.work_leavers();
             self.work_agents();
             self.work_hooks();
             self.server.commit();
@@ -247,6 +252,7 @@ impl Reactor {
             self.agents.reap_at,
             sign_of_life,
             self.hooks.due(),
+            self.leavers.look_at,
         ];
         let due = dues.into_iter().flatten().min()?;
         Some(Duration::from_millis(due.saturating_sub(self.now_ms)))
@@ -268,6 +274,7 @@ impl Reactor {
                     if readable && let Some(socket) = self.sockets.get_mut(key) {
                         socket.readable = true;
                         socket.ended |= event.is_read_closed() || event.is_error();
+                        socket.gone |= event.is_write_closed(); // Both ways: nobody is there.
                         self.sockets.queue(key);
                     }
                 }
@@ -516,8 +523,7 @@ impl Reactor {
             match socket.stream.read(&mut self.scratch[..allowed]) {
                 Ok(0) => {
                     socket.readable = false;
-                    self.server.peer_ended(key);
-                    return self.apply_effects();
+                    return self.peer_ended(key);
                 }
                 Ok(count) => {
                     left -= count;
@@ -620,6 +626,8 @@ struct Socket {
     readable: bool,
     /// The poller has told of its end, or of an error: it is read until that is met.
     ended: bool,
+    /// The poller has told that nothing can be sent there any more either.
+    gone: bool,
     /// It is on the ready list.
     queued: bool,
 }
@@ -648,7 +656,7 @@ impl Sockets {
         }
         debug_assert!(self.slots[index].is_none(), "the core closes before it reuses");
         self.slots[index] =
-            Some(Socket { key, stream, readable: false, ended: false, queued: false });
+            Some(Socket { key, stream, readable: false, ended: false, gone: false, queued: false });
     }
 
     /// The socket, unless the connection that the key was made for is gone.

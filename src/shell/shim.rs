@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
@@ -36,6 +36,7 @@ pub(super) fn arguments(spec: &Spec) -> Vec<OsString> {
         number(spec.roots.len() as u64),
     ];
     list.extend(spec.roots.iter().map(OsString::from));
+    list.push(spec.closed.map_or_else(OsString::new, OsString::from)); // Empty: none.
     list.push(spec.program.into());
     list.extend(spec.arguments.iter().map(OsString::from));
     list
@@ -47,6 +48,7 @@ struct Order {
     nofile: (u64, u64),
     working_dir: PathBuf,
     roots: Vec<PathBuf>,
+    closed: Option<PathBuf>,
     program: PathBuf,
     arguments: Vec<OsString>,
 }
@@ -64,6 +66,7 @@ impl Order {
                 let count = number(list.next()?)?;
                 (0..count).map(|_| list.next().map(PathBuf::from)).collect::<Option<_>>()?
             },
+            closed: Some(PathBuf::from(list.next()?)).filter(|path| !path.as_os_str().is_empty()),
             program: list.next()?.into(),
             arguments: list.collect(),
         })
@@ -124,22 +127,27 @@ fn run(order: &Order) -> Result<Infallible, Failure> {
     sys::set_nofile(soft, hard).map_err(failed("restore the file limit for", program))?;
     let _ = offer_to_the_oom_killer(); // A courtesy: some sandboxes refuse it.
     sys::close_on_exec_from(3).map_err(failed("close the files for", program))?;
-    enter(&order.working_dir, &order.roots)?;
+    enter(order)?;
     let error = Command::new(program).args(&order.arguments).exec();
     Err(failed("execute", program)(error))
 }
 
 /// Changes into the directory and then asks where that is: no link can be changed in between.
-fn enter(directory: &Path, roots: &[PathBuf]) -> Result<(), Failure> {
+fn enter(order: &Order) -> Result<(), Failure> {
     const STEP: &str = "enter the working directory";
+    let directory = &order.working_dir;
     env::set_current_dir(directory).map_err(failed(STEP, directory))?;
     let here = env::current_dir().map_err(failed(STEP, directory))?;
     let refuse = |why| Err(failed(STEP, directory)(io::Error::other(why)));
-    if here != directory {
+    if here != *directory {
         return refuse("it now leads elsewhere");
     }
-    if !roots.iter().any(|root| here.starts_with(root)) {
+    if !order.roots.iter().any(|root| here.starts_with(root)) {
         return refuse("it is outside the allowed roots");
+    }
+    // It may have become ours since the session was made: by a restart with another --data-dir.
+    if order.closed.as_ref().is_some_and(|closed| here.starts_with(closed)) {
+        return refuse("it lies in the server's data directory");
     }
     Ok(())
 }
@@ -153,30 +161,36 @@ fn offer_to_the_oom_killer() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn an_order_reads_as_it_was_written_and_a_torn_one_not_at_all() {
         let roots = [PathBuf::from("/home/a b"), PathBuf::from("/srv")];
+        let closed = [Some(Path::new("/srv/state")), None];
         let arguments_in = ["--x".to_string(), String::new(), "--shim".to_string()];
-        let spec = Spec {
-            program: Path::new("/bin/true"),
-            arguments: &arguments_in,
-            working_dir: Path::new("/home/a b/c"),
-            roots: &roots,
-            environment: &[],
-            marker: "d/s",
-            nofile: (5, 6),
-        };
-        let list = arguments(&spec);
-        let order = Order::read(list.iter().cloned()).unwrap();
-        assert_eq!(order.parent, std::process::id());
-        assert_eq!(order.nofile, (5, 6));
-        assert_eq!(order.working_dir, spec.working_dir);
-        assert_eq!(order.roots, roots);
-        assert_eq!(order.program, spec.program);
-        assert_eq!(order.arguments, ["--x", "", "--shim"]);
-        for length in 0..list.len() - arguments_in.len() {
-            assert!(Order::read(list[..length].iter().cloned()).is_none(), "{length}");
+        for closed in closed {
+            let spec = Spec {
+                program: Path::new("/bin/true"),
+                arguments: &arguments_in,
+                working_dir: Path::new("/home/a b/c"),
+                roots: &roots,
+                closed,
+                environment: &[],
+                marker: "d/s",
+                nofile: (5, 6),
+            };
+            let list = arguments(&spec);
+            let order = Order::read(list.iter().cloned()).unwrap();
+            assert_eq!(order.parent, std::process::id());
+            assert_eq!(order.nofile, (5, 6));
+            assert_eq!(order.working_dir, spec.working_dir);
+            assert_eq!(order.roots, roots);
+            assert_eq!(order.closed.as_deref(), closed);
+            assert_eq!(order.program, spec.program);
+            assert_eq!(order.arguments, ["--x", "", "--shim"]);
+            for length in 0..list.len() - arguments_in.len() {
+                assert!(Order::read(list[..length].iter().cloned()).is_none(), "{length}");
+            }
         }
     }
 

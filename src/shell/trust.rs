@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::sys;
+use crate::wire::json;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -165,7 +166,7 @@ fn hook_commands(value: &Value, name: &str, event: &str, commands: &mut Vec<Stri
 }
 
 fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| json::text(value), str::to_owned)
 }
 
 /// What was allowed so far: directories and hashes. A missing file is none.

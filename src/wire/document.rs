@@ -10,6 +10,8 @@ use serde::de::{
     DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 use serde::{Deserialize, forward_to_deserialize_any};
+use serde_json::Number;
+use std::borrow::Cow;
 use std::fmt;
 
 use super::json;
@@ -61,6 +63,22 @@ impl serde::de::Error for Unreadable {
 }
 
 type Result<T> = std::result::Result<T, Unreadable>;
+
+/// Reads a text as a type, once.
+///
+/// # Errors
+/// It is not JSON, or of another type.
+pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+    Document::new(text).read().ok_or(Unreadable)
+}
+
+/// Reads bytes as a type, once.
+///
+/// # Errors
+/// They are no UTF-8, not JSON, or of another type.
+pub fn read_bytes<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    read(std::str::from_utf8(bytes).map_err(|_| Unreadable)?)
+}
 
 impl<'a> Document<'a> {
     /// Takes a text, which may be anything.
@@ -203,17 +221,29 @@ impl<'a> Place<'a, '_> {
         }
     }
 
-    /// Goes one container deeper while `read` reads it.
-    fn within<T>(&mut self, close: u8, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.at += 1;
+    /// Takes a string, without its quotes and escapes.
+    fn text(&mut self) -> Result<Cow<'a, str>> {
+        let Inside { start, end, escaped } = self.string()?;
+        let inside = &self.text[start..end];
+        Ok(if escaped { json::unescaped(inside) } else { Cow::Borrowed(inside) })
+    }
+
+    /// Takes a number.
+    fn number(&mut self) -> Result<Number> {
+        serde_json::from_str(self.scalar()?).map_err(|_| Unreadable)
+    }
+
+    /// Goes into a container that opens with this bracket, one deeper.
+    fn enter(&mut self, open: u8) -> Result<()> {
+        self.expect(open)?;
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(Unreadable);
-        }
-        let value = read(self)?;
+        if self.depth > DEPTH_MAX { Err(Unreadable) } else { Ok(()) }
+    }
+
+    /// Goes out of a container by this bracket.
+    fn leave(&mut self, close: u8) -> Result<()> {
         self.depth -= 1;
-        self.expect(close)?;
-        Ok(value)
+        self.expect(close)
     }
 }
 
@@ -323,31 +353,94 @@ fn number_length(bytes: &[u8]) -> Option<usize> {
 impl<'de> Deserializer<'de> for &mut Place<'de, '_> {
     type Error = Unreadable;
 
+    // Each type asks for what it wants, and only the reading of that is compiled for it: whoever
+    // wants any value makes the compiler write all of the readings.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.peek() {
-            Some(b'{') => {
-                self.within(b'}', |place| visitor.visit_map(Members { place, is_first: true }))
-            }
-            Some(b'[') => {
-                self.within(b']', |place| visitor.visit_seq(Elements { place, is_first: true }))
-            }
-            Some(b'"') => {
-                let Inside { start, end, escaped } = self.string()?;
-                let inside = &self.text[start..end];
-                match escaped {
-                    false => visitor.visit_borrowed_str(inside),
-                    true => visitor.visit_string(json::unescaped(inside).into_owned()),
-                }
-            }
-            _ => match self.scalar()? {
-                "true" => visitor.visit_bool(true),
-                "false" => visitor.visit_bool(false),
-                "null" => visitor.visit_unit(),
-                number => serde_json::Deserializer::from_str(number)
-                    .deserialize_any(visitor)
-                    .map_err(|_| Unreadable),
-            },
+            Some(b'{') => self.deserialize_map(visitor),
+            Some(b'[') => self.deserialize_seq(visitor),
+            Some(b'"') => self.deserialize_str(visitor),
+            Some(b't' | b'f') => self.deserialize_bool(visitor),
+            Some(b'n') => self.deserialize_unit(visitor),
+            _ => self.deserialize_f64(visitor),
         }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.enter(b'{')?;
+        let value = visitor.visit_map(Members { place: &mut *self, is_first: true })?;
+        self.leave(b'}')?;
+        Ok(value)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.enter(b'[')?;
+        let value = visitor.visit_seq(Elements { place: &mut *self, is_first: true })?;
+        self.leave(b']')?;
+        Ok(value)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.text()? {
+            Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
+            Cow::Owned(text) => visitor.visit_string(text),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_str(&self.text()?)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.scalar()? {
+            "true" => visitor.visit_bool(true),
+            "false" => visitor.visit_bool(false),
+            _ => Err(Unreadable),
+        }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if self.scalar()? == "null" { visitor.visit_unit() } else { Err(Unreadable) }
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let number = self.number()?;
+        if let Some(number) = number.as_u64() {
+            visitor.visit_u64(number)
+        } else if let Some(number) = number.as_i64() {
+            visitor.visit_i64(number)
+        } else {
+            visitor.visit_f64(number.as_f64().ok_or(Unreadable)?)
+        }
+    }
+
+    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_f64(visitor)
+    }
+
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_f64(visitor)
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_f64(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -375,8 +468,7 @@ impl<'de> Deserializer<'de> for &mut Place<'de, '_> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map struct enum identifier
+        i8 i16 i32 i128 u8 u16 u128 f32 char bytes byte_buf unit_struct tuple_struct enum
     }
 }
 
@@ -386,24 +478,32 @@ struct Members<'p, 'a, 'b> {
     is_first: bool,
 }
 
-impl<'a> MapAccess<'a> for Members<'_, 'a, '_> {
-    type Error = Unreadable;
-
-    fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+impl Members<'_, '_, '_> {
+    /// Goes to the next name. Returns whether there is one.
+    fn advance(&mut self) -> Result<bool> {
         if self.place.peek() == Some(b'}') {
-            return Ok(None);
+            return Ok(false);
         }
         if !std::mem::take(&mut self.is_first) {
             self.place.expect(b',')?;
         }
-        if self.place.peek() != Some(b'"') {
-            return Err(Unreadable);
+        if self.place.peek() == Some(b'"') { Ok(true) } else { Err(Unreadable) }
+    }
+}
+
+impl<'a> MapAccess<'a> for Members<'_, 'a, '_> {
+    type Error = Unreadable;
+
+    fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        if !self.advance()? {
+            return Ok(None);
         }
         let name = seed.deserialize(&mut *self.place)?;
         self.place.expect(b':')?;
         Ok(Some(name))
     }
 
+    #[inline(never)] // Once for each type, not for each member of one.
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value> {
         seed.deserialize(&mut *self.place)
     }
@@ -415,16 +515,26 @@ struct Elements<'p, 'a, 'b> {
     is_first: bool,
 }
 
+impl Elements<'_, '_, '_> {
+    /// Goes to the next element. Returns whether there is one.
+    fn advance(&mut self) -> Result<bool> {
+        let is_first = std::mem::take(&mut self.is_first);
+        if self.place.peek() == Some(b']') {
+            return Ok(false);
+        }
+        if !is_first {
+            self.place.expect(b',')?;
+        }
+        Ok(true)
+    }
+}
+
 impl<'a> SeqAccess<'a> for Elements<'_, 'a, '_> {
     type Error = Unreadable;
 
     fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>> {
-        let is_first = std::mem::take(&mut self.is_first);
-        if self.place.peek() == Some(b']') {
+        if !self.advance()? {
             return Ok(None);
-        }
-        if !is_first {
-            self.place.expect(b',')?;
         }
         seed.deserialize(&mut *self.place).map(Some)
     }
@@ -584,6 +694,38 @@ mod tests {
                 compare(&text);
             }
         }
+    }
+
+    #[test]
+    fn a_type_is_read_from_what_it_is_and_from_nothing_else() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Point {
+            x: u64,
+            y: Option<f64>,
+            far: bool,
+        }
+        let read = |text| Document::new(text).read::<Point>();
+        let point = |x, y, far| Some(Point { x, y, far });
+        assert_eq!(read(r#"{"x":1,"far":true}"#), point(1, None, true));
+        assert_eq!(read(r#"{"\u0078":1,"y":-2,"far":false}"#), point(1, Some(-2.0), false));
+        assert_eq!(read(r#"{"x":1,"y":-2,"far":false,"z":[{}]}"#), point(1, Some(-2.0), false));
+        for other in [
+            r#"[1,2,true]"#,
+            r#"{"x":"1","far":true}"#,
+            r#"{"x":-1,"far":true}"#,
+            r#"{"x":1.5,"far":true}"#,
+            r#"{"x":1,"far":1}"#,
+            r#"{"x":1,"far":null}"#,
+            r#"{"x":1,"y":"2","far":true}"#,
+            r#"{"x":null,"far":true}"#,
+        ] {
+            assert_eq!(read(other), None, "{other}");
+        }
+        assert_eq!(Document::new("[1]").read::<String>(), None);
+        assert_eq!(Document::new("\"a\"").read::<Vec<u64>>(), None);
+        assert_eq!(Document::new("{}").read::<Vec<u64>>(), None);
+        assert_eq!(Document::new("null").read::<()>(), Some(()));
+        assert_eq!(Document::new("0").read::<()>(), None);
     }
 
     #[test]

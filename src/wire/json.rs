@@ -9,6 +9,9 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 
+use serde::de::Error as _;
+use serde_json::Value;
+
 /// Writes one JSON object. Members appear in the order of the calls; names are trusted ASCII.
 pub struct Object<'a> {
     out: &'a mut Vec<u8>,
@@ -457,6 +460,20 @@ fn raw(out: &mut Vec<u8>, value: &str) {
             }
         }
     }
+}
+
+/// Reads bytes that should be JSON, as any value.
+///
+/// # Errors
+/// They are no UTF-8, or no JSON: says what stands where.
+pub fn value(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+    // From text alone, so that the code that reads a value stands in the binary once.
+    serde_json::from_str(std::str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
+}
+
+/// A value's JSON text. What `Value` itself displays also comes indented, which nobody asks for.
+pub fn text(value: &Value) -> String {
+    serde_json::to_string(value).unwrap_or_default() // Any `Value` has a JSON form.
 }
 
 /// Appends a whole number in decimal.

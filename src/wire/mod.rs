@@ -4,7 +4,6 @@
 pub mod base64;
 pub mod body;
 pub mod claude;
-pub mod demo;
 pub mod document;
 pub mod event_stream;
 pub mod head;

@@ -1,11 +1,12 @@
 //! Fake agents: the demo agent as a pure machine behind pipes of limited size, and everything
 //! that a process can do wrong around it.
 
+use crate::client::pour;
 use crate::random::Random;
 use crate::tally::Tally;
 use sidestream::base::arena::Key;
+use sidestream::core::demo::Demo;
 use sidestream::core::effect::{Exit, Signal};
-use sidestream::wire::demo::Demo;
 use std::collections::VecDeque;
 
 /// Lines of a real agent, said at times when none would say them.
@@ -141,6 +142,16 @@ impl Process {
         if self.exit.is_some() { 0 } else { self.pipe_size.saturating_sub(self.stdin.len()) }
     }
 
+    /// When it does something by itself. One whose pipe is full does not.
+    pub fn wakes_at(&self) -> u64 {
+        if self.exit.is_some() {
+            return u64::MAX;
+        }
+        let is_stuck = !self.saying.is_empty() && self.stdout.len() >= self.pipe_size;
+        let due = self.due.filter(|_| !is_stuck);
+        due.into_iter().chain(self.quirks.dies_at).min().unwrap_or(u64::MAX)
+    }
+
     /// Whether nobody holds the writing ends of its pipes.
     pub fn has_hung_up(&self) -> bool {
         self.exit.is_some() && self.grandchildren == 0
@@ -159,8 +170,14 @@ impl Process {
         if self.exit.is_some() {
             return;
         }
-        if self.stdout.back().is_some_and(|byte| *byte != b'\n') || !self.saying.is_empty() {
+        let is_within = self.stdout.back().is_some_and(|byte| *byte != b'\n');
+        if is_within || !self.saying.is_empty() {
             tally.hit("agent-died-mid-output");
+        } else if exit != Exit::Code(0) {
+            tally.hit(match self.said {
+                0 => "agent-died-before-output",
+                _ => "agent-died-after-output",
+            });
         }
         self.saying.clear();
         self.stdin.clear();
@@ -207,14 +224,13 @@ impl Process {
         }
         self.misbehave(random, tally, healed);
         self.speak(now_ms);
-        while self.stdout.len() < self.pipe_size
-            && let Some(byte) = self.saying.pop_front()
-        {
-            self.stdout.push_back(byte);
-            self.said += 1;
-            if self.quirks.dies_after.is_some_and(|limit| self.said >= limit) {
-                return self.die(Exit::Signal(11), tally);
-            }
+        let room = self.pipe_size.saturating_sub(self.stdout.len());
+        let left = self.quirks.dies_after.map_or(usize::MAX, |limit| limit - self.said);
+        let count = self.saying.len().min(room).min(left);
+        pour(&mut self.saying, &mut self.stdout, count);
+        self.said += count;
+        if count == left {
+            return self.die(Exit::Signal(11), tally);
         }
         let ended = match &self.speaker {
             Speaker::Demo(demo) => demo.exit_status(),
@@ -266,7 +282,7 @@ impl Process {
     }
 
     fn misbehave(&mut self, random: &mut Random, tally: &mut Tally, healed: bool) {
-        if self.quirks.stderr > 0 && random.chance(self.quirks.stderr) {
+        if !healed && random.chance(self.quirks.stderr) {
             let count = if random.chance(50) { 3000 } else { 1 + random.index(3) };
             for number in 0..count {
                 self.stderr.extend(format!("warning {number} \u{e9}\u{1F600}\u{1}\n").bytes());

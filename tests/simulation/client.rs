@@ -1,5 +1,6 @@
 //! Fake clients: what one end of a connection holds, and strict readers of what comes back.
 
+use memchr::memmem;
 use serde_json::Value;
 use sidestream::base::arena::Key;
 use std::collections::VecDeque;
@@ -46,6 +47,8 @@ pub enum What {
 pub struct Ask {
     pub follower: usize,
     pub cursor: Option<String>,
+    /// The cursor was one of the server's when it was sent: not above what was visible then.
+    pub issued: bool,
     pub replay: &'static str,
     pub pad: usize,
 }
@@ -90,6 +93,9 @@ pub struct Stream {
     pub unknown: Vec<usize>,
     /// The server said that this is the end.
     pub over: bool,
+    /// It was told of a gap, or asked for what is left: up to this number it goes on behind holes that
+    /// are not told yet.
+    pub jumps_to: u64,
     /// When it was begun: what was gone by then is not owed.
     pub joined_at: u64,
 }
@@ -179,8 +185,12 @@ pub struct Connection {
     pub lingers: bool,
     pub done: bool,
     pub whose: Whose,
+    /// There were agents already when the server began to read from it.
+    pub had_agents: Option<bool>,
     /// The first step in which it was sent something.
     pub joined_at: u64,
+    /// It is of a start that is over.
+    pub stale: bool,
     /// What it read of a journal could not be read.
     pub spoilt: bool,
 }
@@ -221,7 +231,9 @@ impl Connection {
             lingers: false,
             done: false,
             whose: Whose::Human,
+            had_agents: None,
             joined_at: u64::MAX,
+            stale: false,
             spoilt: false,
         }
     }
@@ -237,7 +249,7 @@ impl Connection {
     /// Moves some of what the client wants to send into the kernel. True: the server sees an edge.
     pub fn send(&mut self) -> bool {
         let count = self.script.len().min(self.chunk);
-        self.inbox.extend(self.script.drain(..count));
+        pour(&mut self.script, &mut self.inbox, count);
         self.sent += count;
         let ends =
             self.ends_input && !self.input_ended && self.script.is_empty() && self.plan.is_empty();
@@ -257,6 +269,15 @@ impl Connection {
     pub fn room(&self) -> usize {
         self.capacity.saturating_sub(self.kernel.len())
     }
+}
+
+/// Moves that many bytes from the front of one queue to the end of something else.
+pub fn pour(from: &mut VecDeque<u8>, to: &mut impl for<'a> Extend<&'a u8>, count: usize) {
+    let (front, back) = from.as_slices();
+    let first = count.min(front.len());
+    to.extend(&front[..first]);
+    to.extend(&back[..count - first]);
+    from.drain(..count);
 }
 
 /// One reply, taken apart.
@@ -285,10 +306,10 @@ pub enum Parsed {
     Stream(Reply),
 }
 
-/// Takes a reply off the front of a buffer, as strictly as it can be read.
-pub fn take_reply(buffer: &mut Vec<u8>, is_head: bool) -> Result<Parsed, String> {
-    let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return Ok(Parsed::More);
+/// Reads a reply at the front of a buffer, as strictly as it can be read, and says how long it is.
+pub fn read_reply(buffer: &[u8], is_head: bool) -> Result<(Parsed, usize), String> {
+    let Some(end) = memmem::find(buffer, b"\r\n\r\n") else {
+        return Ok((Parsed::More, 0));
     };
     let head = std::str::from_utf8(&buffer[..end]).map_err(|error| error.to_string())?;
     let mut lines = head.split("\r\n");
@@ -299,8 +320,7 @@ pub fn take_reply(buffer: &mut Vec<u8>, is_head: bool) -> Result<Parsed, String>
         .ok_or_else(|| format!("no status line: {first:?}"))?;
     let status: u16 = rest.get(..3).and_then(|s| s.parse().ok()).ok_or("no status")?;
     if status == 100 {
-        buffer.drain(..end + 4);
-        return Ok(Parsed::Interim);
+        return Ok((Parsed::Interim, end + 4));
     }
     let mut fields = Vec::new();
     for line in lines {
@@ -326,8 +346,7 @@ pub fn take_reply(buffer: &mut Vec<u8>, is_head: bool) -> Result<Parsed, String>
         if reply.field("content-length").is_some() || reply.field("connection") != Some("close") {
             return Err("a stream has no length and closes".to_owned());
         }
-        buffer.drain(..end + 4);
-        return Ok(Parsed::Stream(reply));
+        return Ok((Parsed::Stream(reply), end + 4));
     }
     let length = match reply.field("content-length") {
         Some(text) => text.parse().map_err(|_| "no length".to_owned())?,
@@ -336,11 +355,10 @@ pub fn take_reply(buffer: &mut Vec<u8>, is_head: bool) -> Result<Parsed, String>
     };
     let length: usize = if is_head || matches!(status, 204 | 304) { 0 } else { length };
     if buffer.len() < end + 4 + length {
-        return Ok(Parsed::More);
+        return Ok((Parsed::More, 0));
     }
     let body = buffer[end + 4..end + 4 + length].to_vec();
-    buffer.drain(..end + 4 + length);
-    Ok(Parsed::Reply(Reply { body, ..reply }))
+    Ok((Parsed::Reply(Reply { body, ..reply }), end + 4 + length))
 }
 
 /// One frame of a stream, taken apart.
@@ -351,14 +369,20 @@ pub struct Frame {
     pub retry: bool,
     pub id: Option<String>,
     pub name: String,
+    /// Of an event that everybody gets the same: nothing, the whole frame is compared.
     pub data: Value,
 }
 
-/// Takes the next whole frame off a buffer. `None`: there is none yet.
-pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
-    let Some(end) = buffer.windows(2).position(|two| two == b"\n\n") else { return Ok(None) };
-    let text = String::from_utf8(buffer.drain(..end + 2).collect())
-        .map_err(|_| "a frame that is no text".to_owned())?;
+/// The frames that a stream has of its own.
+pub const OWN: &[&str] =
+    &["connected", "replay-complete", "heartbeat", "server-busy", "server-shutdown"];
+
+/// Reads the next whole frame of a buffer: it is as long as its text. `None`: there is none yet.
+pub fn read_frame(buffer: &[u8]) -> Result<Option<Frame>, String> {
+    let Some(end) = memmem::find(buffer, b"\n\n") else { return Ok(None) };
+    let text = std::str::from_utf8(&buffer[..end + 2])
+        .map_err(|_| "a frame that is no text".to_owned())?
+        .to_owned();
     if let Some(comment) = text.strip_prefix(':') {
         return match comment.trim_end_matches(' ') == "\n\n" || comment.trim() == "" {
             true => Ok(Some(Frame {
@@ -371,15 +395,14 @@ pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
             false => Err(format!("a comment that says something: {text:?}")),
         };
     }
-    let mut frame = Frame { text, retry: false, id: None, name: String::new(), data: Value::Null };
-    let text = frame.text.clone();
+    let (mut retry, mut id, mut event, mut data) = (false, None, "", Value::Null);
     let mut stage = 0;
     for line in text[..text.len() - 2].split('\n') {
         let (name, value) = line.split_once(": ").ok_or_else(|| format!("no line: {text:?}"))?;
         // An id and a time in any order, then the event, then its data; each once.
         let order = match name {
-            "retry" if !frame.retry && stage == 0 => 0,
-            "id" if frame.id.is_none() && stage == 0 => 0,
+            "retry" if !retry && stage == 0 => 0,
+            "id" if id.is_none() && stage == 0 => 0,
             "event" if stage == 0 => 1,
             "data" if stage == 1 => 2,
             _ => usize::MAX,
@@ -391,18 +414,20 @@ pub fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Frame>, String> {
         match name {
             "retry" => {
                 value.parse::<u64>().map_err(|_| format!("no time: {text:?}"))?;
-                frame.retry = true;
+                retry = true;
             }
-            "id" => frame.id = Some(value.to_owned()),
-            "event" => frame.name = value.to_owned(),
-            _ => {
-                frame.data =
+            "id" => id = Some(value.to_owned()),
+            "event" => event = value,
+            _ if OWN.contains(&event) => {
+                data =
                     serde_json::from_str(value).map_err(|error| format!("{error} in {text:?}"))?;
             }
+            _ => {}
         }
     }
-    if frame.name.is_empty() || !frame.data.is_object() || frame.data["_eventType"] != frame.name {
+    if event.is_empty() || OWN.contains(&event) && data["_eventType"] != event {
         return Err(format!("no event: {text:?}"));
     }
-    Ok(Some(frame))
+    let name = event.to_owned();
+    Ok(Some(Frame { text, retry, id, name, data }))
 }

@@ -190,10 +190,14 @@ impl World {
             }
             DiskRequest::Drop { session_id, segment, until, snapshot } => {
                 let dropped = store.drop_segment(&session_id, segment, until, snapshot.as_deref());
-                DiskReply::Removed(dropped)
+                DiskReply::Dropped(dropped)
             }
             DiskRequest::Erase { session_id, last_seq } => {
-                DiskReply::Removed(store.erase(&session_id, last_seq))
+                let result = store.erase(&session_id, last_seq);
+                if result.is_err() {
+                    self.model.tally.hit("erase-failed");
+                }
+                DiskReply::Erased { session_id, last_seq, result }
             }
             other => panic!("{context}: {other:?} is no journal's"),
         }
@@ -201,6 +205,7 @@ impl World {
 
     /// What the server is about to learn.
     fn note_reply(&mut self, reply: &DiskReply) {
+        let context = self.context();
         match reply {
             DiskReply::Appended(_, Ok(())) if self.failing => {
                 self.failing = false;
@@ -223,7 +228,10 @@ impl World {
                 let damaged = matches!(result, Err(ReadFailure::Damaged(_)));
                 let connection = self.connections.get_mut(id).expect("it is open");
                 connection.spoilt |= damaged;
-                assert!(!damaged || self.model.is_shaky, "nothing was wrong with the disk");
+                assert!(
+                    !damaged || self.model.is_shaky,
+                    "{context}: nothing is wrong with the disk: {result:?}"
+                );
             }
             DiskReply::Page(..) => self.hit("page-read"),
             DiskReply::Large { result, .. } => {
@@ -240,10 +248,13 @@ impl World {
                 self.hit("segment-dropped");
                 self.drop_segment(session_id, *segment);
             }
-            DiskRequest::Erase { session_id, .. } => {
+            DiskRequest::Erase { session_id, last_seq } => {
                 self.hit("journal-erased");
+                // Also what nobody has seen yet.
+                let dropped = self.model.dropped.entry(session_id.clone()).or_default();
+                *dropped = (*last_seq).max(*dropped);
                 if let Some(session) = self.model.session(session_id) {
-                    self.model.erase(session, self.step);
+                    self.model.erase(session, *last_seq, self.step);
                 }
             }
             _ => {}
@@ -260,6 +271,7 @@ impl World {
         let until = frames.last().map_or(0, |(seq, _)| *seq);
         let dropped = self.model.dropped.entry(session_id.to_owned()).or_default();
         *dropped = until.max(*dropped);
+        self.model.all.doubtful = self.model.all.doubtful.max(until);
         let Some(session) = self.model.session(session_id) else { return };
         self.model.forget(session, until, self.step);
     }
@@ -332,6 +344,10 @@ impl World {
         );
         self.model.tally.add("events-lost-at-a-crash", lost_data);
         self.model.tally.add("sessions-restored", found.len() as u64);
+        for one in opened.sessions.iter().filter(|one| one.torn) {
+            // That is told as soon as it can be written, and the verdict on cursors knows it at once.
+            self.model.doubt(&one.snapshot.session_id, first_seq - 1);
+        }
         self.server = Server::new(self.limits.clone(), self.config.clone(), birth);
         self.server.restore(opened.sessions);
         self.listening = true;
@@ -374,16 +390,32 @@ impl World {
         self.leave_everything();
         let power_lost = death == Death::PowerLost;
         files::restart(power_lost);
+        if power_lost && !is_intact() {
+            self.model.break_era(); // That all was well again was not on the medium yet.
+        }
+        if power_lost
+            && !self.model.is_covered
+            && self.durability == Durability::Sync
+            && is_intact()
+        {
+            self.hit("lost-without-a-trace");
+            self.model.untraced = self.model.visible;
+        }
+        let torn = files::disk(|disk| std::mem::take(&mut disk.torn));
+        self.model.tally.add("files-torn-at-a-crash", torn);
         self.start();
     }
 
     fn end_era(&mut self, power_lost: bool) {
-        let intact = files::peek(&Path::new(DATA).join("intact")).is_some();
-        self.model.end_era(self.durability, power_lost, self.disk.written_seq, intact);
+        let how = (is_intact(), self.failing);
+        self.model.end_era(self.durability, power_lost, self.disk.written_seq, how);
     }
 
     /// What the kernel does with what a process had open.
     fn leave_everything(&mut self) {
+        for connection in self.connections.values_mut() {
+            connection.stale |= connection.accepted;
+        }
         // What was lost on disk must not come out of the kernel either.
         if !self.model.is_covered {
             for connection in self.connections.values_mut() {
@@ -438,6 +470,11 @@ impl World {
     }
 }
 
+/// Whether the data directory says that everything that was shown was written.
+fn is_intact() -> bool {
+    files::peek(&Path::new(DATA).join("intact")).is_some()
+}
+
 /// The whole frames of a journal, with their numbers.
 pub type Frames = Vec<(u64, String)>;
 
@@ -461,7 +498,7 @@ fn frames_of(dir: &Path, names: &[String]) -> Frames {
             bytes.truncate((start(next) - start(name)) as usize);
         }
         let mut rest = &bytes[..];
-        while let Some(end) = rest.windows(2).position(|two| two == b"\n\n") {
+        while let Some(end) = memchr::memmem::find(rest, b"\n\n") {
             let frame = &rest[..end + 2];
             let Some((id, ..)) = sse::parse_frame(frame) else { break };
             let Some(id) = EventId::parse(id.as_bytes()) else { break };
@@ -476,33 +513,28 @@ fn frames_of(dir: &Path, names: &[String]) -> Frames {
     frames
 }
 
-/// Sessions that were being deleted, as far as their journals say.
-fn ending() -> Vec<String> {
+/// Sessions that were being deleted, as far as their journals say, and their newest numbers.
+fn ending() -> BTreeMap<String, u64> {
     let sessions = Path::new(DATA).join("sessions");
-    let is_ending = |id: &String| {
-        let frames = frames(&sessions.join(id));
+    let newest_of_ending = |id: String| {
+        let frames = frames(&sessions.join(&id));
         let told = frames.iter().rev().find_map(|(_, frame)| {
             let (_, name, data) = sse::parse_frame(frame.as_bytes())?;
             matches!(name, "session-status" | "session-closed" | "session-created").then_some(data)
         });
-        told.is_some_and(|data| {
+        let ends = told.is_some_and(|data| {
             let status = ["\"status\":\"stopping\"", "\"status\":\"closed\""];
             status.iter().any(|status| data.contains(status))
-        })
+        });
+        let newest = frames.last().map_or(0, |(seq, _)| *seq);
+        ends.then_some((id, newest))
     };
-    files::names(&sessions).into_iter().filter(is_ending).collect()
-}
-
-/// Whether there are worlds with journals, and disks that go bad: only with `SIM_JOURNALS=1`, since what
-/// they find is not all repaired yet.
-pub fn has_journals() -> bool {
-    std::env::var_os("SIM_JOURNALS").is_some()
+    files::names(&sessions).into_iter().filter_map(newest_of_ending).collect()
 }
 
 /// What a world promises its readers.
 pub fn draw_durability(random: &mut crate::random::Random) -> Durability {
     match random.below(4) {
-        _ if !has_journals() => Durability::Memory,
         0 => Durability::Memory,
         1 => Durability::Sync,
         _ => Durability::Write,

@@ -57,6 +57,22 @@ impl Model {
         list.gone_at_most().max(ring)
     }
 
+    /// The start that has ended left word that not everything was written.
+    pub fn break_era(&mut self) {
+        self.is_doubtful = true;
+        if let Some(era) = self.eras.last_mut() {
+            era.survived = false;
+        }
+    }
+
+    /// What was shown of a session up to a number may be lost.
+    pub fn doubt(&mut self, id: &str, until: u64) {
+        let Some(session) = self.session(id) else { return };
+        for list in [&mut self.sessions[session].list, &mut self.all] {
+            list.doubtful = list.doubtful.max(until);
+        }
+    }
+
     /// Events of a session up to a number go from its journal.
     pub fn forget(&mut self, session: usize, until: u64, step: u64) {
         for entry in &self.sessions[session].list.entries {
@@ -69,23 +85,31 @@ impl Model {
         self.all.evict(step, until);
     }
 
-    /// Everything of a session goes.
-    pub fn erase(&mut self, session: usize, step: u64) {
-        let last = self.sessions[session].list.entries.last().map_or(0, |entry| entry.seq);
+    /// Everything of a session goes, up to number `last`, which nobody may have seen yet.
+    pub fn erase(&mut self, session: usize, last: u64, step: u64) {
         self.forget(session, last, step);
         self.sessions[session].erased = true;
     }
 
     /// A start is over, and whether what it showed had to survive that. `written` is the newest number
-    /// that the journals took, `intact` what the data directory says of them.
-    pub fn end_era(&mut self, mode: Durability, power_lost: bool, written: u64, intact: bool) {
+    /// that the journals took, `intact` what the data directory says of them, `failing` that it was
+    /// shown while they took nothing.
+    pub fn end_era(
+        &mut self,
+        mode: Durability,
+        power_lost: bool,
+        written: u64,
+        (intact, failing): (bool, bool),
+    ) {
         let covered = match mode {
             Durability::Memory => false,
             Durability::Write => !power_lost,
             Durability::Sync => true,
         };
         // What was shown while the disk took nothing is gone.
-        self.is_covered = covered && self.visible <= written;
+        self.is_covered = covered && self.visible <= written && !failing;
+        // A disk that failed and was not seen to be well again leaves the same doubt.
+        self.is_doubtful = power_lost || !intact;
         if power_lost {
             let earlier = self.eras.iter_mut().filter(|era| era.mode == Durability::Write);
             earlier.for_each(|era| era.survived = false);
@@ -102,7 +126,7 @@ impl Model {
         &mut self,
         epoch: String,
         first_seq: u64,
-        (found, ending): (&BTreeMap<String, Frames>, &[String]),
+        (found, ending): (&BTreeMap<String, Frames>, &BTreeMap<String, u64>),
         step: u64,
     ) -> u64 {
         let context = self.context.clone();
@@ -111,8 +135,12 @@ impl Model {
             let known = &mut self.sessions[session];
             let id = known.id.clone();
             let Some(frames) = found.get(&id) else {
-                let ends = known.closed || known.status == "stopping" || ending.contains(&id);
+                let end = ending.get(&id).copied();
+                let ends = known.closed || known.erased || known.status == "stopping";
+                let ends = ends || end.is_some();
                 assert!(ends || !self.is_covered, "{context}: {id} was lost");
+                // It goes with all that was written of it, shown or not.
+                known.list.doubtful = known.list.doubtful.max(end.unwrap_or(0));
                 for entry in &known.list.entries {
                     let event = &mut self.events[entry.event];
                     event.gone_at = event.gone_at.min(step);
@@ -122,7 +150,8 @@ impl Model {
             };
             assert!(!known.closed || !self.is_covered, "{context}: {id} came back");
             let mut on_disk = frames.iter().peekable();
-            let mut lost = 0;
+            let (mut lost, newest) = (0, frames.last().map_or(0, |(seq, _)| *seq));
+            let mut is_cut = false;
             for entry in &known.list.entries {
                 let event = &mut self.events[entry.event];
                 match on_disk.next_if(|(seq, _)| *seq == event.seq) {
@@ -130,7 +159,10 @@ impl Model {
                         assert_eq!(*frame, event.frame, "{context}: not what was shown");
                         (event.gone_at, event.lost) = (u64::MAX, false);
                     }
-                    None if event.gone_at < u64::MAX => {}
+                    // Retention was about to take it, and the rest of its segment is still there.
+                    None if event.gone_at < u64::MAX => {
+                        is_cut |= !self.is_covered && event.seq > newest;
+                    }
                     None => {
                         let (seq, name) = (event.seq, &event.name);
                         assert!(!self.is_covered, "{context}: {id} lost {seq}, {name}");
@@ -152,10 +184,16 @@ impl Model {
             if !self.is_covered {
                 known.list.doubtful = first_seq - 1;
             }
-            if lost > 0 || known.closed {
+            if lost > 0 || is_cut || known.closed {
                 // A snapshot may know of events that are lost.
                 self.rebuild(session, true);
             }
+        }
+        // A session that was written and not shown: nobody was told of it, and it is there.
+        for (id, frames) in found.iter().filter(|(id, _)| !self.by_id.contains_key(*id)) {
+            let shown = frames.iter().find(|(seq, _)| *seq <= self.visible);
+            assert_eq!(shown, None, "{context}: {id} is no session that was shown");
+            hidden.extend_from_slice(frames);
         }
         hidden.sort();
         self.tally.add("written-and-never-shown", hidden.len() as u64);
@@ -165,8 +203,13 @@ impl Model {
             self.take(&frame);
         }
         for id in found.keys() {
-            assert!(self.session(id).is_some(), "{context}: {id} was never created");
+            if self.session(id).is_none() {
+                // Its snapshot is all that the power loss has left of it.
+                assert!(!self.is_covered, "{context}: {id} was never created");
+                self.add_session(id, "", true);
+            }
         }
+        self.born = (self.is_covered, self.is_doubtful);
         self.recount(step);
         let mode = Durability::Memory;
         self.eras.push(Era { epoch: epoch.clone(), first_seq, last: 0, mode, survived: true });
@@ -201,6 +244,7 @@ impl Model {
             odd: before.odd,
             resolved: before.resolved,
             truncated: before.truncated || has_holes,
+            has_hole: before.has_hole,
             list: before.list,
             status: "idle".to_owned(),
             ..Session::default()

@@ -65,6 +65,8 @@ pub struct Disk {
     pub boot_id: String,
     /// Operations that failed.
     pub failures: u64,
+    /// Files of which a power loss left other bytes than were written.
+    pub torn: u64,
 }
 
 impl Disk {
@@ -77,6 +79,7 @@ impl Disk {
             dead: false,
             boot_id: "boot-1".to_owned(),
             failures: 0,
+            torn: 0,
         };
         disk.inodes.insert(ROOT, empty_directory());
         disk
@@ -182,7 +185,20 @@ impl Disk {
                 bytes[at..at + count].copy_from_slice(&from[..count]);
             }
         }
+        if count > 0 {
+            self.settle(inode, at / SECTOR * SECTOR, (at + count).next_multiple_of(SECTOR));
+        }
         (count, result)
+    }
+
+    /// These sectors are written or cut off: what was in doubt of them is so no longer.
+    fn settle(&mut self, inode: u64, start: usize, end: usize) {
+        if let Some(Inode::File { doubtful, .. }) = self.inodes.get_mut(&inode)
+            && let Some((from, to)) = *doubtful
+        {
+            let left = if from < start { (from, to.min(start)) } else { (from.max(end), to) };
+            *doubtful = Some(left).filter(|(from, to)| from < to);
+        }
     }
 
     fn sync(&mut self, inode: u64) -> io::Result<()> {
@@ -238,6 +254,7 @@ impl Disk {
                             left[at..end].copy_from_slice(&bytes[at..end]);
                         }
                     }
+                    self.torn += u64::from(*bytes != left);
                     bytes.clone_from(&left);
                     *durable = left;
                     *doubtful = None;
@@ -360,6 +377,7 @@ impl File {
         with(|disk| {
             if disk.writes()? {
                 disk.bytes(self.inode)?.resize(length as usize, 0);
+                disk.settle(self.inode, length as usize, usize::MAX);
             }
             Ok(())
         })
@@ -495,6 +513,7 @@ impl OpenOptions {
             };
             if self.truncates && disk.writes()? {
                 disk.bytes(inode)?.clear();
+                disk.settle(inode, 0, usize::MAX);
             }
             Ok(File { inode, at: Cell::new(0), appends: self.appends })
         })

@@ -7,7 +7,8 @@ use crate::eras::Era;
 use crate::tally::Tally;
 use serde_json::Value;
 use sidestream::wire::sse::{self, EventId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Display;
 
 /// One visible event.
 pub struct Event {
@@ -142,6 +143,10 @@ pub struct Session {
     pub approvals: Vec<Open>,
     pub resolved: Vec<String>,
     pub tools: Vec<String>,
+    /// Tools and subagents that have ended.
+    pub over: BTreeSet<String>,
+    /// Events of it were lost: what ended among them is ended once more, for who reads the rest.
+    pub has_hole: bool,
     pub subagents: Vec<String>,
     /// Blocks with text whose end was not told: message and number.
     pub blocks: Vec<(String, u64)>,
@@ -189,7 +194,7 @@ pub struct Model {
     pub events: Vec<Event>,
     pub sessions: Vec<Session>,
     pub all: List,
-    by_id: BTreeMap<String, usize>,
+    pub by_id: BTreeMap<String, usize>,
     pub eras: Vec<Era>,
     /// Up to where events went, by session: also those that were not visible then.
     pub dropped: BTreeMap<String, u64>,
@@ -199,6 +204,13 @@ pub struct Model {
     pub has_journals: bool,
     /// What was shown had to survive how the last start ended.
     pub is_covered: bool,
+    /// How the last start ended leaves open what of it is on disk.
+    pub is_doubtful: bool,
+    /// Both as this start found them.
+    pub born: (bool, bool),
+    /// Up to here events may be lost, and nobody can know it: when the power failed, the disk did not
+    /// even take word that it had taken nothing.
+    pub untraced: u64,
     /// The disk was in trouble in this start.
     pub is_shaky: bool,
     pub step: u64,
@@ -222,6 +234,9 @@ impl Model {
             epoch: String::new(),
             has_journals: false,
             is_covered: true,
+            is_doubtful: false,
+            born: (true, false),
+            untraced: 0,
             is_shaky: false,
             step: 0,
             position: 0,
@@ -294,7 +309,7 @@ impl Model {
     pub fn take(&mut self, frame: &str) {
         let (id, name, data) = sse::parse_frame(frame.as_bytes())
             .unwrap_or_else(|| panic!("{}: no frame: {frame:?}", self.context));
-        let context = &self.context;
+        let context = self.context.clone();
         let seq = self.seq(id).unwrap_or_else(|| panic!("{context}: a foreign id: {id}"));
         assert!(seq > self.visible, "{context}: numbers must rise: {seq}");
         self.visible = seq;
@@ -307,16 +322,8 @@ impl Model {
             Some(session) => *session,
             None => {
                 assert_eq!(name, "session-created", "{context}: the first event");
-                let session = self.sessions.len();
-                self.sessions.push(Session {
-                    id: session_id.to_owned(),
-                    list: List { ring_size: self.ring_size, ..List::default() },
-                    status: "idle".to_owned(),
-                    agent: data["agent"].as_str().unwrap_or_default().to_owned(),
-                    ..Session::default()
-                });
-                self.by_id.insert(session_id.to_owned(), session);
-                session
+                let (id, agent) = (session_id.to_owned(), text(&data, "agent").to_owned());
+                self.add_session(&id, &agent, false)
             }
         };
         let event = self.events.len();
@@ -331,6 +338,10 @@ impl Model {
         let known = &mut self.sessions[session];
         assert!(!known.closed, "{context}: {name} after session-closed");
         known.list.push(seq, event, length, self.batch);
+        if dropped {
+            known.list.evict(self.step, seq);
+            self.all.evict(self.step, seq);
+        }
         if name == "message-block" {
             known.last_block = seq;
         }
@@ -343,28 +354,54 @@ impl Model {
         if data["forkedFrom"].is_string() && name == "session-created" {
             self.tally.hit("forked");
         }
-        follow(known, name, &data, &mut self.tally, &format!("{context} {seq} {name} {data}"));
+        let told = format_args!("{context} {seq} {name} {data}");
+        follow(known, name, &data, &mut self.tally, &told);
+        // Its end is one whatever else of it is missing.
+        known.closed |= name == "session-closed";
         if name == "events-lost" {
             self.lose(session, &data);
         }
     }
 
+    /// Another session. `truncated`: what it began with is not known.
+    pub fn add_session(&mut self, id: &str, agent: &str, truncated: bool) -> usize {
+        let session = self.sessions.len();
+        self.sessions.push(Session {
+            id: id.to_owned(),
+            list: List { ring_size: self.ring_size, ..List::default() },
+            status: "idle".to_owned(),
+            agent: agent.to_owned(),
+            truncated,
+            ..Session::default()
+        });
+        self.by_id.insert(id.to_owned(), session);
+        session
+    }
+
     /// The server says that it will never show these any more.
     fn lose(&mut self, session: usize, data: &Value) {
         self.tally.hit("events-lost");
+        self.sessions[session].has_hole = true;
         let id = |name: &str| EventId::parse(text(data, name).as_bytes()).map(|id| id.seq);
         let (Some(from), Some(to)) = (id("from"), id("to")) else {
             panic!("{}: {data}", self.context);
         };
-        let is_shaky = self.is_shaky || !self.is_covered;
-        assert!(is_shaky, "{}: the disk took everything: {data}", self.context);
+        let (born_covered, born_doubtful) = self.born;
+        let is_shaky = self.is_shaky || !born_covered;
+        // "After a disk failure or a cut tail" (DESIGN §5): one that a power loss has torn may hold
+        // whole frames behind the tear, that were never shown, and nobody can tell that they were not.
+        let is_cut = born_doubtful && data["reason"] == "tail_cut";
+        assert!(is_shaky || is_cut, "{}: the disk took everything: {data}", self.context);
         for entry in &self.sessions[session].list.entries {
             let event = &mut self.events[entry.event];
             if (from..=to).contains(&event.seq) {
+                assert!(is_shaky, "{}: what was shown was synced: {data}", self.context);
                 event.gone_at = event.gone_at.min(self.step);
             }
         }
-        self.sessions[session].list.evict(self.step, to);
+        let list = &mut self.sessions[session].list;
+        list.doubtful = list.doubtful.max(to); // It outlives this start.
+        list.evict(self.step, to);
         self.all.evict(self.step, to);
     }
 
@@ -390,7 +427,13 @@ fn text<'a>(data: &'a Value, name: &str) -> &'a str {
 }
 
 /// Follows one event: everything that starts ends, once, and nothing ends that did not start.
-pub fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally, context: &str) {
+pub fn follow(
+    session: &mut Session,
+    name: &str,
+    data: &Value,
+    tally: &mut Tally,
+    context: &dyn Display,
+) {
     if session.truncated {
         return; // What is missing in one frame can no longer be followed in the others.
     }
@@ -466,9 +509,23 @@ pub fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally
         "tool-progress" => {
             assert!(session.tools.contains(&text(data, "toolUseId").to_owned()), "{context}");
         }
-        "tool-completed" => close(&mut session.tools, text(data, "toolUseId"), context),
+        "tool-completed" => {
+            let id = text(data, "toolUseId");
+            let is_open = session.tools.iter().any(|open| open == id);
+            if is_open || !is_told_again(session, id, data["outcome"] == "unknown") {
+                close(&mut session.tools, id, context);
+            }
+            session.over.insert(id.to_owned());
+        }
         "subagent-started" => open(&mut session.subagents, text(data, "agentId"), context),
-        "subagent-completed" => close(&mut session.subagents, text(data, "agentId"), context),
+        "subagent-completed" => {
+            let id = text(data, "agentId");
+            let is_open = session.subagents.iter().any(|open| open == id);
+            if is_open || !is_told_again(session, id, data["outcome"] == "aborted") {
+                close(&mut session.subagents, id, context);
+            }
+            session.over.insert(id.to_owned());
+        }
         "approval-required" => {
             let questions = data["input"]["questions"].as_array().into_iter().flatten();
             session.approvals.push(Open {
@@ -484,6 +541,10 @@ pub fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally
                 _ => "approval-withdrawn",
             });
             let id = text(data, "approvalId");
+            if is_told_again(session, id, data["reason"] == "events_lost") {
+                return;
+            }
+            session.over.insert(id.to_owned());
             let at = session.approvals.iter().position(|open| open.id == id);
             session.approvals.remove(at.unwrap_or_else(|| panic!("{context}: was not open")));
             session.resolved.push(id.to_owned());
@@ -534,14 +595,19 @@ pub fn follow(session: &mut Session, name: &str, data: &Value, tally: &mut Tally
     }
 }
 
+/// Whether this end is one that was told before, and lost: behind a hole it comes once more.
+fn is_told_again(session: &Session, id: &str, as_unknown: bool) -> bool {
+    as_unknown && session.has_hole && session.over.contains(id)
+}
+
 #[track_caller]
-fn open(list: &mut Vec<String>, id: &str, context: &str) {
+fn open(list: &mut Vec<String>, id: &str, context: &dyn Display) {
     assert!(!list.iter().any(|known| known == id), "{context}: started twice");
     list.push(id.to_owned());
 }
 
 #[track_caller]
-fn close(list: &mut Vec<String>, id: &str, context: &str) {
+fn close(list: &mut Vec<String>, id: &str, context: &dyn Display) {
     let at = list.iter().position(|known| known == id);
     list.remove(at.unwrap_or_else(|| panic!("{context}: ended without a start")));
 }

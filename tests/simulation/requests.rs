@@ -21,7 +21,7 @@ const COMMANDS: &[&str] = &[
     "big 150000",
     "big 300000",
     "deltas 300",
-    "deltas 4000",
+    "deltas 1500",
     "error 529",
     "error 401",
     "error 404",

@@ -10,18 +10,19 @@ use crate::model::Model;
 use crate::random::Random;
 use crate::requests::{self, Asker};
 use crate::shell::files;
+use memchr::memmem;
 use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::connection::{Output, Peer};
+use sidestream::core::demo::Demo;
 use sidestream::core::effect::{
     Asker as Whose, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
-use sidestream::wire::demo::Demo;
-use sidestream::wire::sse::Epoch;
+use sidestream::wire::sse::{self, Epoch};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What the reactor reads from one agent in one turn.
@@ -181,9 +182,13 @@ impl World {
     }
 
     fn mix(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        let mut take = |word: u64| {
+            self.hash = (self.hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        };
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| take(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|byte| take(u64::from(*byte)));
+        take(bytes.len() as u64);
     }
 
     /// Takes a connection in: it waits to be accepted.
@@ -191,6 +196,14 @@ impl World {
         self.next_connection += 1;
         let id = self.next_connection;
         connection.id = id;
+        if self.loud
+            && let Some(ask) = connection.ask()
+        {
+            let follower = &self.followers[ask.follower];
+            let (session, owners) = (follower.session, &follower.owners);
+            let how = (follower.types, follower.compact);
+            println!("{} {id} asks for {session:?} {owners:?} {how:?} {ask:?}", self.context());
+        }
         self.connections.insert(id, connection);
         id
     }
@@ -255,8 +268,15 @@ impl World {
                 _ => 1,
             }
         };
+        if by > 5_000 {
+            self.model.tally.hit("time-leapt");
+        }
         self.now_ms += by;
-        self.wall_ms = match self.random.below(300) {
+        let step = self.random.below(300);
+        if step < 2 {
+            self.model.tally.hit(if step == 0 { "clock-set-back" } else { "clock-set-forward" });
+        }
+        self.wall_ms = match step {
             0 => self.wall_ms.saturating_sub(self.random.below(3_600_000)),
             1 => self.wall_ms + self.random.below(3_600_000),
             _ => self.wall_ms + by,
@@ -265,14 +285,10 @@ impl World {
 
     /// When something is next due anywhere.
     pub fn next_due(&self) -> Option<u64> {
-        let processes = self.processes.values().map(|process| {
-            let wakes = [process.due, process.quirks.dies_at];
-            let wakes = wakes.into_iter().flatten().min().unwrap_or(u64::MAX);
-            if process.exit.is_none() { wakes } else { u64::MAX }
-        });
-        let busy = self.server.has_work()
-            || self.processes.values().any(Process::has_news)
-            || !self.ready.is_empty();
+        let processes = self.processes.values().map(Process::wakes_at);
+        // Whoever was not read from in the last turn waits for something else.
+        let has_news = self.inputs > 0 && self.processes.values().any(Process::has_news);
+        let busy = self.server.has_work() || has_news || !self.ready.is_empty();
         let disk = self.disk.due(self.now_ms);
         let dues = [self.server.next_due(), disk, busy.then_some(self.now_ms)];
         dues.into_iter().flatten().chain(processes).min().filter(|due| *due != u64::MAX)
@@ -284,6 +300,9 @@ impl World {
         let (bytes, end) = self.server.visible_frames(position).unwrap_or_else(|| {
             panic!("{}: one turn outran the log of all sessions", self.context())
         });
+        if self.loud && !bytes.is_empty() {
+            self.tell_frames(&bytes);
+        }
         self.mix(&bytes);
         self.model.commit(&bytes, end, self.step);
         if self.failing {
@@ -292,6 +311,15 @@ impl World {
         let least = self.disk.written_seq.max(self.shown_unwritten);
         let durable = !self.model.has_journals || self.model.visible <= least;
         assert!(durable, "{}: visible before it was written: {least}", self.context());
+    }
+
+    /// What has become visible, for whoever hunts a bug.
+    fn tell_frames(&self, bytes: &[u8]) {
+        for frame in String::from_utf8_lossy(bytes).split_inclusive("\n\n") {
+            let Some((id, name, data)) = sse::parse_frame(frame.as_bytes()) else { continue };
+            let length = data.floor_char_boundary(200);
+            println!("{} shows {id} {name} {}", self.context(), &data[..length]);
+        }
     }
 
     /// Now and then the server is killed, or the power fails.
@@ -384,6 +412,17 @@ impl World {
             return; // Closed by a flush, which knows why.
         };
         self.stale.push(key);
+        if self.loud {
+            let one = &self.connections[&id];
+            let how = (one.blocked, one.progress_at, one.kernel.len(), one.script.len());
+            println!("{} now={} {how:?}", self.context(), self.now_ms);
+            println!(
+                "{} hung up on {id}, in flush: {in_flush} {:?}, draining {}",
+                self.context(),
+                key,
+                self.server.is_draining()
+            );
+        }
         let connection = self.connections.get_mut(&id).expect("it is open");
         let due = connection.progress_at + self.limits.write_stall_ms;
         let session = connection.ask().map(|ask| ask.follower);
@@ -487,8 +526,13 @@ impl World {
                 }
                 return;
             }
+            if count == 1 && !connection.inbox.is_empty() {
+                self.model.tally.hit("read-of-one-byte");
+            }
             let bytes: Vec<u8> = connection.inbox.drain(..count).collect();
             connection.read += count;
+            let has_agents = self.server.counters.agents_started > 0;
+            connection.had_agents.get_or_insert(has_agents);
             left -= count;
             self.inputs += 1;
             self.server.received(key, &bytes);
@@ -528,7 +572,11 @@ impl World {
                 }
                 Output::Bytes(_) if left == 0 => return self.server.requeue(key),
                 Output::Bytes(parts) => {
-                    parts.iter().flat_map(|part| part.iter()).take(room).copied().collect()
+                    let mut taken = Vec::new();
+                    for part in parts {
+                        taken.extend_from_slice(&part[..part.len().min(room - taken.len())]);
+                    }
+                    taken
                 }
             };
             assert!(!connection.output_ended, "output after the end of output");
@@ -537,9 +585,12 @@ impl World {
                 connection.blocked = true;
                 return self.server.blocked(key);
             }
+            if parts.len() == 1 {
+                self.model.tally.hit("write-of-one-byte");
+            }
             connection.kernel.extend(&parts);
             connection.progress_at = self.now_ms;
-            if parts.windows(13).any(|text| text == b"HTTP/1.1 408 ") {
+            if memmem::find(&parts, b"HTTP/1.1 408 ").is_some() {
                 connection.late_at = connection.read;
             }
             connection.joined_at = connection.joined_at.min(self.step);
@@ -665,7 +716,8 @@ impl World {
             Speaker::Demo(Box::new(demo))
         };
         let quirks = self.draw_quirks(is_command);
-        let pipe = 1 + self.random.index(128 * KIB);
+        let most = if quirks.deaf && self.random.chance(500) { 200 } else { 128 * KIB };
+        let pipe = 1 + self.random.index(most);
         let session_id = spawn.session_id.clone();
         let process = Process::new(spawn.agent, session_id, speaker, quirks, pipe);
         if process.is_odd() {
@@ -762,9 +814,7 @@ impl World {
                 return;
             }
             let count = buffer.len().min(space.len()).min(left);
-            for (to, from) in space.iter_mut().zip(buffer.drain(..count)) {
-                *to = from;
-            }
+            std::io::Read::read_exact(buffer, &mut space[..count]).expect("it has so many");
             left -= count;
             self.inputs += 1;
             self.server.agent_filled(key, pipe, count);
@@ -791,6 +841,10 @@ impl World {
                 let input = self.server.agent_input(key);
                 let count = input.len().min(process.room());
                 if count == 0 || process.stdin_closed {
+                    let full = !input.is_empty() && process.quirks.deaf && process.exit.is_none();
+                    if full && process.room() == 0 {
+                        self.model.tally.hit("agent-never-reads");
+                    }
                     break;
                 }
                 let bytes = input[..count].to_vec();
@@ -831,12 +885,16 @@ impl World {
         let connections: Vec<_> = self
             .connections
             .values()
-            .map(|one| (one.id, one.key, one.stream.is_some(), one.kernel.len(), one.expects.len()))
+            .map(|one| {
+                (one.id, one.blocked, one.stream.is_some(), one.kernel.len(), one.expects.len())
+            })
             .collect();
         let due = self.server.next_due();
         let pending = self.server.has_pending();
+        let disk = (self.disk.len(), self.disk.due(self.now_ms), self.failing);
+        let names: Vec<&str> = self.processes.values().map(|one| &*one.session_id).collect();
         format!(
-            "now {} due {due:?} work {} pending {pending} inputs {}\n{sessions:?}\n{processes:?}\n{connections:?}",
+            "now {} due {due:?} work {} pending {pending} inputs {} disk {disk:?}\n{sessions:?}\n{names:?}\n{processes:?}\n{connections:?}",
             self.now_ms,
             self.server.has_work(),
             self.inputs
@@ -915,7 +973,7 @@ fn draw_faults(random: &mut Random) -> Faults {
         quirk: draw(900),
         disk_late: draw(300),
         disk_bad: draw(200),
-        trouble: draw(12) * u64::from(disk::has_journals()),
+        trouble: draw(12),
         death: if mortal { draw(15) } else { 0 },
         crash: if mortal { draw(60) } else { 0 },
         power: if mortal { draw(40) } else { 0 },

@@ -3,7 +3,7 @@
 //! Every part runs in a thread of its own until it is told that it is over, and leaves whatever it
 //! holds open. What happened is tallied, so that a soak in which nothing happens is noticed.
 
-use super::support::{Server, eventually, http::encode, server::find_member};
+use super::support::{Chance, Server, eventually, http::encode, server::find_member};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -59,22 +59,6 @@ tally!(
 
 fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
-}
-
-/// Numbers that differ from thread to thread, and are the same in every run.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len() as u64) as usize]
-    }
 }
 
 /// Starts all of it.

@@ -4,6 +4,34 @@
 
 use super::{Options, Scratch, Server, eventually, fixture};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex};
+
+/// Tests of one program with a CLI at one time: it takes 200 MB and half a second of CPU to start.
+const AT_ONCE: u32 = 2;
+
+static RUNNING: (Mutex<u32>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// A place among the tests that run at one time.
+pub struct Place;
+
+impl Place {
+    /// Waits for one.
+    pub fn take() -> Place {
+        let mut running = RUNNING.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        while *running >= AT_ONCE {
+            running = RUNNING.1.wait(running).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        *running += 1;
+        Place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *RUNNING.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) -= 1;
+        RUNNING.1.notify_one();
+    }
+}
 
 /// Variables that keep the CLI from anything but its API; the agents' allow list lets them pass
 /// only when asked.
@@ -87,18 +115,29 @@ impl Drop for Api {
     }
 }
 
+/// What a CLI needs in its environment to know only the API at this URL, and to speak with nobody
+/// else.
+pub fn variables(url: &str) -> Vec<(&'static str, &str)> {
+    let mut variables = vec![
+        ("ANTHROPIC_BASE_URL", url),
+        ("ANTHROPIC_API_KEY", "fake-key-for-loopback"),
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+        ("CLAUDE_CODE_MAX_RETRIES", "2"),
+    ];
+    variables.extend(QUIET.map(|name| (name, "1")));
+    variables
+}
+
 /// A server whose agent is the CLI, with its API at this URL.
 #[track_caller]
 pub fn options_for(url: &str) -> Options {
     let agent = format!("claude:{}", command());
-    let mut options = Options::new()
-        .flags(&["--agent", &agent])
-        .env("ANTHROPIC_BASE_URL", url)
-        .env("ANTHROPIC_API_KEY", "fake-key-for-loopback")
-        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
-        .env("CLAUDE_CODE_MAX_RETRIES", "2");
+    let mut options = Options::new().flags(&["--agent", &agent]);
+    for (name, value) in variables(url) {
+        options = options.env(name, value);
+    }
     for name in QUIET {
-        options = options.env(name, "1").flags(&["--agent-env", name]);
+        options = options.flags(&["--agent-env", name]);
     }
     options
 }

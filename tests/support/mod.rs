@@ -6,12 +6,15 @@
 //! [`PATIENCE`] as the bound, so that a slow machine is slow and not red.
 #![allow(dead_code, unused_imports)] // Each test binary compiles all of this and uses a part.
 
+pub mod browser;
 pub mod claude;
 pub mod http;
+pub mod proxy;
 pub mod reader;
 pub mod rig;
 pub mod screen;
 pub mod server;
+pub mod users;
 
 pub use claude::Api;
 pub use http::{Connection, Response, request};
@@ -156,6 +159,40 @@ pub fn curl(arguments: &[&str]) -> (String, Option<i32>) {
         .output()
         .unwrap();
     (String::from_utf8(output.stdout).expect("curl printed UTF-8"), output.status.code())
+}
+
+/// Makes a token with our own command; returns it.
+#[track_caller]
+pub fn add_token(file: &str, name: &str, scope: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_sidestream"))
+        .args(["token", "add", name, scope, "--token-file", file])
+        .env_clear()
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let token = text.lines().next().unwrap().to_owned();
+    assert!(token.starts_with("sst_") && token.len() == 68, "{text}");
+    assert!(text.contains(&format!("/login#{token}")), "{text}");
+    token
+}
+
+/// Numbers that are not to be foreseen by what is tested, and the same in every run.
+pub struct Chance(pub u64);
+
+impl Chance {
+    /// One below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    /// One of these.
+    pub fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len() as u64) as usize]
+    }
 }
 
 /// Lets this process hold `count` descriptors, for tests with a thousand sockets.

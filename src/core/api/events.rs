@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::connection::Phase;
 use crate::core::server::PAGES_READ_MAX;
+use crate::limits::HEARTBEATS_MS;
 
 /// The number by which an image of a prompt is kept: rising, as events are.
 pub(super) fn image_key(seq: u64, number: u64) -> u64 {
@@ -93,7 +94,7 @@ impl Server {
                 .parse::<u64>()
                 .ok()
                 .and_then(|seconds| seconds.checked_mul(1000))
-                .filter(|ms| HEARTBEAT_MS.contains(ms))
+                .filter(|ms| HEARTBEATS_MS.contains(ms))
                 .ok_or_else(|| invalid("\"heartbeat\" must be a number of seconds from 5 to 60"))?,
         };
         let pad = match request.parameter("pad")? {
@@ -150,15 +151,21 @@ impl Server {
             Some(_) => (None, Vec::new()),
         };
         let (resume, after) = self.join_after(&asked);
-        let cursor = Cursor { session, after, resume, filter: asked.filter, owners, unknown };
+        let filter = asked.filter;
+        let mut cursor = Cursor { session, after, resume, filter, owners, unknown };
         let draining = self.is_draining();
-        if self.keeper.keeps()
-            && self.log_at(session).is_some_and(|log| cursor.after < log.ring.evicted())
-        {
-            self.room_to_wait()?;
-            return Ok(self.read_poll(request.connection, cursor));
+        let evicted = self.log_at(session).map_or(0, |log| log.ring.evicted());
+        if self.keeper.keeps() && cursor.after < evicted {
+            let built = self.built_for(&cursor, evicted);
+            if cursor.after < built {
+                self.room_to_wait()?;
+                return Ok(self.read_poll(request.connection, cursor, built));
+            }
+            // The disk has not taken what comes next, and the ring has lost it.
+            (cursor.resume, cursor.after) = ("gap", evicted);
         }
-        if wait_s == 0 || resume == "gap" || draining || !self.page_after(&cursor).is_empty() {
+        if wait_s == 0 || cursor.resume == "gap" || draining || !self.page_after(&cursor).is_empty()
+        {
             self.say_page(&cursor);
             return ok();
         }
@@ -202,16 +209,22 @@ impl Server {
         });
     }
 
-    /// Asks for a page that is older than the ring. There is something, or there is nothing at all.
-    fn read_poll(&mut self, connection: Key, cursor: Cursor) -> Reply {
-        let own;
-        let owners = match cursor.session.and_then(|key| self.sessions.get(key)) {
-            Some(session) => {
-                own = [session.feed.number];
-                Some(&own[..])
-            }
-            None => cursor.owners.as_deref(),
-        };
+    /// The number of the one session that a cursor is about, if it is about one.
+    fn only_owner(&self, cursor: &Cursor) -> Option<[u32; 1]> {
+        let session = cursor.session.and_then(|key| self.sessions.get(key))?;
+        Some([session.feed.number])
+    }
+
+    /// The number, at most `limit`, up to which journals lack nothing of what a cursor is about.
+    fn built_for(&self, cursor: &Cursor, limit: u64) -> u64 {
+        let own = self.only_owner(cursor);
+        self.written_up_to(own.as_ref().map(|own| &own[..]).or(cursor.owners.as_deref()), limit)
+    }
+
+    /// Asks for a page that is older than the ring: of what comes up to number `built`.
+    fn read_poll(&mut self, connection: Key, cursor: Cursor, built: u64) -> Reply {
+        let own = self.only_owner(&cursor);
+        let owners = own.as_ref().map(|own| &own[..]).or(cursor.owners.as_deref());
         let read = Read {
             connection: Some(connection),
             merges: true,
@@ -219,20 +232,25 @@ impl Server {
             after: cursor.after,
             ..Read::default()
         };
-        self.pages.push((connection, cursor));
+        self.pages.push((connection, cursor, built));
         self.effects.push_back(Effect::Disk(DiskRequest::Read(Box::new(read))));
         Reply::Later
     }
 
-    /// Answers a poll with what journals hold.
-    pub(in crate::core) fn poll_read(&mut self, connection: Key, cursor: &Cursor, bytes: &[u8]) {
-        let visible = self.publisher.visible();
+    /// Answers a poll with what journals hold up to number `built`.
+    pub(in crate::core) fn poll_read(
+        &mut self,
+        connection: Key,
+        cursor: &Cursor,
+        built: u64,
+        bytes: &[u8],
+    ) {
         self.resume_answer(connection, |server, exchange| {
             server.say(|server, object| {
-                let mut next = if bytes.is_empty() { visible } else { cursor.after };
+                let mut next = built;
                 object.bool("success", true);
                 object.array("events", |array| {
-                    for frame in frames(bytes).take_while(|frame| frame.seq <= visible) {
+                    for frame in frames(bytes).take_while(|frame| frame.seq <= built) {
                         next = frame.seq;
                         if cursor.filter.takes_name(frame.name) {
                             write_event(array, &frame, &server.publisher.id(frame.seq));

@@ -63,8 +63,6 @@ const NAME_LENGTH_MAX: usize = 200;
 const LAST_PROMPT_SIZE_MAX: usize = 200;
 /// The longest prompt id.
 const PROMPT_ID_SIZE_MAX: usize = 128;
-/// The shortest and the longest heartbeat a client may ask for.
-const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
 /// The largest image, in bytes of base64: what the API takes.
 const IMAGE_SIZE_MAX: usize = 5 * 1024 * 1024;
 /// Images of one prompt.

@@ -53,7 +53,7 @@ impl<'a> Request<'a> {
             let sentence = "the body must be sent as Content-Type: application/json";
             return Err(Problem::new(Status::UNSUPPORTED_MEDIA_TYPE, "not_json", sentence));
         }
-        match serde_json::from_slice(self.body) {
+        match json::value(self.body) {
             Ok(Value::Object(object)) => Ok(Value::Object(object)),
             Ok(_) => Err(Problem::bad("invalid_body", "the body must be a JSON object")),
             Err(error) => {

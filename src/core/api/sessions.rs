@@ -336,8 +336,9 @@ impl Server {
             idle_at: self.now_ms,
             self_access_told_at: None,
         };
+        let shared_id = session.feed.scope.session_id.clone();
         let key = self.sessions.insert(session).expect("room was made for it");
-        self.by_id.insert(id.clone(), key);
+        self.by_id.insert(shared_id, key);
         let session = self.sessions.get_mut(key).expect("just inserted");
         (session.key, session.feed.key) = (key, key);
         let agent = &self.config.agents[session.agent];

@@ -14,7 +14,7 @@ impl Server {
     pub(super) fn answer_by_ticket(&mut self, request: &Request<'_>) -> Outcome {
         let text = request.parameter("t")?.unwrap_or_default();
         let ticket = self.answer_tickets.find(&text, self.now_ms).map_err(missed)?;
-        let key = self.by_id.get(&ticket.session_id).copied();
+        let key = self.by_id.get(&*ticket.session_id).copied();
         let session = key.and_then(|key| self.sessions.get(key));
         let Some((key, session)) = key.zip(session) else {
             return Ok(over("the session is closed"));
@@ -80,11 +80,11 @@ fn page(
     match &input {
         Value::Object(object) => {
             for (name, value) in object {
-                let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let shown = value.as_str().map_or_else(|| json::text(value), str::to_owned);
                 members += &format!("<dt>{}</dt><dd><pre>{}</pre></dd>", fit(name), fit(&shown));
             }
         }
-        other => members += &format!("<dd><pre>{}</pre></dd>", fit(&other.to_string())),
+        other => members += &format!("<dd><pre>{}</pre></dd>", fit(&json::text(other))),
     }
     let word = if ticket.allow { "Allow" } else { "Deny" };
     let body = format!(

@@ -17,7 +17,9 @@ use crate::arguments::client::{self as asked, Action, Answer, Past};
 use crate::core::approvals::input_hash;
 use crate::core::event::NAMES;
 use crate::shell::clock;
+use crate::wire::document;
 use crate::wire::event_stream::Message;
+use crate::wire::json;
 use crate::wire::visible;
 
 /// How long a prompt is tried again whose answer was lost on the way.
@@ -45,10 +47,11 @@ impl From<Failure> for Stop {
 
 /// Runs one command; returns the exit status.
 pub fn run(command: asked::Client) -> u8 {
-    let asked::Client { server, token, token_from, json, action } = command;
+    let asked::Client { server, token, token_from, json, heartbeat_ms, action } = command;
     let done = token_of(token, token_from).map_err(Stop::Failed).and_then(|token| {
         let colour = colour(io::stdout().is_terminal());
-        Session { client: Client { server, token }, json, colour }.act(action)
+        let client = Client { server, token };
+        Session { client, json, colour, heartbeat_ms }.act(action)
     });
     match done {
         Ok(status) => status,
@@ -118,7 +121,7 @@ fn print_json(json: &str) -> Result<(), Stop> {
 
 /// One event on a line of its own.
 fn print_event(message: &Message) -> Result<(), Stop> {
-    let (id, event) = (json!(message.last_id), json!(message.event));
+    let (id, event) = (json::text(&json!(message.last_id)), json::text(&json!(message.event)));
     print_json(&format!("{{\"id\":{id},\"event\":{event},\"data\":{}}}", message.data))
 }
 
@@ -127,6 +130,7 @@ struct Session {
     client: Client,
     json: bool,
     colour: bool,
+    heartbeat_ms: u64,
 }
 
 impl Session {
@@ -151,7 +155,7 @@ impl Session {
                 let path = format!("/api/session/{}/interrupt", escaped(&self.resolve(&session)?));
                 let answer = self.post(&path, &json!({"clearQueue": clear_queue}))?;
                 match self.json {
-                    true => print_json(&answer.to_string())?,
+                    true => print_json(&json::text(&answer))?,
                     false if answer["interrupted"] == true => print("interrupted\n")?,
                     false => print("nothing was running\n")?,
                 }
@@ -165,7 +169,7 @@ impl Session {
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let body = body.to_string();
+        let body = json::text(body);
         let body = Some(&*body);
         self.client.json(Request { method: "POST", path, body, ..Request::default() })
     }
@@ -200,7 +204,7 @@ impl Session {
     fn sessions(&self) -> Outcome {
         let rows = self.rows("")?;
         if self.json {
-            rows.iter().try_for_each(|row| print_json(&row.to_string()))?;
+            rows.iter().try_for_each(|row| print_json(&json::text(row)))?;
             return Ok(0);
         }
         let mut screen = Screen::new(self.colour, false);
@@ -243,7 +247,7 @@ impl Session {
         }
         let answer = self.post("/api/sessions", &body)?;
         match self.json {
-            true => print_json(&answer["session"].to_string())?,
+            true => print_json(&json::text(&answer["session"]))?,
             false => {
                 let id = answer["sessionId"].as_str().unwrap_or_default();
                 print(&format!("{}\n", visible::lined(id)))?;
@@ -261,14 +265,14 @@ impl Session {
         let answer = self.insist(&path, &body)?;
         if !wait {
             match self.json {
-                true => print_json(&answer.to_string())?,
+                true => print_json(&json::text(&answer))?,
                 false => print(&format!("{id}\n"))?,
             }
             return Ok(0);
         }
         let after = answer["lastEventId"].as_str().unwrap_or_default().to_owned();
         let path = format!("/api/session/{}/events", escaped(session));
-        let start = Start { path, after, patient: true };
+        let start = Start { path, after, heartbeat_ms: self.heartbeat_ms, patient: true };
         let mut waiting = Waiting {
             id,
             json: self.json,
@@ -331,7 +335,8 @@ impl Session {
         if !query.is_empty() {
             path = format!("{path}?{}", query.join("&"));
         }
-        let start = Start { path, after: after.unwrap_or_default(), patient: false };
+        let (after, heartbeat_ms) = (after.unwrap_or_default(), self.heartbeat_ms);
+        let start = Start { path, after, heartbeat_ms, patient: false };
         let mut screen = Screen::new(self.colour, session.is_none());
         let (mut stop, mut heard) = (None, false);
         let followed = follow::follow(&self.client, start, &mut |news| {
@@ -388,7 +393,7 @@ impl Session {
             for asked in self.open(session)? {
                 count += 1;
                 if self.json {
-                    let id = json!(session);
+                    let id = json::text(&json!(session));
                     print_json(&format!("{{\"sessionId\":{id},\"approval\":{}}}", asked.raw))?;
                     continue;
                 }
@@ -412,11 +417,11 @@ impl Session {
         let request = Request { method: "GET", path: &path, ..Request::default() };
         let (_, bytes) = self.client.whole(request)?;
         let broken = || Stop::Failed("the list of approvals is not what it should be".into());
-        let list: List<'_> = serde_json::from_slice(&bytes).map_err(|_| broken())?;
+        let list: List<'_> = document::read_bytes(&bytes).map_err(|_| broken())?;
         list.approvals
             .into_iter()
             .map(|raw| {
-                let asked: Input<'_> = serde_json::from_str(raw.get()).map_err(|_| broken())?;
+                let asked: Input<'_> = document::read(raw.get()).map_err(|_| broken())?;
                 let value: Value = serde_json::from_str(raw.get()).map_err(|_| broken())?;
                 if value["inputHash"] != *input_hash(asked.input.get()) {
                     let sentence = "the hash of an approval is not that of its input: somebody \
@@ -463,7 +468,7 @@ impl Session {
         let path = format!("/api/session/{}/approvals/{}", escaped(&session), escaped(id));
         let told = self.post(&path, &body)?;
         if self.json {
-            print_json(&told.to_string())?;
+            print_json(&json::text(&told))?;
             return Ok(0);
         }
         let mut screen = Screen::new(self.colour, false);

@@ -10,12 +10,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http::{self, Client, Failure, Request};
+use crate::limits::HEARTBEATS_MISSED;
 use crate::wire::event_stream::{EventParser, Message};
 
-/// The heartbeat that is asked for, in seconds.
-const HEARTBEAT_S: u64 = 15;
-/// Silence after which a stream is given up: three heartbeats did not come.
-const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_S);
 /// The first wait before a reconnect, and the longest.
 const WAIT_MS: std::ops::Range<u64> = 500..15_000;
 /// The longest wait that a server may ask for.
@@ -40,12 +37,17 @@ pub enum Then {
 }
 
 /// Where a stream begins.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Start {
     /// The path behind the base, and its query if it has one.
     pub path: String,
     /// The id to go on from; empty: as the path says.
     pub after: String,
+    /// The heartbeat that is asked for, in milliseconds, one of [`HEARTBEATS_MS`]; silence of
+    /// [`HEARTBEATS_MISSED`] of them is a break.
+    ///
+    /// [`HEARTBEATS_MS`]: crate::limits::HEARTBEATS_MS
+    pub heartbeat_ms: u64,
     /// The first connection may fail like the later ones: the server was there a moment ago.
     pub patient: bool,
 }
@@ -63,9 +65,11 @@ pub fn follow(
     let mut backoff = Backoff::new();
     let mut was_there = start.patient;
     let mark = if start.path.contains('?') { '&' } else { '?' };
-    let path = format!("{}{mark}heartbeat={HEARTBEAT_S}", start.path);
+    let path = format!("{}{mark}heartbeat={}", start.path, start.heartbeat_ms / 1000);
+    let silence = Duration::from_millis(HEARTBEATS_MISSED * start.heartbeat_ms);
     loop {
-        let mut stream = Stream { cursor: &mut cursor, backoff: &mut backoff, open: false };
+        let mut stream =
+            Stream { cursor: &mut cursor, backoff: &mut backoff, silence, open: false };
         let failure = match stream.run(client, &path, tell) {
             Ok(End::Enough) => return Ok(()),
             Ok(End::Ended) => None,
@@ -102,6 +106,8 @@ enum End {
 struct Stream<'a> {
     cursor: &'a mut String,
     backoff: &'a mut Backoff,
+    /// How long it may be silent.
+    silence: Duration,
     /// It has said that it is one of ours.
     open: bool,
 }
@@ -116,8 +122,9 @@ impl Stream<'_> {
         let cursor = self.cursor.clone();
         let fields = [("Last-Event-ID", &*cursor), ("Accept", "text/event-stream")];
         let fields = if cursor.is_empty() { &fields[1..] } else { &fields[..] };
+        let silence = self.silence;
         let mut answer =
-            client.open(Request { method: "GET", path, fields, body: None, silence: SILENCE })?;
+            client.open(Request { method: "GET", path, fields, body: None, silence })?;
         if answer.status != 200 {
             let body = answer.rest()?;
             return Err(http::refused(&answer, &body));

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::arguments::client::{Place, ServerUrl};
 use crate::wire::body::BodyDecoder;
 use crate::wire::head::Framing;
+use crate::wire::json;
 
 /// The longest head of an answer.
 const HEAD_SIZE_MAX: usize = 64 * 1024;
@@ -101,7 +102,7 @@ impl Client {
     /// [`Failure`], also for a status above 299.
     pub fn json(&self, request: Request<'_>) -> Result<Value, Failure> {
         let (_, bytes) = self.whole(request)?;
-        serde_json::from_slice(&bytes).map_err(|_| {
+        json::value(&bytes).map_err(|_| {
             Failure::Broken("the answer is not JSON: is this a sidestream?".to_owned())
         })
     }
@@ -462,7 +463,7 @@ impl Answer {
 
 /// What an answer with a bad status says.
 pub fn refused(answer: &Answer, body: &[u8]) -> Failure {
-    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let json: Value = json::value(body).unwrap_or_default();
     let text = |name: &str| json[name].as_str().map(str::to_owned);
     let status = answer.status;
     let sentence = text("error").unwrap_or_else(|| match answer.field("server") {

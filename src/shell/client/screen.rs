@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::wire::json;
 use crate::wire::visible;
 
 /// Blocks under way whose printed length is remembered: one a session, and some.
@@ -101,7 +102,8 @@ impl Screen {
                 self.line(out, Style::Yellow, "! ", &format!("silent for {silence}"));
             }
             "agent-retry" => {
-                let line = format!("the agent tries again, attempt {}", data["attempt"]);
+                let attempt = json::text(&data["attempt"]);
+                let line = format!("the agent tries again, attempt {attempt}");
                 self.line(out, Style::Dim, "-- ", &line);
             }
             "session-created" | "session-closed" => {
@@ -260,7 +262,9 @@ fn input(screen: &mut Screen, out: &mut String, input: &Value) {
                 }
             }
             Some(text) => screen.line(out, Style::Plain, "  ", &format!("{name}: {text}")),
-            None => screen.line(out, Style::Plain, "  ", &format!("{name}: {value}")),
+            None => {
+                screen.line(out, Style::Plain, "  ", &format!("{name}: {}", json::text(value)));
+            }
         }
     }
 }
@@ -293,13 +297,13 @@ fn seconds(ms: &Value) -> String {
 }
 
 fn first_line(content: &Value) -> String {
-    let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+    let text = content.as_str().map_or_else(|| json::text(content), str::to_owned);
     text.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
 fn block_name(data: &Value) -> String {
     let text = |member: &str| data[member].as_str().unwrap_or_default();
-    format!("{} {} {}", text("sessionId"), text("messageId"), data["block"])
+    format!("{} {} {}", text("sessionId"), text("messageId"), json::text(&data["block"]))
 }
 
 /// The text behind so many UTF-16 units.

@@ -7,10 +7,13 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::{Finding, bad, good, warning};
 use crate::arguments::client::{Outside, Place};
 use crate::shell::client::http::{self, Answer, Client, Failure, Request, escaped};
 use crate::wire::event_stream::EventParser;
+use crate::wire::json;
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -18,6 +21,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// The heartbeat that is asked for: the shortest.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The shape of a token, and nobody's.
+const WRONG_TOKEN: &str = "sst_0000000000000000000000000000000000000000000000000000000000000000";
 /// What makes most buffers run over.
 const PAD: usize = 65_536;
 /// The longest silence that a heartbeat can be asked to keep.
@@ -34,7 +39,8 @@ pub fn look(outside: &Outside, token: Option<String>) -> Vec<Finding> {
         return found;
     }
     foreign_host(&client, &mut found);
-    let open = who(&client, &mut found);
+    let known = login(&client, &mut found);
+    let open = who(&client, known, &mut found);
     http_version(&client, &mut found);
     if open {
         stream(&client, &mut found);
@@ -122,20 +128,87 @@ fn foreign_host(client: &Client, found: &mut Vec<Finding>) {
     });
 }
 
+/// Logs in as a page does: once with a token that is none, which must be refused, and once with our
+/// own. Returns whether the server knows ours, where that could be tried.
+fn login(client: &Client, found: &mut Vec<Finding>) -> Option<bool> {
+    let log_in = |token: &str| {
+        let body = json::text(&json!({"token": token}));
+        client.whole(Request {
+            method: "POST",
+            path: "/api/login",
+            fields: &[],
+            body: Some(&body),
+            silence: ANSWER_TIMEOUT,
+        })
+    };
+    let code = |failure: &Failure| match failure {
+        Failure::Refused { code, .. } => code.clone(),
+        _ => String::new(),
+    };
+    match log_in(WRONG_TOKEN) {
+        Err(failure) if code(&failure) == "token_unknown" => {
+            found.push(good("login", "a token that is none is refused"));
+        }
+        // Without tokens there is nothing to log in to; who is let in then is looked at next.
+        Err(failure) if code(&failure) == "tokens_off" => return None,
+        Err(failure) if code(&failure) == "login_failures_max" => {
+            let cure = "wait a minute; if that was not you, look who tries: the log names them";
+            found.push(warning("login", failure.to_string(), cure));
+            return None;
+        }
+        Err(failure) => {
+            let cure = "let POST /api/login through, with its body and its answer";
+            found.push(bad("login", failure.to_string(), cure));
+            return None;
+        }
+        Ok(_) => {
+            let what = "a token that nobody made is taken: it is not the server that answers";
+            found.push(bad("login", what, "let POST /api/login through to the server"));
+            return None;
+        }
+    }
+    match log_in(client.token.as_ref()?) {
+        Ok(_) => {
+            found.push(good("login", "this token is known"));
+            Some(true)
+        }
+        Err(failure) if code(&failure) == "token_unknown" => {
+            let cure = "make one with `sidestream token add NAME SCOPE` in the file of the server's \
+                --token-file, and have it read again: SIGHUP, systemctl reload";
+            found.push(bad("login", format!("this token: {failure}"), cure));
+            Some(false)
+        }
+        Err(failure) => {
+            found.push(bad("login", format!("this token: {failure}"), "as the sentence says"));
+            None
+        }
+    }
+}
+
 /// Who we are to the server, and what it saw of our way. Returns whether streams may be opened.
-fn who(client: &Client, found: &mut Vec<Finding>) -> bool {
+/// `known`: whether the token is good, as far as a login has shown it.
+fn who(client: &Client, known: Option<bool>, found: &mut Vec<Finding>) -> bool {
     let (answer, json) = match client.whole(get("/api/capabilities", &[])) {
         Ok((answer, body)) => (answer, body),
         Err(failure) => {
             let cure = "give the doctor a token: SIDESTREAM_TOKEN, or --token-from FILE";
             found.push(match failure {
+                Failure::Refused { status: 401, .. } if known == Some(true) => bad(
+                    "access",
+                    "the token is good, but requests that carry it are refused: something on the \
+                     way takes their Authorization field off",
+                    "proxy_set_header Authorization $http_authorization, and no password of the \
+                     proxy's own in front",
+                ),
+                // The login has said what is wrong with it.
+                Failure::Refused { status: 401, .. } if known == Some(false) => return false,
                 Failure::Refused { status: 401, .. } => bad("access", failure.to_string(), cure),
                 other => unreachable(&other),
             });
             return false;
         }
     };
-    let json: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
+    let json: serde_json::Value = json::value(&json).unwrap_or_default();
     let tokens = json["access"]["tokens"] == true;
     let forwarded = json["request"]["forwarded"] == true;
     let proxy = proxies(&answer);

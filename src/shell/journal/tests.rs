@@ -15,6 +15,7 @@ thread_local! {
     static SYNC_FAILS: Cell<bool> = const { Cell::new(false) };
     static WRITE_FAILS: Cell<bool> = const { Cell::new(false) };
     static SYNCS: Cell<u32> = const { Cell::new(0) };
+    static ERASE_FAILS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A medium that fails as a broken one does.
@@ -109,6 +110,14 @@ impl World {
                         let result = self.store.fetch(seq, &source, image);
                         self.server.disk_replied(DiskReply::Large { connection, result });
                     }
+                    Effect::Disk(DiskRequest::Erase { session_id, last_seq }) => {
+                        let result = match ERASE_FAILS.get() {
+                            true => Err("it cannot be removed".to_owned()),
+                            false => self.store.erase(&session_id, last_seq),
+                        };
+                        let reply = DiskReply::Erased { session_id, last_seq, result };
+                        self.server.disk_replied(reply);
+                    }
                     Effect::WhoIs(key) => {
                         self.server.asker_known(key, crate::core::effect::Asker::Outside);
                     }
@@ -139,11 +148,7 @@ impl World {
     }
 
     fn ask(&mut self, method: &str, path: &str, body: &str) -> String {
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {length}\r\n\r\n{body}"
-        );
+        let request = request(method, path, body);
         let mut rest = request.as_bytes();
         self.reply.clear();
         while !rest.is_empty() {
@@ -185,6 +190,14 @@ impl World {
     fn is_ready(&mut self) -> bool {
         self.ask("GET", "/ready", "").starts_with("HTTP/1.1 200")
     }
+}
+
+fn request(method: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
 }
 
 /// The numbers that a session's segments hold, read as the next start does.
@@ -293,6 +306,87 @@ fn half_a_write_is_no_write_and_is_made_good() {
     let all = kept(&scratch.0, &session);
     assert!(rising(&all, first), "no hole, no repeat: {all:?}");
     assert!(world.ask("GET", &href, "").ends_with(&"x".repeat(1000)), "from disk now");
+}
+
+#[test]
+fn who_speaks_while_a_batch_fails_is_heard_before_the_disk_is_well() {
+    let scratch = Scratch::new("silence");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let (one, other) = (world.create(), world.create());
+    let rename = |session: &str, name: &str| {
+        request("PATCH", &format!("/api/session/{session}"), &format!("{{\"name\":\"{name}\"}}"))
+    };
+    WRITE_FAILS.set(true);
+    world.server.received(world.client, rename(&one, "on its way").as_bytes());
+    world.server.commit();
+    let mut batch = None;
+    while let Some(effect) = world.server.next_effect() {
+        if let Effect::Disk(DiskRequest::Append(handed)) = effect {
+            batch = Some(handed);
+        }
+    }
+    let batch = batch.expect("a batch is under way");
+    // Before that is answered, another session has something to say.
+    let second = world.server.accepted(Peer::Local { uid: 1 }).unwrap();
+    world.server.received(second, rename(&other, "meanwhile").as_bytes());
+    let result = world.store.append(&batch);
+    assert!(result.is_err());
+    world.server.disk_replied(DiskReply::Appended(batch, result));
+    world.turn();
+    assert!(!world.is_ready());
+    world.rename(&other, "still heard");
+    let told = world.ask("GET", &format!("/api/session/{other}/history"), "");
+    WRITE_FAILS.set(false);
+    assert!(told.contains("\"name\":\"still heard\""), "{told}");
+}
+
+#[test]
+fn what_only_memory_holds_after_a_failed_sync_is_written_once_more_at_the_next_start() {
+    use std::os::unix::fs::MetadataExt;
+    let scratch = Scratch::new("doubt");
+    let mut world = World::new(&scratch.0, Durability::Sync, 1);
+    let session = world.create();
+    world.rename(&session, "synced");
+    SYNC_FAILS.set(true);
+    world.rename(&session, "in doubt");
+    SYNC_FAILS.set(false);
+    drop(world);
+    let dir = scratch.0.join("sessions").join(&session);
+    let inode = || fs::metadata(dir.join(&segment_names(&dir)[0])).unwrap().ino();
+    let (before, seqs) = (inode(), kept(&scratch.0, &session));
+    World::new(&scratch.0, Durability::Sync, 2);
+    assert_ne!(inode(), before, "the same bytes in another file");
+    assert!(kept(&scratch.0, &session).starts_with(&seqs));
+}
+
+#[test]
+fn what_could_not_be_removed_is_removed_when_that_is_possible() {
+    let scratch = Scratch::new("leftovers");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    let dir = scratch.0.join("sessions").join(&session);
+    ERASE_FAILS.set(true);
+    world.ask("DELETE", &format!("/api/session/{session}"), "");
+    world.pass(61_000);
+    world.pass(5_000);
+    assert!(dir.exists(), "it was tried, more than once");
+    ERASE_FAILS.set(false);
+    world.pass(5_000);
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_torn_line_among_the_starts_is_written_over() {
+    let scratch = Scratch::new("epochs");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    // The disk was full in the middle of it.
+    let file = fs::OpenOptions::new().append(true).open(scratch.0.join("epochs"));
+    file.unwrap().write_all(b"erased 10995116277").unwrap();
+    world.store.erase(&session, 7).unwrap();
+    drop(world);
+    let again = open(&scratch.0, Durability::Write, Epoch::new(2)).unwrap();
+    assert_eq!(again.epochs.erased, 7);
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct Surroundings {
     pub own_program: PathBuf,
     /// The directories agents may work in, canonical.
     pub roots: Arc<[PathBuf]>,
+    /// The directory they may not work in, canonical.
+    pub data_dir: PathBuf,
     /// Their environment, but for the marker.
     pub environment: Vec<(OsString, OsString)>,
     /// What their markers begin with.
@@ -197,6 +199,7 @@ impl Reactor {
             arguments,
             working_dir: &spawn.working_dir,
             roots: &surroundings.roots,
+            closed: Some(&surroundings.data_dir),
             environment: &surroundings.environment,
             marker: &marker,
             nofile: surroundings.nofile,

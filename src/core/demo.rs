@@ -1,4 +1,4 @@
-//! The `demo` agent as a pure state machine: it speaks the dialect of [`super::claude`] from the
+//! The `demo` agent as a pure state machine: it speaks the dialect of [`crate::wire::claude`] from the
 //! agent's side, as version 2.1.330 does, with canned answers, and runs nothing.
 //!
 //! Lines come in by [`Demo::line`], lines go out by [`Demo::poll`]; both take the time. The
@@ -10,6 +10,8 @@
 use std::collections::VecDeque;
 
 use serde_json::{Value, json};
+
+use crate::wire::json;
 
 /// The version it claims.
 pub const VERSION: &str = "2.1.330-demo";
@@ -307,7 +309,7 @@ impl Demo {
         if self.broken || line.trim_ascii().is_empty() {
             return;
         }
-        let Ok(line) = serde_json::from_slice::<Value>(line) else {
+        let Ok(line) = json::value(line) else {
             self.broken = true;
             return;
         };
@@ -677,7 +679,7 @@ impl Demo {
         }
         let mut blocks = VecDeque::from(plan.blocks);
         if let Some((tool, input)) = plan.call {
-            let text = input.to_string();
+            let text = json::text(&input);
             blocks.push_back(Block { kind: Kind::Tool, text, cut: Cut::Every(32) });
             turn.call = Some(Call { id: self.voice.id("toolu"), tool, input });
         }
@@ -1022,7 +1024,7 @@ fn answers_of(input: &Value) -> String {
     let answers = input["answers"].as_object().into_iter().flatten();
     let answers = answers.map(|(question, answer)| match answer.as_str() {
         Some(answer) => format!("\"{question}\"=\"{answer}\""),
-        None => format!("\"{question}\"={answer}"),
+        None => format!("\"{question}\"={}", json::text(answer)),
     });
     answers.collect::<Vec<_>>().join(", ")
 }
@@ -1040,8 +1042,8 @@ fn error_name(code: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::claude::{self, Message, Parsed};
     use super::*;
+    use crate::wire::claude::{self, Message, Parsed};
 
     const ID: &str = "1ad72875-9f3d-4b98-9ecc-e8349dc3e302";
 

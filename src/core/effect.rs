@@ -403,8 +403,8 @@ pub enum DiskReply {
     Large {
         /// Who asked.
         connection: Key,
-        /// What there is, if there is any.
-        result: Option<Fetched>,
+        /// What there is.
+        result: Result<Fetched, ReadFailure>,
     },
     /// To [`DiskRequest::Drop`]: what went wrong, if anything did.
     Dropped(Result<(), String>),

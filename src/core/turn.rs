@@ -15,10 +15,10 @@ use std::borrow::Cow;
 
 /// Tool calls that may be open at once; further ones are passed on as they come.
 const TOOLS_MAX: usize = 256;
-/// Text of an open block that is kept for the case that its agent dies.
+/// Text of an open block that is kept for the case that its agent dies, and of the last one.
 const BLOCK_SIZE_MAX: usize = 1 << 20;
-/// What a turn holds, in bytes: the block that is streamed and the last one whole, its tools, and
-/// what they are to do where that is a list.
+/// What a turn holds, in bytes: the block that is streamed and the last one, its tools, and what
+/// they are to do where that is a list.
 pub const TURN_SIZE: usize = 2 * BLOCK_SIZE_MAX + TOOLS_MAX * 1024 + STRUCTURED_SIZE_MAX;
 /// A tool's structured result is told up to this size; its text always is.
 const STRUCTURED_SIZE_MAX: usize = 64 * 1024;
@@ -46,7 +46,8 @@ pub struct Turn {
     pub failure: Option<Failure>,
     /// The API's error, as the agent told it.
     pub api_error: Option<ApiError>,
-    /// The last text of the main conversation.
+    /// The last text of the main conversation, for an agent whose `result` brings none: as much of
+    /// it as a turn keeps of a block.
     pub last_text: String,
     /// UTF-16 units told of the text and the errors of an agent that speaks no lines.
     offsets: [u64; 2],
@@ -385,7 +386,7 @@ impl Turn {
     fn note_text(&mut self, message: &Message<'_>, text: &str) {
         if message.parent.is_none() {
             self.last_text.clear();
-            self.last_text.push_str(text);
+            self.last_text.push_str(&text[..text.floor_char_boundary(BLOCK_SIZE_MAX)]);
         }
         let Some(operations) = self.operations_of(message.id) else { return };
         let room = RESPONSE_SIZE.saturating_sub(operations.response.chars().count());
@@ -652,4 +653,21 @@ fn push_operation(list: &mut Vec<u8>, operation: &Operation<'_>, tool_use_id: Op
         }
         object.string_or_null("toolUseId", tool_use_id);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_last_text_is_kept_what_the_bound_counts() {
+        let mut turn = Turn::default();
+        let message = Message { id: "m", parent: None, blocks: Vec::new(), aborted: false };
+        turn.note_text(&message, &"\u{20ac}".repeat(BLOCK_SIZE_MAX));
+        assert_eq!(turn.last_text.len(), BLOCK_SIZE_MAX / 3 * 3);
+        turn.note_text(&message, "short");
+        assert_eq!(turn.last_text, "short");
+        turn.note_text(&Message { parent: Some("t"), ..message }, "a subagent's");
+        assert_eq!(turn.last_text, "short");
+    }
 }

@@ -278,7 +278,8 @@ impl Worker {
             DiskRequest::Page(page) => DiskReply::Page(page, Err(ReadFailure::Gone)),
             DiskRequest::Large { connection, seq, source, image } => {
                 let store = self.store.as_ref();
-                let result = store.and_then(|store| store.fetch(seq, &source, image));
+                let gone = Err(ReadFailure::Gone);
+                let result = store.map_or(gone, |store| store.fetch(seq, &source, image));
                 DiskReply::Large { connection, result }
             }
             DiskRequest::Drop { session_id, segment, until, snapshot } => {

@@ -806,7 +806,12 @@ impl Store {
     }
 
     /// One event's large field, or its frame; or one of the images that came with it.
-    pub fn fetch(&self, seq: u64, source: &Source, image: Option<usize>) -> Option<Fetched> {
+    pub fn fetch(
+        &self,
+        seq: u64,
+        source: &Source,
+        image: Option<usize>,
+    ) -> Result<Fetched, ReadFailure> {
         let dir = self.sessions.join(&source.session_id);
         // Only an event of this very session: the frame is looked for first.
         let mut cursor = Cursor::new(Source {
@@ -814,22 +819,29 @@ impl Store {
             segments: source.segments.clone(),
             ..*source
         });
-        let found = cursor.load(self, seq - 1).ok()? && cursor.frame().0 == seq;
+        let found = cursor.load(self, seq - 1)? && cursor.frame().0 == seq;
         if !found {
-            return None;
+            return Err(ReadFailure::Gone);
         }
+        let beside = |kind| {
+            let path = dir.join(beside_name(seq, kind));
+            read_file(&path).map_err(|error| unreadable(&path, &error))
+        };
         if let Some(number) = image {
-            let json = read_file(&dir.join(beside_name(seq, Kind::Images))).ok()?;
-            let images: Vec<(String, String)> = document::read_bytes(&json).ok()?;
-            return base64::decode(&images.get(number)?.1).map(Fetched::Image);
+            let json = beside(Kind::Images)?;
+            let images: Vec<(String, String)> = document::read_bytes(&json).unwrap_or_default();
+            let image = images.get(number).and_then(|(_, text)| base64::decode(text));
+            return image.map(Fetched::Image).ok_or(ReadFailure::Gone);
         }
-        if let Ok(bytes) = read_file(&dir.join(beside_name(seq, Kind::Text))) {
-            return Some(Fetched::Text(bytes));
+        for (kind, whole) in
+            [(Kind::Text, Fetched::Text as fn(_) -> _), (Kind::Json, Fetched::Json)]
+        {
+            match beside(kind) {
+                Err(ReadFailure::Gone) => {} // It has no such field.
+                bytes => return bytes.map(whole),
+            }
         }
-        if let Ok(bytes) = read_file(&dir.join(beside_name(seq, Kind::Json))) {
-            return Some(Fetched::Json(bytes));
-        }
-        Some(Fetched::Frame(cursor.take().to_vec()))
+        Ok(Fetched::Frame(cursor.take().to_vec()))
     }
 
     /// Removes a segment and what stands beside it, numbers up to `until`.

@@ -235,7 +235,11 @@ impl World {
             }
             DiskReply::Page(..) => self.hit("page-read"),
             DiskReply::Large { result, .. } => {
-                self.hit(if result.is_some() { "large-read" } else { "large-gone" });
+                self.hit(match result {
+                    Ok(_) => "large-read",
+                    Err(ReadFailure::Gone) => "large-gone",
+                    Err(ReadFailure::Damaged(_)) => "large-unreadable",
+                });
             }
             _ => {}
         }

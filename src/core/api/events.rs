@@ -270,8 +270,9 @@ impl Server {
         self.pages_read -= 1;
         let visible = self.publisher.visible();
         self.resume_answer(page.connection, |server, exchange| {
-            if result.is_err() {
-                server.write_problem(exchange, &event_gone());
+            if let Err(failure) = result {
+                let problem = server.not_read(failure);
+                server.write_problem(exchange, &problem);
                 return None;
             }
             server.say(|server, object| {
@@ -291,6 +292,13 @@ impl Server {
             server.write_json(exchange, Status::OK, &[]);
             None
         });
+    }
+
+    /// Why there is no answer from a journal. What the disk does not give now is not gone.
+    fn not_read(&mut self, failure: ReadFailure) -> Problem {
+        let ReadFailure::Damaged(error) = failure else { return event_gone() };
+        self.log(Level::Error, "journal", "cannot be read", vec![("error", error)]);
+        Problem::unavailable("journal_failed", "the journal cannot be read at the moment")
     }
 
     /// Refuses to look into a journal while as many pages are on their way as there is memory for.
@@ -499,25 +507,30 @@ impl Server {
     }
 
     /// The disk thread has looked for an event.
-    pub(in crate::core) fn large_read(&mut self, connection: Key, result: Option<Fetched>) {
+    pub(in crate::core) fn large_read(
+        &mut self,
+        connection: Key,
+        result: Result<Fetched, ReadFailure>,
+    ) {
         self.large_asked = false;
         self.resume_answer(connection, |server, exchange| {
             let (bytes, kind) = match result {
-                Some(Fetched::Text(bytes)) => (bytes, content_type(true)),
-                Some(Fetched::Json(bytes)) => (bytes, content_type(false)),
-                Some(Fetched::Image(bytes)) => {
+                Ok(Fetched::Text(bytes)) => (bytes, content_type(true)),
+                Ok(Fetched::Json(bytes)) => (bytes, content_type(false)),
+                Ok(Fetched::Image(bytes)) => {
                     let kind = image_type(&bytes);
                     (bytes, kind)
                 }
-                Some(Fetched::Frame(frame)) => {
+                Ok(Fetched::Frame(frame)) => {
                     match server.say_event(&frame) {
                         Ok(()) => server.write_json(exchange, Status::OK, &[]),
                         Err(problem) => server.write_problem(exchange, &problem),
                     }
                     return None;
                 }
-                None => {
-                    server.write_problem(exchange, &event_gone());
+                Err(failure) => {
+                    let problem = server.not_read(failure);
+                    server.write_problem(exchange, &problem);
                     return None;
                 }
             };

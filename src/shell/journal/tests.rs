@@ -436,3 +436,29 @@ fn segment_names(dir: &Path) -> Vec<String> {
     let names: BTreeSet<String> = files.segments.iter().map(|id| id.file_name()).collect();
     names.into_iter().collect()
 }
+
+#[test]
+fn what_the_disk_does_not_give_now_is_not_gone() {
+    let scratch = Scratch::new("unread");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    world.queue(&session, 200_000);
+    let dir = scratch.0.join("sessions").join(&session);
+    let names = || fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let beside = |path: &PathBuf| beside_seq(path.file_name().unwrap().to_str().unwrap());
+    let file = names().find(|path| beside(path).is_some()).expect("a large field's file");
+    let (newest, _) = world.newest(&session);
+    let (epoch, _) = newest.split_once('-').unwrap();
+    let path = format!("/api/session/{session}/events/{epoch}-{}", beside(&file).unwrap());
+    assert!(world.ask("GET", &path, "").contains("xxxx"));
+
+    // A directory in its place can be opened, and not read.
+    let aside = scratch.0.join("aside");
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    let reply = world.ask("GET", &path, "");
+    assert!(reply.starts_with("HTTP/1.1 503") && reply.contains("journal_failed"), "{reply}");
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    assert!(world.ask("GET", &path, "").contains("xxxx"));
+}

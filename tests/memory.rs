@@ -136,8 +136,9 @@ fn fill_everything(durability: &str, kind: Durability) {
 
     // A line that does not end: it has the one buffer for long ones.
     let unended = server.prompt(&sessions[1], "unended 7900000");
-    eventually("the line is in its buffer", || resident(&server) > audit.before + 7 * MIB);
-    audit.compare(&["long line"], 0.4);
+    let told = std::path::Path::new(&server.root()).join("unended");
+    eventually("the line is in its buffer", || told.exists());
+    audit.compare(&["long line"], 0.0); // What earlier lines took may be used again.
     server.interrupt(&sessions[1]);
     server.stream(&sessions[1]).turn_end(&unended);
     audit.before = resident(&server);

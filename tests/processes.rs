@@ -492,6 +492,22 @@ fn a_sweep_takes_one_session_or_all_and_spares_whom_it_is_told_to() {
 }
 
 #[test]
+fn a_process_in_the_middle_of_its_exec_is_not_passed_over() {
+    // A parent goes on at the very moment at which its child has lost one environment and does not
+    // have the next: that is how vfork(2) ends.
+    let scene = Scene::new();
+    let marker = format!("{}/s-1", scene.prefix);
+    for round in 0..300 {
+        let mut sleep = Command::new("sleep");
+        let mut child = sleep.arg("600").env(process::MARKER, &marker).spawn().unwrap();
+        let killed = scene.sweep(Some("s-1"));
+        let _ = child.kill();
+        let _ = child.wait();
+        assert_eq!(killed, 1, "round {round}");
+    }
+}
+
+#[test]
 fn a_process_without_our_marker_is_never_touched() {
     let scene = Scene::new();
     let sleeper = |marker: Option<String>| {

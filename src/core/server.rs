@@ -12,9 +12,10 @@ use crate::core::access::Access;
 use crate::core::access::tokens::Digest;
 use crate::core::addresses::Addresses;
 use crate::core::agent::Agent;
+use crate::core::api::LargeAsked;
 use crate::core::commit::Keeper;
 use crate::core::connection::{Asking, Connection, Exchange, Phase, Rare, Stage};
-use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program, Source};
+use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program};
 use crate::core::epochs::{Durability, Epochs};
 use crate::core::hooks::Chosen;
 use crate::core::large::LargeFields;
@@ -257,8 +258,8 @@ pub struct Server {
     pub(super) large_to: Option<Key>,
     /// The disk thread was asked for it, and has not answered.
     pub(super) large_asked: bool,
-    /// Who waits for that: the event, where it is, and the number of an image.
-    pub(super) large_queue: VecDeque<(Key, u64, Source, Option<usize>)>,
+    /// Who waits for that.
+    pub(super) large_queue: VecDeque<LargeAsked>,
     /// Pages of journals that the disk thread was asked for.
     pub(super) pages_read: u32,
     /// Requests that wait for something to happen.

@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use mio::unix::pipe::{Receiver, Sender};
 
@@ -28,6 +29,9 @@ const STDOUT_PIPE_SIZE: u32 = 256 * 1024;
 /// What is read of one process's environment. The kernel allows 6 MiB of arguments and
 /// environment together.
 const ENVIRON_MAX: u64 = 8 * 1024 * 1024;
+/// Between two looks at a process that is within an exec, and how many there are at most: a second.
+const EXEC_LOOK: Duration = Duration::from_millis(1);
+const EXEC_LOOKS_MAX: u32 = 1000;
 
 /// What to start, and in which surroundings.
 #[derive(Debug)]
@@ -346,10 +350,38 @@ fn for_each_marked(
         // First the process, then its marker: if the number changes hands in between, the
         // marker is the successor's, but the signal goes to nobody.
         let Ok(process) = PidFd::open(pid) else { continue };
-        if marker_of(pid).is_some_and(|marker| matches(&marker, prefix, session)) {
+        if settled_marker_of(pid).is_some_and(|marker| matches(&marker, prefix, session)) {
             visit(pid, &process);
         }
     }
+}
+
+/// The marker of a process. One in the middle of an exec shows no environment for a moment: the old
+/// one is gone and the new one is not there yet. It is waited for, or a sweep would pass over it.
+fn settled_marker_of(pid: u32) -> Option<Vec<u8>> {
+    for _ in 0..EXEC_LOOKS_MAX {
+        let marker = marker_of(pid);
+        if marker.is_some() || !is_within_exec(pid) {
+            return marker;
+        }
+        std::thread::sleep(EXEC_LOOK);
+    }
+    marker_of(pid)
+}
+
+/// Whether a process is about to become another program, and neither is there.
+fn is_within_exec(pid: u32) -> bool {
+    /// A thread of the kernel (proc(5), `flags`): it has no environment either.
+    const KERNEL_THREAD: u64 = 0x0020_0000;
+    let Some(stat) = stat_of(pid) else { return false };
+    // From `state`, the third field of proc(5): `flags` is the ninth, `env_start` the fiftieth.
+    let fields: Vec<&str> = stat.split_ascii_whitespace().collect();
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    let is_live = fields.first().is_some_and(|state| !["Z", "X"].contains(state));
+    let is_program = number(6).is_some_and(|flags| flags & KERNEL_THREAD == 0);
+    // Zero also for what we may not look into; but then its environment cannot be opened.
+    let is_hidden = || File::open(format!("/proc/{pid}/environ")).is_err();
+    is_live && is_program && number(47) == Some(0) && !is_hidden()
 }
 
 fn matches(marker: &[u8], prefix: &str, session: Option<&str>) -> bool {
@@ -495,11 +527,15 @@ fn children_by_thread(pid: &str) -> io::Result<Vec<u32>> {
 
 /// The parent of a process, while it is there.
 pub fn parent_of(pid: u32) -> Option<u32> {
+    stat_of(pid)?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// What `/proc` says of a process, from its state on (proc(5)).
+fn stat_of(pid: u32) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // pid (name) state parent …, and the name may hold spaces and parentheses.
     let name_end = memchr::memrchr(b')', &stat)?;
-    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+    String::from_utf8(stat[name_end + 1..].to_vec()).ok()
 }
 
 fn processes() -> impl Iterator<Item = u32> {

@@ -21,6 +21,26 @@ fn image_type(bytes: &[u8]) -> &'static str {
     }
 }
 
+/// An event that was asked for, and by whom.
+#[derive(Debug)]
+pub(in crate::core) struct LargeAsked {
+    connection: Key,
+    session: Key,
+    seq: u64,
+    /// The number of one of its images, if that is what is wanted.
+    image: Option<u64>,
+}
+
+/// Where an event is, or what is large of it.
+enum Held<'a> {
+    /// In memory, with its media type.
+    Bytes(&'a [u8], &'static str),
+    /// In a journal.
+    Journal(Source),
+    /// In the log, and nothing of it is large.
+    Frame(Vec<u8>),
+}
+
 /// The numbers of the sessions that a request is limited to, if it is, and ids that are none.
 type Owners = (Option<Box<[u32]>>, Vec<String>);
 
@@ -401,54 +421,68 @@ impl Server {
         ok_after(self.publisher.seq())
     }
 
-    /// One event, or the large field that was cut from it.
+    /// One event, or the large field that was cut from it. There is memory for one such field on its
+    /// way: who asks for another waits for that.
     pub(super) fn event(&mut self, request: &Request<'_>, id: &str, event: &str) -> Outcome {
-        let key = self.session_key(id)?;
+        let session = self.session_key(id)?;
         let id = crate::wire::sse::EventId::parse(event.as_bytes()).ok_or_else(event_gone)?;
-        let session = self.sessions.get(key).ok_or_else(event_gone)?;
-        let log = &session.feed.log;
-        let is_ours = self.publisher.epochs.id(id.seq) == id && id.seq > 0;
-        if !is_ours || Some(id.seq) > log.latest_seq() {
+        let image = request.number("image", 0..=IMAGES_MAX as u64 - 1)?;
+        if self.publisher.epochs.id(id.seq) != id || id.seq == 0 {
             return Err(event_gone());
         }
-        let start = log.ring.after(id.seq - 1);
-        // Only an event of this very session: large fields of others are not to be had here.
-        let in_ring = log.ring.mark_at(start).is_some_and(|mark| mark.seq == id.seq);
-        let image = request.number("image", 0..=IMAGES_MAX as u64 - 1)?;
-        if let Some(number) = image.filter(|_| in_ring) {
-            let known = self.publisher.images.get(image_key(id.seq, number));
-            if let Some((bytes, _)) = known {
-                self.large_refused()?;
-                return Ok(Reply::Bytes(bytes.to_vec(), image_type(bytes)));
+        let asked = LargeAsked { connection: request.connection, session, seq: id.seq, image };
+        match self.find_event(&asked)? {
+            Held::Frame(frame) => {
+                self.say_event(&frame)?;
+                ok()
             }
+            Held::Bytes(bytes, kind) if self.large_is_free() => {
+                Ok(Reply::Bytes(bytes.to_vec(), kind))
+            }
+            Held::Bytes(..) | Held::Journal(_) => {
+                self.large_queue.push_back(asked);
+                Ok(Reply::Later)
+            }
+        }
+    }
+
+    /// Where an event is, or its large field.
+    fn find_event(&self, asked: &LargeAsked) -> Result<Held<'_>, Problem> {
+        let (seq, image) = (asked.seq, asked.image);
+        let session = self.sessions.get(asked.session).ok_or_else(event_gone)?;
+        let log = &session.feed.log;
+        if Some(seq) > log.latest_seq() {
+            return Err(event_gone());
+        }
+        let start = log.ring.after(seq - 1);
+        // Only an event of this very session: large fields of others are not to be had here.
+        let in_ring = log.ring.mark_at(start).is_some_and(|mark| mark.seq == seq);
+        if let Some(number) = image.filter(|_| in_ring)
+            && let Some((bytes, _)) = self.publisher.images.get(image_key(seq, number))
+        {
+            return Ok(Held::Bytes(bytes, image_type(bytes)));
         }
         // While the disk takes nothing, the newest is only in memory.
         if let Some(journal) = &log.journal
-            && !(in_ring && id.seq > journal.last_seq())
+            && !(in_ring && seq > journal.last_seq())
         {
-            let position = journal.seek(id.seq - 1);
+            let position = journal.seek(seq - 1);
             let segment = journal.segment_at(position).ok_or_else(event_gone)?;
             let session_id = session.id().to_owned();
             let (end, least_seq) = (segment.1, 0);
             let segments = vec![segment];
-            let source = Source { session_id, segments, position, end, least_seq };
-            let image = image.map(|number| number as usize);
-            self.large_queue.push_back((request.connection, id.seq, source, image));
-            return Ok(Reply::Later);
+            return Ok(Held::Journal(Source { session_id, segments, position, end, least_seq }));
         }
         if !in_ring || image.is_some() {
             return Err(event_gone());
         }
-        if let Some((bytes, is_text)) = self.large_field(id.seq) {
-            self.large_refused()?;
-            return Ok(Reply::Bytes(bytes.to_vec(), content_type(is_text)));
+        if let Some((bytes, is_text)) = self.large_field(seq) {
+            return Ok(Held::Bytes(bytes, content_type(is_text)));
         }
-        let crate::base::ring::Found::Bytes(a, b) = log.ring.at(start, log.ring.after(id.seq))
-        else {
-            return Err(event_gone());
-        };
-        self.say_event(&[a, b].concat())?;
-        ok()
+        match log.ring.at(start, log.ring.after(seq)) {
+            crate::base::ring::Found::Bytes(a, b) => Ok(Held::Frame([a, b].concat())),
+            _ => Err(event_gone()),
+        }
     }
 
     /// The large field of an event that is on no disk.
@@ -473,15 +507,6 @@ impl Server {
         Ok(())
     }
 
-    /// Refuses a large field while another one is on its way: there is memory for one.
-    fn large_refused(&self) -> Result<(), Problem> {
-        if self.large_is_free() {
-            return Ok(());
-        }
-        let sentence = "another large field is on its way; try again soon";
-        Err(Problem::unavailable("large_max", sentence))
-    }
-
     /// Whether nobody is being sent a large field, or about to be.
     pub(in crate::core) fn large_is_free(&self) -> bool {
         let taker = self.large_to.and_then(|key| self.connections.get(key));
@@ -492,17 +517,44 @@ impl Server {
         !self.large_asked && !holds
     }
 
-    /// Asks the disk thread for the next event whose field may be large, one at a time.
+    /// Sees to the next of those who wait for an event whose field may be large, one at a time.
     pub(in crate::core) fn serve_large(&mut self) {
         while self.large_is_free()
-            && let Some((connection, seq, source, image)) = self.large_queue.pop_front()
+            && let Some(asked) = self.large_queue.pop_front()
         {
-            if self.has_connection(connection) {
-                self.large_to = Some(connection);
-                self.large_asked = true;
-                let request = DiskRequest::Large { connection, seq, source, image };
-                self.effects.push_back(Effect::Disk(request));
+            let connection = asked.connection;
+            if !self.has_connection(connection) {
+                continue;
             }
+            self.large_to = Some(connection);
+            // It may have moved since it was asked for: from memory to the disk, or away.
+            let result = match self.find_event(&asked) {
+                Ok(Held::Journal(source)) => {
+                    self.large_asked = true;
+                    let (seq, image) = (asked.seq, asked.image.map(|number| number as usize));
+                    let request = DiskRequest::Large { connection, seq, source, image };
+                    self.effects.push_back(Effect::Disk(request));
+                    continue;
+                }
+                Ok(Held::Bytes(bytes, kind)) => Ok((bytes.to_vec(), kind)),
+                Ok(Held::Frame(frame)) => Err(Ok(frame)),
+                Err(problem) => Err(Err(problem)),
+            };
+            self.resume_answer(connection, |server, exchange| {
+                match result {
+                    Ok((bytes, kind)) => server.write_large(exchange, kind, bytes),
+                    Err(frame) => server.write_event_alone(exchange, frame),
+                }
+                None
+            });
+        }
+    }
+
+    /// Writes one event as an answer, or why there is none.
+    fn write_event_alone(&mut self, exchange: &mut Exchange, frame: Result<Vec<u8>, Problem>) {
+        match frame.and_then(|frame| self.say_event(&frame)) {
+            Ok(()) => self.write_json(exchange, Status::OK, &[]),
+            Err(problem) => self.write_problem(exchange, &problem),
         }
     }
 
@@ -522,10 +574,7 @@ impl Server {
                     (bytes, kind)
                 }
                 Ok(Fetched::Frame(frame)) => {
-                    match server.say_event(&frame) {
-                        Ok(()) => server.write_json(exchange, Status::OK, &[]),
-                        Err(problem) => server.write_problem(exchange, &problem),
-                    }
+                    server.write_event_alone(exchange, Ok(frame));
                     return None;
                 }
                 Err(failure) => {

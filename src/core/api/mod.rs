@@ -17,6 +17,7 @@ mod sessions;
 mod tickets;
 mod write;
 
+pub(super) use self::events::LargeAsked;
 use self::problem::Problem;
 use self::request::Request;
 pub use self::route::paths;

@@ -621,6 +621,40 @@ fn a_large_field_is_a_preview_in_its_event_and_whole_at_its_address() {
 }
 
 #[test]
+fn who_asks_for_a_large_field_while_another_is_on_its_way_waits_for_it() {
+    const SIZE: usize = 12_000_000; // More than two sockets hold.
+    for durability in ["memory", "write"] {
+        let server = Server::fake(&["--durability", durability]);
+        let session = server.create();
+        let path = format!("/api/session/{session}/prompt?wait=60");
+        server.post(&path, json!({"command": format!("line {SIZE}")})).expect(200);
+        let mut reader = server.stream(&session);
+        reader.until_name("prompt-completed");
+        let blocks = reader.seen.iter().filter(|event| event.name == "message-block");
+        let large = blocks.map(|block| &block.data["large"]).find(|large| large.is_object());
+        let href = text(large.expect("a large block"), "href").to_owned();
+
+        let ask = || {
+            let mut connection = Connection::open(server.address);
+            connection.send(http::encode(server.address, "GET", &href, &[], b""));
+            connection
+        };
+        let mut slow = ask();
+        assert_eq!(slow.head().status, 200);
+        let mut others = [ask(), ask()];
+        for other in &mut others {
+            let word = other.word_within(Duration::from_millis(200));
+            assert_eq!(word, None, "{durability}: one at a time");
+        }
+        drop(slow);
+        for mut other in others {
+            let whole = other.response("GET");
+            assert_eq!((whole.status, whole.body.len()), (200, SIZE), "{durability}");
+        }
+    }
+}
+
+#[test]
 fn the_readers_of_a_session_are_told() {
     let server = Server::demo(&[]);
     let session = server.create();

@@ -166,6 +166,8 @@ pub struct Connection {
     pub writable: bool,
     /// It was full when it was last written to.
     pub blocked: bool,
+    /// Since when.
+    pub blocked_at: u64,
     /// When it last took something.
     pub progress_at: u64,
     // From the server to the client.
@@ -215,6 +217,7 @@ impl Connection {
             queued: false,
             writable: false,
             blocked: false,
+            blocked_at: 0,
             progress_at: 0,
             kernel: VecDeque::new(),
             capacity: 64 * 1024,

@@ -166,8 +166,6 @@ pub struct Connection {
     pub writable: bool,
     /// It was full when it was last written to.
     pub blocked: bool,
-    /// Since when.
-    pub blocked_at: u64,
     /// When it last took something.
     pub progress_at: u64,
     // From the server to the client.
@@ -217,7 +215,6 @@ impl Connection {
             queued: false,
             writable: false,
             blocked: false,
-            blocked_at: 0,
             progress_at: 0,
             kernel: VecDeque::new(),
             capacity: 64 * 1024,

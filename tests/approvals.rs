@@ -77,6 +77,23 @@ fn a_denial_reaches_the_agent_with_its_reason() {
 }
 
 #[test]
+fn an_approval_that_its_agent_forgets_ends_with_the_turn() {
+    let server = Server::fake(&[]);
+    let (session, mut reader) = session(&server);
+    let prompt = server.prompt(&session, r#"ask Bash {"command":"ls"} ;; say: never mind"#);
+    reader.turn_end(&prompt);
+    let asked = reader.seen.iter().find(|event| event.name == "approval-required").unwrap();
+    let withdrawn: Vec<&Event> =
+        reader.seen.iter().filter(|event| event.name == "approval-withdrawn").collect();
+    assert_eq!(withdrawn.len(), 1, "{}", reader.story());
+    assert_eq!(withdrawn[0].text("approvalId"), asked.text("approvalId"));
+    assert_eq!(withdrawn[0].text("reason"), "turn_ended");
+    assert!(open(&server, &session).is_empty());
+    let late = server.decide(&session, asked, "allow", json!({}));
+    assert_eq!(late.status, 409, "{late}");
+}
+
+#[test]
 fn a_denial_may_end_the_turn() {
     let server = Server::fake(&[]);
     let (session, mut reader) = session(&server);

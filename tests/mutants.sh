@@ -72,7 +72,7 @@ mutant() { # mutant NAME FILE SED-EXPRESSION
 }
 
 # The last ones are slow and run for what the others let pass.
-suites=("--test simulation" "--lib" "--test no_alloc" "--test readers --test approvals")
+suites=("--test simulation" "--lib" "--test no_alloc" "--test readers --test sse --test approvals")
 if [ "${wanted[0]}" != --check ]; then
     for tests in "${suites[@]}"; do
         # shellcheck disable=SC2086

@@ -9,6 +9,7 @@ mod reference;
 
 use crate::shell::files::{self, Trouble};
 use crate::shell::journal::{Store, open};
+use crate::shell::serve;
 use reference::stands;
 use serde_json::value::RawValue;
 use sidestream::base::lines::{Line, Lines};
@@ -643,7 +644,7 @@ impl Play {
                 }
                 DiskRequest::Sweep { agent, .. } => DiskReply::Swept { agent, killed: 0 },
                 other => match &mut self.store {
-                    Some(store) => kept(store, other),
+                    Some(store) => serve(store, other),
                     None => panic!("in memory nothing is written: {other:?}"),
                 },
             });
@@ -717,40 +718,6 @@ impl Play {
             self.server.sent(key, bytes.len());
             self.apply();
         }
-    }
-}
-
-/// What the disk thread does for journals.
-fn kept(store: &mut Store, request: DiskRequest) -> DiskReply {
-    match request {
-        DiskRequest::Append(batch) => {
-            let result = store.append(&batch);
-            DiskReply::Appended(batch, result)
-        }
-        DiskRequest::Read(mut read) => {
-            let result = store.read(&mut read);
-            DiskReply::Read(read, result)
-        }
-        DiskRequest::Page(mut page) => {
-            let result = loop {
-                match store.page(&mut page) {
-                    Ok(true) => {}
-                    result => break result.map(|_| ()),
-                }
-            };
-            DiskReply::Page(page, result)
-        }
-        DiskRequest::Large { connection, seq, source, image } => {
-            DiskReply::Large { connection, result: store.fetch(seq, &source, image) }
-        }
-        DiskRequest::Drop { session_id, segment, until, snapshot } => {
-            DiskReply::Dropped(store.drop_segment(&session_id, segment, until, snapshot.as_deref()))
-        }
-        DiskRequest::Erase { session_id, last_seq } => {
-            let result = store.erase(&session_id, last_seq);
-            DiskReply::Erased { session_id, last_seq, result }
-        }
-        other => panic!("{other:?} is no journal's"),
     }
 }
 

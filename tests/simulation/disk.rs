@@ -5,6 +5,7 @@
 //! was told of it lies time, in which the server may be killed or the power fail.
 
 use crate::client::Cut;
+use crate::shell;
 use crate::shell::files::{self, Trouble};
 use crate::shell::journal::{self, Store};
 use crate::world::World;
@@ -164,43 +165,13 @@ impl World {
         let context = self.context();
         let store = self.disk.store.as_mut();
         let store = store.unwrap_or_else(|| panic!("{context}: in memory, and {request:?}"));
-        match request {
-            DiskRequest::Append(batch) => {
-                let result = store.append(&batch);
-                if result.is_ok() {
-                    self.disk.written_seq = batch.last_seq;
-                }
-                DiskReply::Appended(batch, result)
-            }
-            DiskRequest::Read(mut read) => {
-                let result = store.read(&mut read);
-                DiskReply::Read(read, result)
-            }
-            DiskRequest::Page(mut page) => {
-                let result = loop {
-                    match store.page(&mut page) {
-                        Ok(true) => {}
-                        result => break result.map(|_| ()),
-                    }
-                };
-                DiskReply::Page(page, result)
-            }
-            DiskRequest::Large { connection, seq, source, image } => {
-                DiskReply::Large { connection, result: store.fetch(seq, &source, image) }
-            }
-            DiskRequest::Drop { session_id, segment, until, snapshot } => {
-                let dropped = store.drop_segment(&session_id, segment, until, snapshot.as_deref());
-                DiskReply::Dropped(dropped)
-            }
-            DiskRequest::Erase { session_id, last_seq } => {
-                let result = store.erase(&session_id, last_seq);
-                if result.is_err() {
-                    self.model.tally.hit("erase-failed");
-                }
-                DiskReply::Erased { session_id, last_seq, result }
-            }
-            other => panic!("{context}: {other:?} is no journal's"),
+        let reply = shell::serve(store, request);
+        match &reply {
+            DiskReply::Appended(batch, Ok(())) => self.disk.written_seq = batch.last_seq,
+            DiskReply::Erased { result: Err(_), .. } => self.model.tally.hit("erase-failed"),
+            _ => {}
         }
+        reply
     }
 
     /// What the server is about to learn.

@@ -145,7 +145,7 @@ mutant torn_frame_kept src/core/journal.rs "s/ && memchr::memchr(0, frame).is_no
 mutant hole_not_evicted src/core/journal.rs '/pub fn wrote/,/^    }/s/self.evict_to(lost.to);/let _ = lost.to;/'
 mutant retention_not_told src/core/journal.rs '/pub fn forget_oldest/,/^    }/s/self.evict_to(segment.last_seq.min(until));/let _ = until;/'
 mutant tail_not_cut src/shell/journal.rs 's/        file.set_len(length)?;/        let _ = length;/'
-mutant cut_not_synced src/shell/journal.rs 's/        file.sync_all() \/\/ Or the next.*/        Ok(())/'
+mutant cut_not_synced src/shell/journal.rs 's/        file.sync_all() \/\/ Or the next.*/        Ok::<(), io::Error>(())/'
 mutant erased_name_comes_back src/shell/journal.rs 's/    sync_directory(sessions)?;/    let _ = sync_directory;/'
 mutant segment_not_synced src/shell/journal.rs 's/            self.sync_parts(batch)?;/            let _ = batch;/'
 mutant failure_not_marked src/shell/journal.rs 's/self.is_marked = self.mark_broken().is_ok();.*/self.is_marked = true;/'

@@ -360,28 +360,22 @@ fn for_each_marked(
 /// one is gone and the new one is not there yet. It is waited for, or a sweep would pass over it.
 fn settled_marker_of(pid: u32) -> Option<Vec<u8>> {
     for _ in 0..EXEC_LOOKS_MAX {
-        let marker = marker_of(pid);
-        if marker.is_some() || !is_within_exec(pid) {
-            return marker;
+        match look_at(pid) {
+            Environment::Marked(marker) => return Some(marker),
+            Environment::Empty if is_within_exec(pid) => std::thread::sleep(EXEC_LOOK),
+            Environment::Empty | Environment::Unmarked => return None,
         }
-        std::thread::sleep(EXEC_LOOK);
     }
-    marker_of(pid)
+    None
 }
 
-/// Whether a process is about to become another program, and neither is there.
+/// Whether a process whose environment is empty is about to become another program, and neither is
+/// there.
 fn is_within_exec(pid: u32) -> bool {
-    /// A thread of the kernel (proc(5), `flags`): it has no environment either.
-    const KERNEL_THREAD: u64 = 0x0020_0000;
-    let Some(stat) = stat_of(pid) else { return false };
-    // From `state`, the third field of proc(5): `flags` is the ninth, `env_start` the fiftieth.
-    let fields: Vec<&str> = stat.split_ascii_whitespace().collect();
-    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
-    let is_live = fields.first().is_some_and(|state| !["Z", "X"].contains(state));
-    let is_program = number(6).is_some_and(|flags| flags & KERNEL_THREAD == 0);
-    // Zero also for what we may not look into; but then its environment cannot be opened.
-    let is_hidden = || File::open(format!("/proc/{pid}/environ")).is_err();
-    is_live && is_program && number(47) == Some(0) && !is_hidden()
+    const KERNEL_THREAD: u64 = 0x0020_0000; // PF_KTHREAD, include/linux/sched.h: it never has one.
+    Stat::of(Path::new(&format!("/proc/{pid}"))).is_some_and(|stat| {
+        !stat.is_over() && stat.flags() & KERNEL_THREAD == 0 && stat.number(ENV_START) == Some(0)
+    })
 }
 
 fn matches(marker: &[u8], prefix: &str, session: Option<&str>) -> bool {
@@ -391,18 +385,36 @@ fn matches(marker: &[u8], prefix: &str, session: Option<&str>) -> bool {
 
 /// The marker in a process's environment as it was at its exec. A zombie has none.
 pub fn marker_of(pid: u32) -> Option<Vec<u8>> {
-    let file = File::open(format!("/proc/{pid}/environ")).ok()?;
+    match look_at(pid) {
+        Environment::Marked(marker) => Some(marker),
+        Environment::Empty | Environment::Unmarked => None,
+    }
+}
+
+/// What the environment of a process says of whose it is.
+enum Environment {
+    Marked(Vec<u8>),
+    /// Nothing of ours; or we may not look, or there is no such process.
+    Unmarked,
+    /// There is not one byte of it.
+    Empty,
+}
+
+fn look_at(pid: u32) -> Environment {
+    let Ok(file) = File::open(format!("/proc/{pid}/environ")) else { return Environment::Unmarked };
     let mut environ = BufReader::new(file.take(ENVIRON_MAX));
     let mut variable = Vec::new();
-    while environ.read_until(0, &mut variable).ok()? > 0 {
+    let mut found = Environment::Empty;
+    while environ.read_until(0, &mut variable).is_ok_and(|count| count > 0) {
         let text = variable.strip_suffix(&[0]).unwrap_or(&variable);
         let value = text.strip_prefix(MARKER.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
         if let Some(value) = value {
-            return Some(value.to_vec());
+            return Environment::Marked(value.to_vec());
         }
         variable.clear();
+        found = Environment::Unmarked;
     }
-    None
+    found
 }
 
 /// Reaps the ended orphans that became our children because we are their subreaper; children
@@ -495,15 +507,8 @@ pub fn holds_socket(pid: u32, inode: u32) -> Option<bool> {
 
 /// Whether a thread is on its way out, and not yet a zombie, whose descriptors are all closed.
 fn is_ending(thread: &Path) -> bool {
-    const PF_EXITING: u32 = 4; // include/linux/sched.h
-    let Ok(stat) = fs::read(thread.join("stat")) else { return false };
-    let Some(name_end) = memchr::memrchr(b')', &stat) else { return false };
-    // State, then parent, group, session, terminal, its group, flags (proc(5)).
-    let rest = String::from_utf8_lossy(&stat[name_end + 1..]);
-    let mut words = rest.split_ascii_whitespace();
-    let is_over = words.next().is_none_or(|state| matches!(state, "Z" | "X"));
-    let flags = words.nth(5).and_then(|word| word.parse::<u32>().ok());
-    !is_over && flags.is_some_and(|flags| flags & PF_EXITING != 0)
+    const EXITING: u64 = 4; // PF_EXITING, include/linux/sched.h
+    Stat::of(thread).is_some_and(|stat| !stat.is_over() && stat.flags() & EXITING != 0)
 }
 
 /// The processes beside ours that have this socket open, of those that we may look into.
@@ -527,15 +532,45 @@ fn children_by_thread(pid: &str) -> io::Result<Vec<u32>> {
 
 /// The parent of a process, while it is there.
 pub fn parent_of(pid: u32) -> Option<u32> {
-    stat_of(pid)?.split_ascii_whitespace().nth(1)?.parse().ok()
+    let stat = Stat::of(Path::new(&format!("/proc/{pid}")))?;
+    stat.number(PARENT).and_then(|parent| parent.try_into().ok())
 }
 
-/// What `/proc` says of a process, from its state on (proc(5)).
-fn stat_of(pid: u32) -> Option<String> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // pid (name) state parent …, and the name may hold spaces and parentheses.
-    let name_end = memchr::memrchr(b')', &stat)?;
-    String::from_utf8(stat[name_end + 1..].to_vec()).ok()
+/// Fields of `stat`, by their numbers in proc(5).
+const STATE: usize = 3;
+const PARENT: usize = 4;
+const FLAGS: usize = 9;
+const ENV_START: usize = 50;
+
+/// What `/proc` says of a process or a thread: `stat`, from its state on.
+struct Stat(String);
+
+impl Stat {
+    /// Of the process or the thread whose directory in `/proc` this is.
+    fn of(directory: &Path) -> Option<Stat> {
+        let stat = fs::read(directory.join("stat")).ok()?;
+        // pid (name) state parent …, and the name may hold spaces and parentheses.
+        let name_end = memchr::memrchr(b')', &stat)?;
+        String::from_utf8(stat[name_end + 1..].to_vec()).ok().map(Stat)
+    }
+
+    fn field(&self, number: usize) -> Option<&str> {
+        self.0.split_ascii_whitespace().nth(number - STATE)
+    }
+
+    fn number(&self, number: usize) -> Option<u64> {
+        self.field(number)?.parse().ok()
+    }
+
+    /// A zombie, or dead.
+    fn is_over(&self) -> bool {
+        self.field(STATE).is_none_or(|state| matches!(state, "Z" | "X"))
+    }
+
+    /// Its flags (include/linux/sched.h); none if they cannot be read.
+    fn flags(&self) -> u64 {
+        self.number(FLAGS).unwrap_or(0)
+    }
 }
 
 fn processes() -> impl Iterator<Item = u32> {

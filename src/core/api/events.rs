@@ -41,6 +41,14 @@ enum Held<'a> {
     Frame(Vec<u8>),
 }
 
+/// An event, or what is large of it, for its client.
+enum Whole {
+    /// With its media type.
+    Bytes(Vec<u8>, &'static str),
+    /// The frame: nothing of it is large.
+    Frame(Vec<u8>),
+}
+
 /// The numbers of the sessions that a request is limited to, if it is, and ids that are none.
 type Owners = (Option<Box<[u32]>>, Vec<String>);
 
@@ -528,7 +536,7 @@ impl Server {
             }
             self.large_to = Some(connection);
             // It may have moved since it was asked for: from memory to the disk, or away.
-            let result = match self.find_event(&asked) {
+            let whole = match self.find_event(&asked) {
                 Ok(Held::Journal(source)) => {
                     self.large_asked = true;
                     let (seq, image) = (asked.seq, asked.image.map(|number| number as usize));
@@ -536,23 +544,25 @@ impl Server {
                     self.effects.push_back(Effect::Disk(request));
                     continue;
                 }
-                Ok(Held::Bytes(bytes, kind)) => Ok((bytes.to_vec(), kind)),
-                Ok(Held::Frame(frame)) => Err(Ok(frame)),
-                Err(problem) => Err(Err(problem)),
+                Ok(Held::Bytes(bytes, kind)) => Ok(Whole::Bytes(bytes.to_vec(), kind)),
+                Ok(Held::Frame(frame)) => Ok(Whole::Frame(frame)),
+                Err(problem) => Err(problem),
             };
             self.resume_answer(connection, |server, exchange| {
-                match result {
-                    Ok((bytes, kind)) => server.write_large(exchange, kind, bytes),
-                    Err(frame) => server.write_event_alone(exchange, frame),
-                }
+                server.write_whole(exchange, whole);
                 None
             });
         }
     }
 
-    /// Writes one event as an answer, or why there is none.
-    fn write_event_alone(&mut self, exchange: &mut Exchange, frame: Result<Vec<u8>, Problem>) {
-        match frame.and_then(|frame| self.say_event(&frame)) {
+    /// Writes an event that was asked for as an answer, or why there is none.
+    fn write_whole(&mut self, exchange: &mut Exchange, whole: Result<Whole, Problem>) {
+        let said = match whole {
+            Ok(Whole::Bytes(bytes, kind)) => return self.write_large(exchange, kind, bytes),
+            Ok(Whole::Frame(frame)) => self.say_event(&frame),
+            Err(problem) => Err(problem),
+        };
+        match said {
             Ok(()) => self.write_json(exchange, Status::OK, &[]),
             Err(problem) => self.write_problem(exchange, &problem),
         }
@@ -566,24 +576,17 @@ impl Server {
     ) {
         self.large_asked = false;
         self.resume_answer(connection, |server, exchange| {
-            let (bytes, kind) = match result {
-                Ok(Fetched::Text(bytes)) => (bytes, content_type(true)),
-                Ok(Fetched::Json(bytes)) => (bytes, content_type(false)),
+            let whole = match result {
+                Ok(Fetched::Text(bytes)) => Ok(Whole::Bytes(bytes, content_type(true))),
+                Ok(Fetched::Json(bytes)) => Ok(Whole::Bytes(bytes, content_type(false))),
                 Ok(Fetched::Image(bytes)) => {
                     let kind = image_type(&bytes);
-                    (bytes, kind)
+                    Ok(Whole::Bytes(bytes, kind))
                 }
-                Ok(Fetched::Frame(frame)) => {
-                    server.write_event_alone(exchange, Ok(frame));
-                    return None;
-                }
-                Err(failure) => {
-                    let problem = server.not_read(failure);
-                    server.write_problem(exchange, &problem);
-                    return None;
-                }
+                Ok(Fetched::Frame(frame)) => Ok(Whole::Frame(frame)),
+                Err(failure) => Err(server.not_read(failure)),
             };
-            server.write_large(exchange, kind, bytes);
+            server.write_whole(exchange, whole);
             None
         });
     }

@@ -74,16 +74,21 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     if durability != Durability::Memory {
         let last_start = epochs.last().map_or(0, |start| start.first_seq);
         let covered = epochs.last_survived(&boot_id);
-        found = load(&dir.join("sessions"), covered)?;
+        let sessions = dir.join("sessions");
+        found = load(&sessions, covered)?;
         // What was shown last is nowhere: of whom it was, only its journal could say.
         let spoke = |one: &&mut Found| one.journal.last_seq() >= last_start;
-        let sessions = dir.join("sessions");
+        let mut settled = false;
         for one in found.sessions.iter_mut().filter(spoke) {
             one.torn |= is_broken;
             // What was written and not synced when the server was killed is about to be shown.
             if is_broken || durability == Durability::Sync {
+                settled = true;
                 settle(&sessions, one, is_broken)?;
             }
+        }
+        if settled {
+            sync_directory(&sessions).map_err(|error| failed(&sessions, &error))?;
         }
     }
     let refuse = |error: io::Error| failed(&path, &error);
@@ -451,7 +456,7 @@ fn holds_frame(bytes: &[u8]) -> bool {
         .any(|at| journal::first_frame(&bytes[at + 2..]).is_some())
 }
 
-/// Sees that the newest segment is on the medium. `anew`: it is written once more, since where a sync
+/// Sees that a session's newest segment is on the medium, and its name. `anew`: it is written once more, since where a sync
 /// has failed the kernel may hold bytes that never reached the medium and never will, and the next
 /// sync would succeed all the same.
 fn settle(sessions: &Path, found: &Found, anew: bool) -> Result<(), String> {
@@ -462,10 +467,7 @@ fn settle(sessions: &Path, found: &Found, anew: bool) -> Result<(), String> {
         true => read_file(&path).and_then(|bytes| replace(&path, &bytes, true)),
         false => private().open(&path).and_then(|file| file.sync_all()),
     };
-    on_medium
-        .and_then(|()| sync_directory(&dir))
-        .and_then(|()| sync_directory(sessions))
-        .map_err(|error| failed(&path, &error))
+    on_medium.and_then(|()| sync_directory(&dir)).map_err(|error| failed(&path, &error))
 }
 
 fn cut(path: &Path, length: u64) -> Result<(), String> {

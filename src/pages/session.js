@@ -27,6 +27,7 @@ export class SessionView {
     this.shell = shell;
     this.session = { sessionId: id };
     this.status = '';
+    this.changes = 0; // How often an event has told how the session is.
     this.ended = new Set(); // Prompts that wait no longer, against a list that is older.
     this.replaying = true;
     this.asked = new Map(); // Approvals told in a replay: shown once it is clear that they are open.
@@ -88,9 +89,9 @@ export class SessionView {
 
   async describe() {
     try {
-      const [{ session }, agents, abilities] = await Promise.all([
-        api('GET', sessionPath(this.id)), api('GET', '/api/agents').catch(() => ({})), capabilities().catch(() => ({})),
-      ]);
+      const around = Promise.all([api('GET', '/api/agents').catch(() => ({})), capabilities().catch(() => ({}))]);
+      const session = await this.sessionNow(around);
+      const [agents, abilities] = await around;
       if (this.left) return;
       const agent = agents.agents?.find((one) => one.name === session.agent);
       find('#demo').hidden = session.dialect !== 'demo';
@@ -107,8 +108,17 @@ export class SessionView {
 
   /** Mode, model and cost as they are now. */
   async refresh() {
-    const { session } = await api('GET', sessionPath(this.id)).catch(() => ({}));
+    const session = await this.sessionNow().catch(() => null);
     if (session && !this.left) this.setSession(session);
+  }
+
+  /** The session as it is now, once `beside` is there: an answer that an event has overtaken is asked for again. */
+  async sessionNow(beside = null) {
+    for (;;) {
+      const { changes } = this;
+      const [{ session }] = await Promise.all([api('GET', sessionPath(this.id)), beside]);
+      if (this.left || changes === this.changes) return session;
+    }
   }
 
   setSession(session) {
@@ -243,6 +253,7 @@ export class SessionView {
 
   setSettings(detail) {
     const { status, mode, model, name, reason } = detail;
+    this.changes += 1;
     this.setStatus(status);
     // What was not chosen is null here, and what the agent changed itself is not told: a turn's end asks.
     const chosen = Object.entries(reason === 'changed' ? { name, mode, model } : { name }).filter(([, value]) => value);

@@ -53,6 +53,33 @@ export function checks(site) {
       assert.ok(!states.includes('running'));
     }],
 
+    ['an answer that a later event has overtaken does not undo it', async (page) => {
+      const id = await site.create();
+      await site.open(page, id);
+      await page.waitForFunction(() => document.querySelector('#title').textContent.length > 0);
+      // What is asked for at the turn's end is answered before the rename, and arrives after it.
+      let late;
+      const held = new Promise((resolve) => { late = resolve; });
+      const answered = new Promise((resolve) => {
+        page.route(`**/api/session/${id}`, async (route) => {
+          const response = await route.fetch();
+          resolve();
+          await held;
+          await route.fulfill({ response });
+        }, { times: 1 });
+      });
+      await send(page, 'say: done');
+      await answered;
+      await site.api('PATCH', `/api/session/${id}`, { name: 'the new name' });
+      const title = () => page.textContent('#title');
+      await page.waitForFunction(() => document.querySelector('#title').textContent === 'the new name');
+      const asked = page.waitForResponse((response) => response.url().endsWith(`/api/session/${id}`));
+      late();
+      await (await asked).finished();
+      await page.evaluate(() => new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); }));
+      assert.equal(await title(), 'the new name');
+    }],
+
     ['results out of order find their tools', async (page) => {
       await shown(page, 'tools 12');
       await ends(page, 1);

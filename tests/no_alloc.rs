@@ -15,6 +15,10 @@ use sidestream::base::ring::{Mark, Ring};
 use sidestream::base::wheel::Wheel;
 use sidestream::core::connection::{Connection, Exchange, Rare, Reader};
 use sidestream::core::epochs::Durability;
+use sidestream::core::journal::Journal;
+use sidestream::core::prompts::Taken;
+use sidestream::core::publisher::Feed;
+use sidestream::core::session::Session;
 use small_world::{World, deltas, post};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -170,6 +174,10 @@ fn slots_have_the_sizes_that_were_agreed() {
         ("a reader", size_of::<Reader>(), 32),
         ("what it rarely has", size_of::<Rare>(), 80),
         ("an exchange", size_of::<Exchange>(), 512),
+        ("a session", size_of::<Session>(), 600),
+        ("its feed", size_of::<Feed>(), 216),
+        ("its journal", size_of::<Journal>(), 72),
+        ("a prompt remembered", size_of::<Taken>(), 64),
         ("a mark", size_of::<Mark>(), 24),
         ("a key", size_of::<Key>(), 12),
         ("a wheel's entry", Wheel::memory(1_001) - Wheel::memory(1), 12_000),

@@ -6,5 +6,6 @@ pub mod blocks;
 pub mod lines;
 pub mod list;
 pub mod ring;
+pub mod seldom;
 pub mod text;
 pub mod wheel;

@@ -104,7 +104,7 @@ impl Server {
             .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
             .filter(|session| session.is_dispensable() && self.background_of(session) == 0)
             .min_by_key(|session| session.idle_at)
-            .map(|session| session.key);
+            .map(|session| session.key());
         if let Some(key) = idle {
             self.suspend(key);
         }
@@ -167,7 +167,7 @@ impl Server {
             agent: agent_key,
             program: program.clone(),
             arguments,
-            working_dir: session.working_dir.clone(),
+            working_dir: session.working_dir.to_path_buf(),
             session_id: session.id().to_owned(),
         };
         self.effects.push_back(Effect::Spawn(Box::new(spawn)));
@@ -458,7 +458,7 @@ impl Server {
             Some(refusal) => {
                 session.conversation.retried = true;
                 session.conversation.begun = refusal == claude::Refusal::AlreadyInUse;
-                session.conversation.fork = None;
+                session.conversation.fork = None.into();
                 return;
             }
             None => {}

@@ -3,6 +3,7 @@
 //! The first answer wins; a later one is told what was decided. An approval belongs to the exact
 //! input that was shown: an answer may name that input's hash, and a wrong hash is refused.
 
+use crate::base::seldom::Blank;
 use crate::wire::json::{self, Object};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -278,16 +279,23 @@ pub struct Approvals {
     decided: VecDeque<Decided>,
 }
 
+impl Blank for Approvals {
+    const BLANK: &'static Approvals = &Approvals { open: Vec::new(), decided: VecDeque::new() };
+
+    fn is_blank(&self) -> bool {
+        self.open.is_empty() && self.decided.is_empty()
+    }
+
+    fn shrink(&mut self) {
+        self.open.shrink_to_fit();
+        self.decided.shrink_to_fit();
+    }
+}
+
 impl Approvals {
     /// The open one of this name.
     pub fn find(&self, id: &str) -> Option<&Approval> {
         self.open.iter().find(|approval| approval.id == id)
-    }
-
-    /// Gives back the memory of those that are gone.
-    pub fn rest(&mut self) {
-        self.open.shrink_to_fit();
-        self.decided.shrink_to_fit();
     }
 
     /// How one ended, if that is still known.

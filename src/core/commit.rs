@@ -400,7 +400,7 @@ impl Server {
                 let log = &session.feed.log;
                 let (segment, count) = log.journal.as_ref()?.oldest()?;
                 let can_go = count > 1 || session.process.is_none() && log.is_on_disk();
-                can_go.then_some((segment.first_seq, session.key))
+                can_go.then_some((segment.first_seq, session.key()))
             })
             .min_by_key(|(first_seq, _)| *first_seq)
             .map(|(_, key)| key)

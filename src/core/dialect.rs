@@ -212,9 +212,9 @@ impl Server {
             Message::Init { conversation_id, model, mode, .. } => {
                 self.ensure_turn(key);
                 let Some(session) = self.sessions.get_mut(key) else { return };
-                session.model_in_use = model.map(|model| model.into_owned());
+                session.model_in_use = model.map(|model| self.words.one(&model));
                 session.conversation.begun = true;
-                session.conversation.fork = None;
+                session.conversation.fork = None.into();
                 self.conversation_changed(key, &conversation_id);
                 self.mode_changed(key, mode.as_deref());
             }
@@ -359,7 +359,7 @@ impl Server {
         let (Some(session), Some(mode)) = (self.sessions.get_mut(key), mode) else { return };
         let is_news = session.mode().unwrap_or("default") != mode;
         if session.mode_in_use.as_deref() != Some(mode) {
-            session.mode_in_use = Some(mode.to_owned());
+            session.mode_in_use = Some(self.words.one(mode));
         }
         if is_news {
             self.tell_status(key, Some("changed"));
@@ -369,8 +369,8 @@ impl Server {
     /// The agent says in which conversation it is. The next agent goes on with that one.
     fn conversation_changed(&mut self, key: Key, id: &str) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.conversation.id != id {
-            session.conversation.id = id.to_owned();
+        if *session.conversation.id != *id {
+            session.conversation.id = id.into();
             session.conversation.entry = None;
             self.tell_status(key, Some("changed"));
         }
@@ -481,7 +481,7 @@ impl Server {
                     text: todo.text.into_owned(),
                     status: todo.status.into_owned(),
                 });
-                *todos = items.collect();
+                *todos = items.collect::<Vec<_>>().into();
             }
             TodoChange::Create { id, text } if todos.len() < LIST_ITEMS_MAX => {
                 let next = todos.iter().filter_map(|todo| todo.id.parse::<u64>().ok()).max();
@@ -506,7 +506,7 @@ impl Server {
         let (todos, feed) = (&session.todos, &mut session.feed);
         self.publisher.publish(feed, EventKind::TodosUpdated, |object| {
             object.array("todos", |array| {
-                for todo in todos {
+                for todo in todos.iter() {
                     array.object(|object| {
                         object.string("id", &todo.id);
                         object.string("text", &todo.text);
@@ -704,8 +704,9 @@ impl Server {
             known.models = facts.models.map(approvals::one_line);
             known.commands = facts.commands.map(approvals::one_line);
             known.logged_in = logged_in;
-            session.mode_in_use =
-                facts.mode.map(|mode| mode.into_owned()).or(session.mode_in_use.take());
+            if let Some(mode) = facts.mode {
+                session.mode_in_use = Some(self.words.one(&mode));
+            }
         }
         if logged_in == Some(false) {
             let sentence = "the agent is not logged in; run `claude` in a terminal and log in, \

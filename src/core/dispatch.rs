@@ -6,6 +6,7 @@ use crate::base::arena::Key;
 use crate::core::agents::TurnEnd;
 use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
+use crate::core::publisher::InTurn;
 use crate::core::server::{Dialect, Server};
 use crate::core::session::{Process, Subagent};
 use crate::core::turn::{Failure, Turn};
@@ -40,8 +41,8 @@ impl Server {
         let turn_id = format!("turn-{}", session.turns);
         let feed = &mut session.feed;
         self.publisher.flush(feed); // What was said before is not of this turn.
-        feed.scope.turn_id = Some(turn_id.clone());
-        feed.scope.prompt_id = Some(prompt.id.clone());
+        let prompt_id = Some(prompt.id.clone());
+        feed.scope.turn = Some(Box::new(InTurn { turn_id: turn_id.clone(), prompt_id }));
         let seq = self.publisher.publish(feed, EventKind::PromptStarted, |object| {
             object.string("by", &prompt.by);
             object.optional("clientId", prompt.client_id.as_deref());
@@ -86,8 +87,8 @@ impl Server {
         session.turns += 1;
         let turn_id = format!("turn-{}", session.turns);
         self.publisher.flush(&mut session.feed); // What was said before is not of this turn.
-        session.feed.scope.turn_id = Some(turn_id.clone());
-        session.feed.scope.prompt_id = None;
+        let scope = InTurn { turn_id: turn_id.clone(), prompt_id: None };
+        session.feed.scope.turn = Some(Box::new(scope));
         self.publisher.publish(&mut session.feed, EventKind::PromptStarted, |object| {
             object.string("origin", "agent");
         });
@@ -123,7 +124,7 @@ impl Server {
         if let Some(cost) = end.cost_usd {
             session.total_cost_usd += cost;
         }
-        session.usage = end.usage.or(session.usage.take());
+        session.usage = end.usage.map(String::into_boxed_str).or(session.usage.take());
         let (total, usage) = (session.total_cost_usd, session.usage.as_deref());
         let duration_ms = self.now_ms.saturating_sub(turn.started_at);
         let seq = self.publisher.publish(&mut session.feed, kind, |object| {
@@ -144,8 +145,7 @@ impl Server {
             object.optional("error", end.failure.as_ref().map(|failure| &*failure.sentence));
             object.optional("conversationEntry", session.conversation.entry.as_deref());
         });
-        session.feed.scope.turn_id = None;
-        session.feed.scope.prompt_id = None;
+        session.feed.scope.turn = None;
         session.idle_at = self.now_ms;
         if let Some(prompt) = &turn.prompt {
             self.prompt_ended(key, &prompt.id, seq);

@@ -131,7 +131,7 @@ fn open_now(session: &Session) -> Vec<Thing> {
         open.extend(turn.prompt.iter().map(|prompt| Thing::new(What::Prompt, &prompt.id)));
     }
     open.extend(session.prompts.queue.iter().map(|prompt| Thing::new(What::Prompt, &prompt.id)));
-    for subagent in &session.subagents {
+    for subagent in session.subagents.iter() {
         let thing = Thing::new(What::Subagent, &subagent.agent_id);
         open.push(Thing { tool_use_id: subagent.tool_use_id.clone(), ..thing });
         open.extend(subagent.tools.iter().map(|tool| Thing::new(What::Tool, tool.id())));
@@ -163,7 +163,7 @@ impl Server {
             let log = &session.feed.log;
             let written = log.journal.as_ref()?.written();
             let open = open_before(open_now(session), told_from(&log.ring, written));
-            (!open.is_empty()).then_some((session.key, open))
+            (!open.is_empty()).then_some((session.key(), open))
         });
         self.keeper.open = open.collect();
     }

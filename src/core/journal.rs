@@ -4,6 +4,7 @@
 //! the session's log, so a reader that the ring has outrun goes on at the same position. Nothing
 //! here touches a file: the disk thread does, by the names that are made here.
 
+use crate::base::seldom::{Blank, Seldom};
 use crate::core::epochs::SEQ_MAX;
 use crate::wire::sse::{self, EventId};
 use std::collections::VecDeque;
@@ -91,6 +92,22 @@ pub struct Place {
     pub rewrites: bool,
 }
 
+/// What only a journal needs that is written to.
+#[derive(Debug, Default)]
+struct Writing {
+    handed: Option<Handed>,
+    /// Memory of the last [`Handed::index`], for the next one.
+    spare: Vec<(u64, u64)>,
+}
+
+impl Blank for Writing {
+    const BLANK: &'static Writing = &Writing { handed: None, spare: Vec::new() };
+
+    fn is_blank(&self) -> bool {
+        self.handed.is_none()
+    }
+}
+
 /// A session's journal.
 #[derive(Debug, Default)]
 pub struct Journal {
@@ -98,9 +115,7 @@ pub struct Journal {
     written: u64,
     last_seq: u64,
     evicted: u64,
-    handed: Option<Handed>,
-    /// Memory of the last [`Handed::index`], for the next one.
-    spare: Vec<(u64, u64)>,
+    writing: Seldom<Writing>,
     /// The newest segment is not to be written to any more.
     abandoned: bool,
 }
@@ -108,9 +123,20 @@ pub struct Journal {
 impl Journal {
     /// A journal as it was found: its segments, oldest first, where its last whole frame ends and
     /// which number that has, and the number of the newest frame that is gone.
-    pub fn found(segments: VecDeque<Segment>, end: u64, last_seq: u64, evicted: u64) -> Journal {
-        let written = end;
-        Journal { segments, written, last_seq, evicted, ..Journal::default() }
+    pub fn found(
+        mut segments: VecDeque<Segment>,
+        end: u64,
+        last_seq: u64,
+        evicted: u64,
+    ) -> Journal {
+        for segment in &mut segments {
+            let own = (segment.id.first_seq, segment.id.start);
+            segment.index.retain(|entry| *entry != own); // It says no more than the segment does.
+        }
+        let mut journal =
+            Journal { segments, written: end, last_seq, evicted, ..Journal::default() };
+        journal.rest();
+        journal
     }
 
     /// The oldest position that is left.
@@ -226,19 +252,21 @@ impl Journal {
         let joins = self.segments.back().is_some_and(|newest| newest.end == start);
         let goes_on = newest.filter(|_| !full && !hole && joins && !self.abandoned);
         let segment = goes_on.unwrap_or(SegmentId { start, first_seq });
-        let mut indexed = self.segments.back().and_then(|segment| segment.index.last()).copied();
-        let (mut index, mut last_seq) = (std::mem::take(&mut self.spare), first_seq);
+        // A segment's own start needs no entry.
+        let newest_entry = self.segments.back().filter(|_| goes_on.is_some());
+        let newest_entry = newest_entry.and_then(|segment| segment.index.last());
+        let mut indexed = newest_entry.map_or(segment.start, |(_, position)| *position);
+        let (mut index, mut last_seq) = (std::mem::take(&mut self.writing.spare), first_seq);
         for (seq, position) in marks {
             last_seq = seq;
-            let near = indexed.is_some_and(|(_, known)| position < known + INDEX_STEP);
-            if !near {
+            if position >= indexed + INDEX_STEP {
                 index.push((seq, position));
-                indexed = Some((seq, position));
+                indexed = position;
             }
         }
         let is_new = goes_on.is_none();
         let segment_made = is_new.then_some(segment);
-        self.handed =
+        self.writing.handed =
             Some(Handed { segment: segment_made, end, last_seq, large_size, index, lost });
         // An abandoned one could not be synced: a second try would only seem to succeed.
         let closes = newest.filter(|newest| is_new && *newest != segment && !self.abandoned);
@@ -247,7 +275,7 @@ impl Journal {
 
     /// The disk thread has written what it was handed. Returns what was lost before it.
     pub fn wrote(&mut self) -> Option<Lost> {
-        let mut handed = self.handed.take()?;
+        let mut handed = self.writing.handed.take()?;
         if let Some(id) = handed.segment {
             self.abandoned = false;
             if self.segments.back().is_some_and(|last| last.id.start == id.start) {
@@ -268,22 +296,22 @@ impl Journal {
             self.evict_to(lost.to);
         }
         handed.index.clear();
-        self.spare = handed.index;
+        self.writing.spare = handed.index;
         handed.lost
     }
 
     /// Gives back the memory that only a journal needs that is written to.
     pub fn rest(&mut self) {
-        self.spare = Vec::new();
+        self.writing.rest();
         self.segments.iter_mut().for_each(|segment| segment.index.shrink_to_fit());
         self.segments.shrink_to_fit();
     }
 
     /// The disk thread could not.
     pub fn failed(&mut self) {
-        if let Some(handed) = self.handed.take() {
-            self.spare = handed.index;
-            self.spare.clear();
+        if let Some(handed) = self.writing.handed.take() {
+            self.writing.spare = handed.index;
+            self.writing.spare.clear();
         }
     }
 
@@ -487,7 +515,8 @@ mod tests {
     fn a_journal_that_rests_holds_no_room_and_goes_on_where_it_was() {
         let room = |journal: &Journal| {
             let indexes = journal.segments.iter().map(|segment| &segment.index);
-            indexes.map(|it| it.capacity() - it.len()).sum::<usize>() + journal.spare.capacity()
+            indexes.map(|it| it.capacity() - it.len()).sum::<usize>()
+                + journal.writing.spare.capacity()
         };
         let mut journal = filled(10);
         assert!(room(&journal) >= SEGMENT_INDEX_MAX - 10, "all is taken at once");

@@ -37,6 +37,7 @@ pub mod random;
 pub mod restore;
 pub mod server;
 pub mod session;
+pub mod shared;
 pub mod streams;
 pub mod tickets;
 pub mod trust;

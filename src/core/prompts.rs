@@ -3,6 +3,7 @@
 //! A prompt has exactly one fate: completed, failed or cancelled. The same id with the same
 //! command gives the first answer again and runs once; with another command it is refused.
 
+use crate::base::seldom::Seldom;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 
@@ -37,7 +38,7 @@ impl Prompt {
 /// The first answer to a prompt id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
-    id: String,
+    id: Box<str>,
     digest: [u8; 32],
     /// The cursor before its `prompt-queued`.
     pub cursor: u64,
@@ -60,14 +61,15 @@ pub enum Known<'a> {
 #[derive(Debug, Default)]
 pub struct Prompts {
     /// Those that wait, next first.
-    pub queue: VecDeque<Prompt>,
-    recent: VecDeque<Taken>,
+    pub queue: Seldom<VecDeque<Prompt>>,
+    /// Oldest first.
+    recent: Vec<Taken>,
 }
 
 impl Prompts {
     /// What `id` means, if it is to say `command`.
     pub fn known(&self, id: &str, command: &str) -> Known<'_> {
-        match self.recent.iter().find(|taken| taken.id == id) {
+        match self.recent.iter().find(|taken| &*taken.id == id) {
             None => Known::New,
             Some(taken) if taken.digest == digest(command) => Known::Same(taken),
             Some(_) => Known::Other,
@@ -77,10 +79,10 @@ impl Prompts {
     /// Remembers the first answer to a prompt.
     pub fn remember(&mut self, id: &str, command: &str, cursor: u64, position: u32) {
         if self.recent.len() == RECENT_MAX {
-            self.recent.pop_front();
+            self.recent.remove(0);
         }
         let digest = digest(command);
-        self.recent.push_back(Taken { id: id.to_owned(), digest, cursor, position });
+        self.recent.push(Taken { id: id.into(), digest, cursor, position });
     }
 
     /// The same from what [`Prompts::recent`] told. What is no digest is not remembered.
@@ -91,7 +93,7 @@ impl Prompts {
             *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap_or_default();
         }
         if whole && self.recent.len() < RECENT_MAX {
-            self.recent.push_back(Taken { id: id.to_owned(), digest, cursor, position });
+            self.recent.push(Taken { id: id.into(), digest, cursor, position });
         }
     }
 
@@ -115,7 +117,7 @@ impl Prompts {
 
     /// Gives back the memory of those that are gone.
     pub fn rest(&mut self) {
-        self.queue.shrink_to_fit();
+        self.queue.rest();
         self.recent.shrink_to_fit();
     }
 

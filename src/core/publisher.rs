@@ -7,6 +7,7 @@
 
 use crate::base::arena::Key;
 use crate::base::ring::{Mark, TooLarge};
+use crate::base::seldom::{Blank, Seldom};
 use crate::core::epochs::Epochs;
 use crate::core::event::{EventKind, KINDS};
 use crate::core::hooks::Aside;
@@ -28,9 +29,25 @@ pub struct Scope {
     /// The session's id. Shared, so that what goes to the disk names it without a copy.
     pub session_id: Arc<str>,
     /// The turn under way.
-    pub turn_id: Option<String>,
-    /// The prompt that the turn answers; a turn that nobody asked for has none.
+    pub turn: Option<Box<InTurn>>,
+}
+
+/// What the events of a turn say about where they belong.
+#[derive(Debug)]
+pub struct InTurn {
+    /// The turn.
+    pub turn_id: String,
+    /// The prompt that it answers; a turn that nobody asked for has none.
     pub prompt_id: Option<String>,
+}
+
+impl Scope {
+    fn write_turn(&self, object: &mut Object<'_>) {
+        if let Some(turn) = &self.turn {
+            object.string("turnId", &turn.turn_id);
+            object.string_or_null("promptId", turn.prompt_id.as_deref());
+        }
+    }
 }
 
 /// A session's voice: its log, what its events say in common, and text that waits to be joined.
@@ -43,7 +60,7 @@ pub struct Feed {
     pub log: Log,
     /// What the events say in common.
     pub scope: Scope,
-    held: Held,
+    held: Seldom<Held>,
 }
 
 /// Deltas of one block that are being joined.
@@ -57,6 +74,21 @@ struct Held {
     offset: u64,
     /// When text of this session was last published.
     published_at: u64,
+}
+
+impl Blank for Held {
+    const BLANK: &'static Held = &Held {
+        text: String::new(),
+        kind: None,
+        message_id: String::new(),
+        block: 0,
+        offset: 0,
+        published_at: 0,
+    };
+
+    fn is_blank(&self) -> bool {
+        self.text.is_empty()
+    }
 }
 
 /// The ring's tag of standard error: the filter's bit is that of `session-output`, but no block's
@@ -88,15 +120,14 @@ impl Output {
 impl Feed {
     /// A feed for a new session.
     pub fn new(key: Key, number: u32, session_id: String, ring_size: usize) -> Feed {
-        let scope = Scope { session_id: session_id.into(), turn_id: None, prompt_id: None };
-        Feed { key, number, log: Log::new(ring_size), scope, held: Held::default() }
+        let scope = Scope { session_id: session_id.into(), turn: None };
+        Feed { key, number, log: Log::new(ring_size), scope, held: Seldom::default() }
     }
 
     /// Gives back what only a session with an agent needs: its ring, and what joins its text.
     pub fn rest(&mut self) {
         self.log.ring.release();
-        self.held.text.shrink_to_fit();
-        self.held.message_id.shrink_to_fit();
+        self.held.rest();
         if let Some(journal) = &mut self.log.journal {
             journal.rest();
         }
@@ -253,10 +284,7 @@ impl Publisher {
     ) -> u64 {
         self.flush(feed);
         self.encode(&feed.scope, kind, |object, scope| {
-            if let Some(turn_id) = &scope.turn_id {
-                object.string("turnId", turn_id);
-                object.string_or_null("promptId", scope.prompt_id.as_deref());
-            }
+            scope.write_turn(object);
             members(object);
         });
         self.append(feed, kind)
@@ -285,7 +313,7 @@ impl Publisher {
         if !same || held.text.len() + text.len() > self.content_size_max(feed) {
             self.flush(feed);
         }
-        let held = &mut feed.held;
+        let held = &mut *feed.held;
         if held.text.is_empty() {
             held.kind = Some(place.output);
             held.block = place.block;
@@ -310,16 +338,14 @@ impl Publisher {
         if feed.held.text.is_empty() {
             return;
         }
-        let mut held = std::mem::take(&mut feed.held);
+        let mut taken = std::mem::take(&mut feed.held);
+        let held = &mut *taken;
         let size_max = self.content_size_max(feed);
         let mut rest = held.text.as_str();
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(size_max));
             self.encode(&feed.scope, EventKind::SessionOutput, |object, scope| {
-                if let Some(turn_id) = &scope.turn_id {
-                    object.string("turnId", turn_id);
-                    object.string_or_null("promptId", scope.prompt_id.as_deref());
-                }
+                scope.write_turn(object);
                 object.string("type", held.kind.unwrap_or(Output::Stdout).name());
                 object.string("content", piece);
                 object.string("messageId", &held.message_id);
@@ -334,7 +360,7 @@ impl Publisher {
         }
         held.text.clear();
         held.published_at = self.now_ms;
-        feed.held = held;
+        feed.held = taken;
     }
 
     /// Lets the compact view pass over a block's deltas from event `seq` on: the block has ended.

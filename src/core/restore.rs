@@ -7,12 +7,13 @@
 
 use crate::base::arena::Key;
 use crate::base::ring::Ring;
+use crate::base::seldom::Seldom;
 use crate::core::agents::TurnEnd;
 use crate::core::approvals::{Approval, ApprovalKind, Approvals};
 use crate::core::journal::{Frame, Journal};
 use crate::core::log::Log;
 use crate::core::prompts::{Prompt, Prompts};
-use crate::core::publisher::Feed;
+use crate::core::publisher::{Feed, InTurn};
 use crate::core::server::{AgentConfig, Dialect, Server};
 use crate::core::session::{
     Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust,
@@ -21,7 +22,7 @@ use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
 use crate::wire::document;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::path::PathBuf;
+use std::path::Path;
 
 /// The format of snapshots that this version writes, and the newest one that it reads.
 pub const FORMAT: u32 = 1;
@@ -407,37 +408,36 @@ impl Server {
         approvals.open.extend(snapshot.approvals.into_iter().map(approval));
         let turn = snapshot.turn.map(|running| {
             let ran_ms = self.wall_ms.saturating_sub(running.started_at);
-            feed.scope.turn_id = Some(running.id.clone());
-            feed.scope.prompt_id = running.prompt.as_ref().map(|prompt| prompt.id.clone());
+            let prompt_id = running.prompt.as_ref().map(|prompt| prompt.id.clone());
+            feed.scope.turn = Some(Box::new(InTurn { turn_id: running.id.clone(), prompt_id }));
             let started_at = now_ms.saturating_sub(ran_ms);
             let asked = running.prompt.map(prompt);
             Box::new(Turn::restored(running.id, asked, started_at, running.open))
         });
         let never = snapshot.turns == 0 && snapshot.status == Status::Idle.as_str();
         let session = Session {
-            key: nowhere,
             feed,
-            name: snapshot.name,
-            working_dir: PathBuf::from(snapshot.working_dir),
+            name: snapshot.name.into(),
+            working_dir: self.dirs.one(Path::new(&snapshot.working_dir)),
             agent,
-            model: snapshot.model,
-            mode: snapshot.mode,
+            model: snapshot.model.map(|model| self.words.one(&model)),
+            mode: snapshot.mode.map(|mode| self.words.one(&mode)),
             model_in_use: None,
             mode_in_use: None,
             created_at: snapshot.created_at,
             active_at: snapshot.active_at,
-            last_prompt: snapshot.last_prompt,
+            last_prompt: snapshot.last_prompt.map(String::into_boxed_str),
             prompts,
-            approvals,
+            approvals: approvals.into(),
             turn,
             turns: snapshot.turns,
             process: None,
             process_state: if never { Process::Never } else { Process::Gone },
             conversation: Conversation {
-                id: snapshot.conversation,
+                id: snapshot.conversation.into(),
                 begun: snapshot.resumable,
                 entry: snapshot.entry,
-                fork: snapshot.fork,
+                fork: snapshot.fork.into(),
                 retried: false,
             },
             told: Status::parse(&snapshot.status),
@@ -446,23 +446,23 @@ impl Server {
             closed_at: None,
             total_cost_usd: snapshot.total_cost_usd,
             agent_cost_usd: snapshot.agent_cost_usd,
-            usage: snapshot.usage,
-            subagents: snapshot.subagents.into_iter().map(subagent).collect(),
-            todos: snapshot.todos.into_iter().map(todo).collect(),
+            usage: snapshot.usage.map(String::into_boxed_str),
+            subagents: snapshot.subagents.into_iter().map(subagent).collect::<Vec<_>>().into(),
+            todos: snapshot.todos.into_iter().map(todo).collect::<Vec<_>>().into(),
             waits_for_agent: false,
             idle_at: now_ms,
             trust: Trust::Unknown,
-            distrusted: None,
+            distrusted: Seldom::default(),
             archived: snapshot.archived,
-            forked_from: snapshot.forked_from,
-            granted: snapshot.granted,
+            forked_from: snapshot.forked_from.into(),
+            granted: snapshot.granted.into(),
             self_access_told_at: None,
         };
         let tools = snapshot.tools.into_iter().map(|id| OpenTool::restored(id, now_ms));
         let tools: Vec<OpenTool> = tools.collect();
         let key = self.sessions.insert(session).expect("the caller saw to the room");
         if let Some(session) = self.sessions.get_mut(key) {
-            (session.key, session.feed.key) = (key, key);
+            session.feed.key = key;
             self.by_id.insert(session.feed.scope.session_id.clone(), key);
         }
         (key, tools)
@@ -484,7 +484,7 @@ impl Server {
         if let Some(session) = self.sessions.get_mut(key)
             && session.conversation.id.is_empty()
         {
-            session.conversation.id = self.random.uuid();
+            session.conversation.id = self.random.uuid().into();
         }
         self.after(key, Some("server_restarted"));
         if let Some(session) = self.sessions.get_mut(key) {
@@ -538,25 +538,25 @@ impl Server {
             position: session.feed.log.ring.head(),
             evicted: session.feed.log.journal.as_ref().map_or(0, Journal::evicted),
             session_id: session.id().to_owned(),
-            name: session.name.clone(),
+            name: session.name.as_deref().map(str::to_owned),
             working_dir: session.working_dir.to_string_lossy().into_owned(),
             agent: self.config.agents[session.agent].name.clone(),
-            model: session.model.clone(),
+            model: session.model.as_deref().map(str::to_owned),
             mode: session.mode().map(str::to_owned),
             created_at: session.created_at,
             active_at: session.active_at,
-            last_prompt: session.last_prompt.clone(),
+            last_prompt: session.last_prompt.as_deref().map(str::to_owned),
             status: session.told.as_str().to_owned(),
-            conversation: session.conversation.id.clone(),
+            conversation: session.conversation.id.to_string(),
             resumable: session.conversation.begun,
             entry: session.conversation.entry.clone(),
-            fork: session.conversation.fork.clone(),
-            forked_from: session.forked_from.clone(),
+            fork: Option::clone(&session.conversation.fork),
+            forked_from: session.forked_from.as_deref().map(str::to_owned),
             archived: session.archived,
-            granted: session.granted.clone(),
+            granted: session.granted.to_vec(),
             total_cost_usd: session.total_cost_usd,
             agent_cost_usd: session.agent_cost_usd,
-            usage: session.usage.clone(),
+            usage: session.usage.as_deref().map(str::to_owned),
             turns: session.turns,
             queue: session.prompts.queue.iter().map(waiting).collect(),
             recent: recent.collect(),

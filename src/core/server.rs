@@ -25,13 +25,14 @@ use crate::core::past::Pieces;
 use crate::core::publisher::Publisher;
 use crate::core::random::Random;
 use crate::core::session::Session;
+use crate::core::shared::Shared;
 use crate::core::streams::Beat;
 use crate::core::tickets::Tickets;
 use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
 use crate::wire::reply::{self, HttpDate};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// [`Key::kind`] of a client connection.
@@ -205,6 +206,10 @@ pub struct Server {
     /// Connections with something to send.
     pub(super) pending: List,
     pub(super) sessions: Arena<Session>,
+    /// Where sessions work.
+    pub(super) dirs: Shared<Path>,
+    /// Their models and modes.
+    pub(super) words: Shared<str>,
     pub(super) by_id: BTreeMap<Arc<str>, Key>,
     pub(super) agents: Arena<Agent>,
     /// Sweeps done per agent slot since its exit.
@@ -292,6 +297,8 @@ impl Server {
             links: Links::new(limits.connections_max),
             pending: List::default(),
             sessions: Arena::new(KIND_SESSION, sessions_max),
+            dirs: Shared::default(),
+            words: Shared::default(),
             by_id: BTreeMap::new(),
             agents: Arena::new(KIND_AGENT, limits.agents_max),
             sweeps: vec![0; limits.agents_max as usize],

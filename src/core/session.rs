@@ -4,11 +4,13 @@
 //! How its agent is kept alive, and who may ask for what, it does not know.
 
 use crate::base::arena::Key;
+use crate::base::seldom::Seldom;
 use crate::core::approvals::Approvals;
 use crate::core::prompts::Prompts;
 use crate::core::publisher::Feed;
 use crate::core::turn::{OpenTool, Turn};
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 /// What a session is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +60,11 @@ impl Status {
 #[derive(Debug)]
 pub struct Conversation {
     /// The agent's name for it: a UUID that we chose, until the agent says another.
-    pub id: String,
+    pub id: Box<str>,
     /// The agent's name for its newest entry, as far as the last whole turn goes.
     pub entry: Option<String>,
     /// It is to begin as a copy of another one.
-    pub fork: Option<Fork>,
+    pub fork: Seldom<Option<Fork>>,
     /// A turn has begun in it, so that it can be resumed.
     pub begun: bool,
     /// The other of `--session-id` and `--resume` was tried after a refusal.
@@ -131,36 +133,35 @@ pub struct TodoItem {
     pub status: String,
 }
 
-/// A session's slot.
+/// A session's slot. Thousands rest: what most of them have nothing of takes a word, and what they
+/// say alike is shared.
 pub struct Session {
-    /// Its own key.
-    pub key: Key,
-    /// Its log and what its events have in common, its id among it.
+    /// Its log and what its events have in common, its key and its id among it.
     pub feed: Feed,
     /// The human's name for it.
-    pub name: Option<String>,
+    pub name: Seldom<Option<String>>,
     /// Where its agent works: canonical.
-    pub working_dir: PathBuf,
+    pub working_dir: Arc<Path>,
     /// Its agent among the configured ones.
     pub agent: usize,
     /// The model that was asked for.
-    pub model: Option<String>,
+    pub model: Option<Arc<str>>,
     /// The permission mode that was asked for.
-    pub mode: Option<String>,
+    pub mode: Option<Arc<str>>,
     /// The model that its agent said it uses.
-    pub model_in_use: Option<String>,
+    pub model_in_use: Option<Arc<str>>,
     /// The mode that its agent said it is in.
-    pub mode_in_use: Option<String>,
+    pub mode_in_use: Option<Arc<str>>,
     /// When it was created, in milliseconds since 1970.
     pub created_at: u64,
     /// When anything last happened, in milliseconds since 1970.
     pub active_at: u64,
     /// The beginning of the last prompt.
-    pub last_prompt: Option<String>,
+    pub last_prompt: Option<Box<str>>,
     /// Prompts that wait.
     pub prompts: Prompts,
     /// Approvals that are open.
-    pub approvals: Approvals,
+    pub approvals: Seldom<Approvals>,
     /// The turn under way. Apart, since most sessions have none.
     pub turn: Option<Box<Turn>>,
     /// Turns begun so far.
@@ -184,23 +185,23 @@ pub struct Session {
     /// What the agent said that its conversation cost: it counts on, we take differences.
     pub agent_cost_usd: f64,
     /// Tokens of the last turn: JSON.
-    pub usage: Option<String>,
+    pub usage: Option<Box<str>>,
     /// Subagents that have not ended.
-    pub subagents: Vec<Subagent>,
+    pub subagents: Seldom<Vec<Subagent>>,
     /// The agent's list of things to do.
-    pub todos: Vec<TodoItem>,
+    pub todos: Seldom<Vec<TodoItem>>,
     /// It waits for a process to become free.
     pub waits_for_agent: bool,
     /// Whether its directory is trusted.
     pub trust: Trust,
     /// The hash of what its directory said when that was denied.
-    pub distrusted: Option<String>,
+    pub distrusted: Seldom<Option<String>>,
     /// It is put away: no agent, and not in lists.
     pub archived: bool,
     /// The session that it is a copy of.
-    pub forked_from: Option<String>,
+    pub forked_from: Seldom<Option<String>>,
     /// Rules that were granted for this session: JSON values, to be granted to its next agent too.
-    pub granted: Vec<serde_json::Value>,
+    pub granted: Seldom<Vec<serde_json::Value>>,
     /// When its agent last became idle, in milliseconds of the monotonic clock.
     pub idle_at: u64,
     /// When it was last told that its agent tried to use us, on the same clock.
@@ -208,6 +209,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Its own key.
+    pub fn key(&self) -> Key {
+        self.feed.key
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         &self.feed.scope.session_id
@@ -241,8 +247,13 @@ impl Session {
         self.feed.rest();
         self.prompts.rest();
         self.approvals.rest();
-        self.subagents.shrink_to_fit();
-        self.todos.shrink_to_fit();
+        self.subagents.rest();
+        self.todos.rest();
+        self.granted.rest();
+        self.conversation.fork.rest();
+        if let Some(entry) = &mut self.conversation.entry {
+            entry.shrink_to_fit();
+        }
     }
 
     /// The permission mode of its agent, or of the next one.

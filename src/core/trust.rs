@@ -25,7 +25,7 @@ impl Server {
             Trust::Given | Trust::Denied => true,
             Trust::Asked => false,
             Trust::Unknown => {
-                let path = session.working_dir.clone();
+                let path = session.working_dir.to_path_buf();
                 if self.config.trusted_dirs.iter().any(|dir| path.starts_with(dir)) {
                     session.trust = Trust::Given;
                     return true;
@@ -47,7 +47,7 @@ impl Server {
         if session.trust != Trust::Asked || session.closed_at.is_some() || session.deleting {
             return;
         }
-        let dir = session.working_dir.clone();
+        let dir = session.working_dir.to_path_buf();
         let known = self.config.trusted.contains(&(dir.clone(), hash.clone()));
         if commands.is_empty() || known {
             session.trust = Trust::Given;
@@ -100,13 +100,13 @@ impl Server {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if allow {
             session.trust = Trust::Given;
-            let path = session.working_dir.clone();
+            let path = session.working_dir.to_path_buf();
             self.config.trusted.insert((path.clone(), hash.to_owned()));
             let request = DiskRequest::RememberTrust { path, hash: hash.to_owned() };
             self.effects.push_back(Effect::Disk(request));
         } else {
             session.trust = Trust::Denied;
-            session.distrusted = Some(hash.to_owned());
+            session.distrusted = Some(hash.to_owned()).into();
             let sentence = "the directory is not trusted: the agent starts without its settings, \
                 hooks, MCP servers and CLAUDE.md";
             let failure = Failure { code: "directory_not_trusted", sentence: sentence.to_owned() };

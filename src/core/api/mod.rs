@@ -23,6 +23,7 @@ use self::request::Request;
 pub use self::route::paths;
 use self::route::{Found, Route};
 use crate::base::arena::Key;
+use crate::base::seldom::Seldom;
 use crate::core::access::tokens::Scope;
 use crate::core::access::{self, Access, Refusal};
 use crate::core::approvals::Answer;

@@ -167,7 +167,7 @@ impl Server {
         let cursor = self.publisher.seq().max(cursor);
         let position = if interrupts { 0 } else { session.prompts.queue.len() as u32 };
         let shown = prompt.command.floor_char_boundary(LAST_PROMPT_SIZE_MAX);
-        session.last_prompt = Some(prompt.command[..shown].to_owned());
+        session.last_prompt = Some(prompt.command[..shown].into());
         session.prompts.remember(&prompt.id, &prompt.command, cursor, position);
         let event_id = self.publisher.id(self.publisher.seq() + 1);
         let href = format!("/api/session/{}/events/{event_id}", session.id());

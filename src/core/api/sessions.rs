@@ -63,7 +63,7 @@ impl Server {
             Purpose::List(_) => false,
         };
         let held = self.by_id.values().filter_map(|key| self.sessions.get(*key));
-        if held.into_iter().any(|session| session.conversation.id == id)
+        if held.into_iter().any(|session| *session.conversation.id == *id)
             || self.tickets.values().any(waits)
         {
             let sentence = format!("the conversation {id} is held by another session");
@@ -93,18 +93,18 @@ impl Server {
             let sentence = "the conversation has not begun; there is nothing to fork";
             return Err(Problem::conflict("conversation_not_begun", sentence));
         }
-        let dir = session.working_dir.clone();
+        let dir = session.working_dir.to_path_buf();
         // What its parent says from here on is not the copy's business.
         let fork = Fork {
-            conversation: session.conversation.id.clone(),
+            conversation: session.conversation.id.to_string(),
             entry: session.conversation.entry.clone(),
         };
         let new = NewSession {
             asked: dir.to_string_lossy().into_owned(),
             agent: session.agent,
-            model: model.map(str::to_owned).or(session.model.clone()),
+            model: model.map(str::to_owned).or(session.model.as_deref().map(str::to_owned)),
             mode: mode.or(session.mode().map(str::to_owned)),
-            name: new_name.map(str::to_owned).or(session.name.clone()),
+            name: new_name.map(str::to_owned).or(session.name.as_deref().map(str::to_owned)),
             conversation: None,
             fork: Some((id.to_owned(), fork)),
         };
@@ -287,9 +287,9 @@ impl Server {
         let adopted = new.conversation.is_some();
         let (forked_from, fork) = new.fork.unzip();
         let conversation = Conversation {
-            id: new.conversation.unwrap_or_else(|| self.random.uuid()),
+            id: new.conversation.unwrap_or_else(|| self.random.uuid()).into(),
             entry: None,
-            fork,
+            fork: fork.into(),
             begun: adopted,
             retried: false,
         };
@@ -299,20 +299,19 @@ impl Server {
         let mut feed = Feed::new(nowhere, self.session_number, id.clone(), self.limits.ring_size);
         feed.log.journal = self.keeper.keeps().then(Journal::default);
         let session = Session {
-            key: nowhere,
             feed,
-            name: new.name,
-            working_dir,
+            name: new.name.into(),
+            working_dir: self.dirs.one(&working_dir),
             agent: new.agent,
-            model: new.model,
-            mode: new.mode,
+            model: new.model.map(|model| self.words.one(&model)),
+            mode: new.mode.map(|mode| self.words.one(&mode)),
             model_in_use: None,
             mode_in_use: None,
             created_at: self.wall_ms,
             active_at: self.wall_ms,
             last_prompt: None,
             prompts: Prompts::default(),
-            approvals: crate::core::approvals::Approvals::default(),
+            approvals: Seldom::default(),
             turn: None,
             turns: 0,
             process: None,
@@ -325,14 +324,14 @@ impl Server {
             total_cost_usd: 0.0,
             agent_cost_usd: 0.0,
             usage: None,
-            subagents: Vec::new(),
-            todos: Vec::new(),
+            subagents: Seldom::default(),
+            todos: Seldom::default(),
             waits_for_agent: false,
             trust: Trust::Unknown,
-            distrusted: None,
+            distrusted: Seldom::default(),
             archived: false,
-            forked_from,
-            granted: Vec::new(),
+            forked_from: forked_from.into(),
+            granted: Seldom::default(),
             idle_at: self.now_ms,
             self_access_told_at: None,
         };
@@ -340,7 +339,7 @@ impl Server {
         let key = self.sessions.insert(session).expect("room was made for it");
         self.by_id.insert(shared_id, key);
         let session = self.sessions.get_mut(key).expect("just inserted");
-        (session.key, session.feed.key) = (key, key);
+        session.feed.key = key;
         let agent = &self.config.agents[session.agent];
         let dir = session.working_dir.to_string_lossy();
         let (mode, model) = (session.mode.as_deref(), session.model.as_deref());
@@ -354,7 +353,7 @@ impl Server {
             object.string_or_null("mode", mode);
             object.string_or_null("name", name);
             object.string("conversation", &session.conversation.id);
-            if let Some(fork) = &session.conversation.fork {
+            if let Some(fork) = &*session.conversation.fork {
                 object.object("fork", |object| {
                     object.string("conversation", &fork.conversation);
                     object.string_or_null("entry", fork.entry.as_deref());
@@ -418,7 +417,7 @@ impl Server {
                 None => !session.archived,
             })
             .filter(|session| query.as_deref().is_none_or(|query| matches_query(session, query)))
-            .map(|session| (session.active_at, session.feed.number, session.key))
+            .map(|session| (session.active_at, session.feed.number, session.key()))
             .collect();
         rows.sort_unstable_by_key(|row| std::cmp::Reverse((row.0, row.1)));
         if let Some(before) = before {
@@ -500,12 +499,16 @@ impl Server {
         let Some(session) = self.sessions.get_mut(key) else {
             return Err(Problem::session_not_found(id));
         };
-        session.name = new_name.or(session.name.take());
-        if mode.is_some() {
-            session.mode_in_use = mode.clone();
+        if new_name.is_some() {
+            session.name = new_name.into();
         }
-        session.mode = mode.clone().or(session.mode.take());
-        session.model = model.clone().or(session.model.take());
+        if let Some(mode) = &mode {
+            session.mode = Some(self.words.one(mode));
+            session.mode_in_use = session.mode.clone();
+        }
+        if let Some(model) = &model {
+            session.model = Some(self.words.one(model));
+        }
         let agent = session.process;
         self.tell_status(key, Some("changed"));
         let seq = self.publisher.seq();

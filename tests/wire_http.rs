@@ -396,6 +396,10 @@ fn a_body_of_known_length_ends_exactly_there_and_a_greater_one_is_refused_at_onc
 fn target_verdict(method: Method, raw: &[u8]) -> Result<String, BadRequest> {
     let target = target::parse(method, raw)?;
     let segments: Result<Vec<_>, _> = target.segments().collect();
+    let joined = segments.as_ref().map(|segments| segments.join("/"));
+    let decoded = target.decoded_path();
+    let decoded = decoded.as_ref().map(|path| path.to_string());
+    assert_eq!(joined.as_ref(), decoded.as_ref(), "{}", raw.escape_ascii());
     let star = if target.asterisk { "* " } else { "" };
     let authority = target.authority.unwrap_or("-");
     Ok(format!("{star}{authority} [{}] {}", segments?.join("|"), target.query))

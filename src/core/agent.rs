@@ -403,16 +403,16 @@ mod tests {
     fn the_ladder_goes_up_one_rung_at_a_time_and_only_up() {
         let (mut agent, limits) = agent();
         agent.life = Life::Ready;
-        assert!(matches!(agent.stop(KEY, 0, &limits), Some(Effect::CloseStdin(KEY))));
+        assert!(matches!(agent.stop(KEY, 0, &limits), Some(Effect::CloseStdin(key)) if key == KEY));
         assert!(agent.stop(KEY, 1, &limits).is_none());
         assert_eq!(agent.due(), 5_000);
         assert!(agent.climb(KEY, 4_999, &limits).is_none());
         let term = agent.climb(KEY, 5_000, &limits);
-        assert!(matches!(term, Some(Effect::Signal(KEY, Signal::Terminate))));
+        assert!(matches!(term, Some(Effect::Signal(key, Signal::Terminate)) if key == KEY));
         assert!(agent.climb(KEY, 9_999, &limits).is_none());
         assert!(matches!(
             agent.climb(KEY, 10_000, &limits),
-            Some(Effect::Signal(KEY, Signal::Kill))
+            Some(Effect::Signal(key, Signal::Kill)) if key == KEY
         ));
         assert!(agent.climb(KEY, u64::MAX, &limits).is_none());
         agent.exited(Exit::Signal(9), 10_100);

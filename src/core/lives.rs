@@ -152,12 +152,12 @@ impl Server {
             object.string("reason", "deleted");
         });
         session.closed_at = Some(self.now_ms);
-        let id = session.feed.scope.session_id.clone();
-        self.log(Level::Info, "session", "closed", vec![("session", id.to_string())]);
-        self.by_id.remove(&id);
+        let id = session.id().to_owned();
+        self.log(Level::Info, "session", "closed", vec![("session", id)]);
+        self.by_id.remove(&self.sessions, key);
         self.arm_session(key, u64::MAX);
         self.closed.push_back(key);
-        self.closed_ids.insert(id, key);
+        self.closed_ids.insert(&self.sessions, key);
         while self.closed.len() > self.limits.closed_sessions_max as usize {
             let oldest = self.closed[0];
             self.forget_session(oldest);
@@ -171,8 +171,8 @@ impl Server {
     pub(super) fn forget_session(&mut self, key: Key) {
         self.close_streams(key);
         self.closed.retain(|closed| *closed != key);
+        self.closed_ids.remove(&self.sessions, key);
         if let Some(session) = self.sessions.remove(key) {
-            self.closed_ids.remove(session.id());
             if let Some(journal) = &session.feed.log.journal {
                 let (id, last_seq) = (session.id().to_owned(), session.feed.log.newest_seq());
                 self.erase(id, journal.size(), last_seq);

@@ -28,6 +28,7 @@ pub mod leftovers;
 mod lives;
 pub mod log;
 pub mod metrics;
+mod names;
 pub mod pages;
 pub mod past;
 mod pipes;

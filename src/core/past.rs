@@ -353,8 +353,8 @@ impl Server {
             let is_open = |frame: &[u8]| {
                 let delta = Delta::of(frame);
                 delta.is_none_or(|delta| {
-                    let session = self.by_id.get(delta.session_id);
-                    let session = session.and_then(|key| self.sessions.get(*key));
+                    let session = self.by_id.find(&self.sessions, delta.session_id);
+                    let session = session.and_then(|key| self.sessions.get(key));
                     let turn = session.and_then(|session| session.turn.as_ref());
                     turn.is_some_and(|turn| turn.has_open_block(delta.message_id, delta.block))
                 })

@@ -463,7 +463,7 @@ impl Server {
         let key = self.sessions.insert(session).expect("the caller saw to the room");
         if let Some(session) = self.sessions.get_mut(key) {
             session.feed.key = key;
-            self.by_id.insert(session.feed.scope.session_id.clone(), key);
+            self.by_id.insert(&self.sessions, key);
         }
         (key, tools)
     }

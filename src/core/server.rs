@@ -21,6 +21,7 @@ use crate::core::hooks::Chosen;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
 use crate::core::metrics::Counters;
+use crate::core::names::Names;
 use crate::core::past::Pieces;
 use crate::core::publisher::Publisher;
 use crate::core::random::Random;
@@ -30,10 +31,10 @@ use crate::core::streams::Beat;
 use crate::core::tickets::Tickets;
 use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
+use crate::wire::json;
 use crate::wire::reply::{self, HttpDate};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// [`Key::kind`] of a client connection.
 pub const KIND_CONNECTION: u8 = 1;
@@ -210,7 +211,7 @@ pub struct Server {
     pub(super) dirs: Shared<Path>,
     /// Their models and modes.
     pub(super) words: Shared<str>,
-    pub(super) by_id: BTreeMap<Arc<str>, Key>,
+    pub(super) by_id: Names,
     pub(super) agents: Arena<Agent>,
     /// Sweeps done per agent slot since its exit.
     pub(super) sweeps: Vec<u32>,
@@ -253,10 +254,12 @@ pub struct Server {
     /// What is counted.
     pub counters: Counters,
     pub(super) date: (u64, HttpDate),
+    /// What `/health` says: it is asked most, and always says the same.
+    pub(super) health: Vec<u8>,
     /// Closed sessions whose logs are still served, oldest first.
     pub(super) closed: VecDeque<Key>,
     /// Their ids.
-    pub(super) closed_ids: BTreeMap<Arc<str>, Key>,
+    pub(super) closed_ids: Names,
     /// How many agents the operator configured; those behind are named by old sessions only.
     pub(super) configured: usize,
     /// Who is being sent a large field, or about to be.
@@ -286,6 +289,11 @@ impl Server {
         let indices = limits.connections_max + sessions_max + limits.agents_max + 1;
         let durability = birth.epochs.present().durability;
         let journals = durability != Durability::Memory;
+        let mut health = Vec::new();
+        json::object(&mut health, |object| {
+            object.string("status", "ok");
+            object.string("version", config.version);
+        });
         let mut server = Server {
             keeper: Keeper::new(durability),
             pieces: Pieces::default(),
@@ -299,7 +307,7 @@ impl Server {
             sessions: Arena::new(KIND_SESSION, sessions_max),
             dirs: Shared::default(),
             words: Shared::default(),
-            by_id: BTreeMap::new(),
+            by_id: Names::default(),
             agents: Arena::new(KIND_AGENT, limits.agents_max),
             sweeps: vec![0; limits.agents_max as usize],
             facts: vec![AgentFacts::default(); config.agents.len()],
@@ -327,8 +335,9 @@ impl Server {
             drain: Drain::Serving,
             counters: Counters::default(),
             date: (u64::MAX, reply::http_date(0)),
+            health,
             closed: VecDeque::new(),
-            closed_ids: BTreeMap::new(),
+            closed_ids: Names::default(),
             large_to: None,
             large_asked: false,
             large_queue: VecDeque::new(),

@@ -144,30 +144,49 @@ pub fn write_head(out: &mut Vec<u8>, head: &ReplyHead<'_>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends the head that most answers have: 200, JSON, no store, nothing beside what all have, on a
+/// connection that stays. The same bytes as [`write_head`] makes of that, in few and short copies.
+#[inline(never)] // Stays in this floor, which is compiled for speed.
+pub fn write_usual_head(out: &mut Vec<u8>, date: &HttpDate, content_length: u64, request_id: &str) {
+    out.reserve(256 + request_id.len());
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nDate: ");
+    out.extend_from_slice(&date.0);
+    out.extend_from_slice(b"\r\nContent-Type: application/json\r\nContent-Length: ");
+    decimal(out, content_length);
+    out.extend_from_slice(
+        b"\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+          Cross-Origin-Resource-Policy: same-origin\r\nX-Request-Id: ",
+    );
+    value(out, request_id);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends one field. Names are ours, so a bad one is a bug; values may be anybody's.
-fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+fn field(out: &mut Vec<u8>, name: &str, value_text: &str) {
     debug_assert!(!name.is_empty() && name.bytes().all(super::head::is_token_byte), "{name:?}");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
+    value(out, value_text);
+}
+
+/// Appends a field's value and the end of its line.
+fn value(out: &mut Vec<u8>, value: &str) {
     // RFC 9110 §5.5: a control byte in a value is replaced by a space before it goes out.
     let clean = |byte: u8| if (byte < 0x20 && byte != b'\t') || byte == 0x7f { b' ' } else { byte };
     out.extend(value.bytes().map(clean));
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends `number` in decimal digits.
-fn decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20]; // u64::MAX has 20.
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
+/// Appends `number` in decimal digits, one by one: so few are not worth a copy of unknown length.
+fn decimal(out: &mut Vec<u8>, number: u64) {
+    let mut unit = 1;
+    while number / unit >= 10 {
+        unit *= 10;
     }
-    out.extend_from_slice(&digits[at..]);
+    while unit > 0 {
+        out.push(b'0' + (number / unit % 10) as u8);
+        unit /= 10;
+    }
 }
 
 /// An IMF-fixdate in place, without an allocation.
@@ -245,6 +264,42 @@ pub fn takes_gzip(accept_encoding: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_usual_head_is_the_one_that_is_written_field_by_field() {
+        let date = http_date(1_795_719_109_442);
+        for (length, request_id) in [
+            (0, "a"),
+            (9, ""),
+            (10, "b-2"),
+            (33, "e988568fb6435889"),
+            (1_234_567, "x\r\ny"),
+            (u64::MAX, "z"),
+        ] {
+            let fields = [
+                ("Cache-Control", "no-store"),
+                ("X-Content-Type-Options", "nosniff"),
+                ("Cross-Origin-Resource-Policy", "same-origin"),
+                ("X-Request-Id", request_id),
+            ];
+            let head = ReplyHead {
+                status: Status::OK,
+                date: date.as_str(),
+                content_type: Some("application/json"),
+                content_length: Some(length),
+                keep_alive: true,
+                version: Version::Http11,
+                fields: &fields,
+            };
+            let (mut whole, mut usual) = (Vec::new(), Vec::new());
+            write_head(&mut whole, &head);
+            write_usual_head(&mut usual, &date, length, request_id);
+            let (whole, usual) =
+                (String::from_utf8(whole).unwrap(), String::from_utf8(usual).unwrap());
+            assert_eq!(usual, whole);
+            assert!(whole.contains(&format!("\r\nContent-Length: {length}\r\n")), "{whole}");
+        }
+    }
 
     #[test]
     fn gzip_is_for_those_who_say_that_they_take_it() {

@@ -105,6 +105,24 @@ impl<'a> Target<'a> {
         rest.into_iter().flat_map(|rest| rest.split('/')).map(segment)
     }
 
+    /// The decoded path without its first slash: what [`Target::segments`] tells, which hold no
+    /// slash, with one between them. Empty if there are none.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(never)] // Stays in this floor, which is compiled for speed.
+    pub fn decoded_path(&self) -> Result<Cow<'a, str>, BadRequest> {
+        let mut is_plain = true;
+        for segment in self.segments() {
+            is_plain &= matches!(segment?, Cow::Borrowed(_));
+        }
+        if is_plain {
+            return Ok(Cow::Borrowed(self.path.strip_prefix('/').unwrap_or_default()));
+        }
+        let segments: Result<Vec<_>, _> = self.segments().collect();
+        Ok(Cow::Owned(segments?.join("/")))
+    }
+
     /// The decoded value of one query parameter, empty if it has no `=`. A plus is a space, as
     /// forms write it. Two of one name are refused: which counts is where parsers disagree.
     pub fn parameter(&self, name: &str) -> Result<Option<Cow<'a, str>>, BadRequest> {

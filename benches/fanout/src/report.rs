@@ -536,12 +536,13 @@ fn others(out: &mut String, results: &Results) {
     table(out, results, "wake-ups per second", (heartbeats::FIGURE, "wakeups_per_s"), &names, None);
     out.push_str(
         "### 10. Idle sessions\n\nColumns: sessions. Found: by a server that starts on their data. \
-        Suspended: after one turn each, their agents gone.\n\n",
+        Suspended: after one turn each, their agents gone. The log of all sessions, \
+        whose memory is declared, is full before their turns begin.\n\n",
     );
     for (measure, what) in [
         ("never_prompted_bytes", "bytes of a session never prompted"),
         ("found_bytes", "bytes of a session found at the start"),
-        ("suspended_bytes", "bytes of a suspended session more than that"),
+        ("suspended_bytes", "bytes of a suspended session, all told"),
         ("created_per_s", "created per second"),
         ("restart_ms", "start with all of them, ms"),
     ] {

@@ -55,13 +55,12 @@ type Owners = (Option<Box<[u32]>>, Vec<String>);
 impl Server {
     pub(super) fn session_events(&mut self, request: &Request<'_>, id: &str) -> Outcome {
         let asked = self.stream_request(request)?;
-        let key = match self.by_id.get(id).copied() {
+        let key = match self.by_id.find(&self.sessions, id) {
             Some(key) => key,
             // A closed session still serves a cursor that is older than its end.
             None => self
                 .closed_ids
-                .get(id)
-                .copied()
+                .find(&self.sessions, id)
                 .filter(|key| self.is_before_end(*key, asked.cursor.as_deref()))
                 .ok_or_else(|| Problem::session_not_found(id))?,
         };
@@ -152,8 +151,9 @@ impl Server {
         let (mut owners, mut unknown) = (Vec::new(), Vec::new());
         for id in list.split(',').filter(|id| !id.is_empty()).take(1000) {
             // Also closed ones: somebody who comes back has not seen their ends.
-            let key = self.by_id.get(id).or_else(|| self.closed_ids.get(id));
-            match key.and_then(|key| self.sessions.get(*key)) {
+            let key = self.by_id.find(&self.sessions, id);
+            let key = key.or_else(|| self.closed_ids.find(&self.sessions, id));
+            match key.and_then(|key| self.sessions.get(key)) {
                 Some(session) => owners.push(session.feed.number),
                 None => unknown.push(id.chars().take(80).collect()),
             }

@@ -173,31 +173,25 @@ const FIELDS_MAX: usize = 8;
 /// The most segments of a path that is one of ours, those of the base path among them.
 const SEGMENTS_MAX: usize = 32;
 
-/// The decoded segments of a path.
-struct Segments<'a> {
-    texts: [Cow<'a, str>; SEGMENTS_MAX],
-    count: usize,
+/// The segments of a decoded path. What is deeper than there is room for is nothing of ours.
+fn segments<'a, 'b>(path: &'a str, room: &'b mut [&'a str; SEGMENTS_MAX]) -> &'b [&'a str] {
+    if path.is_empty() {
+        return &[];
+    }
+    let mut count = 0;
+    for segment in path.split('/') {
+        match room.get_mut(count) {
+            Some(place) => *place = segment,
+            None => return &[""],
+        }
+        count += 1;
+    }
+    &room[..count]
 }
 
-impl<'a> Segments<'a> {
-    fn of(target: &Target<'a>) -> Result<Segments<'a>, BadRequest> {
-        let mut texts = [const { Cow::Borrowed("") }; SEGMENTS_MAX];
-        let mut count = 0;
-        for segment in target.segments() {
-            let segment = segment?;
-            if let Some(place) = texts.get_mut(count) {
-                *place = segment;
-            }
-            count += 1;
-        }
-        Ok(Segments { texts, count })
-    }
-
-    /// All of them. What is deeper than there is room for is nothing of ours.
-    fn path<'b>(&'b self, room: &'b mut [&'b str; SEGMENTS_MAX]) -> &'b [&'b str] {
-        *room = self.texts.each_ref().map(|text| &**text);
-        room.get(..self.count).unwrap_or(&[""])
-    }
+/// A number in sixteen hexadecimal digits.
+fn hex(number: u64) -> [u8; 16] {
+    std::array::from_fn(|at| b"0123456789abcdef"[(number >> (60 - 4 * at) & 15) as usize])
 }
 
 /// Puts some fields behind each other.
@@ -385,8 +379,8 @@ impl Server {
     /// what his head says is refused now: strangers hold no room that others need.
     pub(super) fn refuse_early(&mut self, key: Key, exchange: &mut Exchange) -> bool {
         let judged = self.with_request(key, exchange, |server, request| {
-            let segments = Segments::of(&request.target)?;
-            server.judge(request, segments.path(&mut [""; SEGMENTS_MAX])).map(drop)
+            let path = request.target.decoded_path()?;
+            server.judge(request, segments(&path, &mut [""; SEGMENTS_MAX])).map(drop)
         });
         let Err(problem) = judged else { return false };
         self.name_unfinished(exchange);
@@ -423,8 +417,8 @@ impl Server {
         match theirs {
             Some(id) => exchange.request_id.push_str(id),
             None => {
-                use std::fmt::Write as _;
-                let _ = write!(exchange.request_id, "{:016x}", self.random.bits());
+                let digits = hex(self.random.bits());
+                exchange.request_id.push_str(std::str::from_utf8(&digits).unwrap_or_default());
             }
         }
     }
@@ -440,9 +434,9 @@ impl Server {
     // Routing.
 
     fn handle(&mut self, request: &mut Request<'_>) -> Outcome {
-        let segments = Segments::of(&request.target)?;
+        let path = request.target.decoded_path()?;
         let mut room = [""; SEGMENTS_MAX];
-        let route = match self.judge(request, segments.path(&mut room))? {
+        let route = match self.judge(request, segments(&path, &mut room))? {
             Judged::Answered(reply) => return Ok(reply),
             Judged::Routed(route) => route,
         };
@@ -597,7 +591,7 @@ impl Server {
 
     /// The session of this id, if it is not closed.
     fn session_key(&self, id: &str) -> Result<Key, Problem> {
-        self.by_id.get(id).copied().ok_or_else(|| Problem::session_not_found(id))
+        self.by_id.find(&self.sessions, id).ok_or_else(|| Problem::session_not_found(id))
     }
 
     /// Writes the answer's object into `self.json`.

@@ -158,7 +158,7 @@ impl Server {
     fn tell_sessions(&self, metrics: &mut Metrics) {
         let mut by_status = [0u64; SESSION_STATUSES.len()];
         let (mut queued, mut approvals) = (0, 0);
-        for session in self.by_id.values().filter_map(|key| self.sessions.get(*key)) {
+        for session in self.by_id.keys().filter_map(|key| self.sessions.get(key)) {
             let at = SESSION_STATUSES.iter().position(|status| *status == session.status());
             at.into_iter().for_each(|at| by_status[at] += 1);
             queued += session.prompts.queue.len();

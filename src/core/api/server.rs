@@ -7,13 +7,13 @@ impl Server {
     pub(super) fn stream_counts(&self) -> Vec<StreamCount<'_>> {
         let all = u64::from(self.publisher.all.readers);
         let mut counts = Vec::new();
-        for (id, key) in self.by_id.iter().chain(&self.closed_ids) {
-            let Some(session) = self.sessions.get(*key) else { continue };
+        for key in self.by_id.keys().chain(self.closed_ids.keys()) {
+            let Some(session) = self.sessions.get(key) else { continue };
             let streams = u64::from(session.feed.log.readers);
             let heard = if session.closed_at.is_none() { self.heard_by_all(session) } else { 0 };
             let listeners = u64::from(session.feed.log.listeners) + heard;
             if streams + listeners > 0 {
-                counts.push(StreamCount { key: id, streams, listeners });
+                counts.push(StreamCount { key: session.id(), streams, listeners });
             }
         }
         if all > 0 {
@@ -157,10 +157,8 @@ impl Server {
     }
 
     pub(super) fn health(&mut self) -> Outcome {
-        self.say(|server, object| {
-            object.string("status", "ok");
-            object.string("version", server.config.version);
-        });
+        self.json.clear();
+        self.json.extend_from_slice(&self.health);
         ok()
     }
 

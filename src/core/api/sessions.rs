@@ -62,7 +62,7 @@ impl Server {
             Purpose::Create(new) => new.conversation.as_ref() == Some(&id),
             Purpose::List(_) => false,
         };
-        let held = self.by_id.values().filter_map(|key| self.sessions.get(*key));
+        let held = self.by_id.keys().filter_map(|key| self.sessions.get(key));
         if held.into_iter().any(|session| *session.conversation.id == *id)
             || self.tickets.values().any(waits)
         {
@@ -335,9 +335,8 @@ impl Server {
             idle_at: self.now_ms,
             self_access_told_at: None,
         };
-        let shared_id = session.feed.scope.session_id.clone();
         let key = self.sessions.insert(session).expect("room was made for it");
-        self.by_id.insert(shared_id, key);
+        self.by_id.insert(&self.sessions, key);
         let session = self.sessions.get_mut(key).expect("just inserted");
         session.feed.key = key;
         let agent = &self.config.agents[session.agent];
@@ -409,8 +408,8 @@ impl Server {
         let before = request.parameter("before")?;
         let mut rows: Vec<(u64, u32, Key)> = self
             .by_id
-            .values()
-            .filter_map(|key| self.sessions.get(*key))
+            .keys()
+            .filter_map(|key| self.sessions.get(key))
             .filter(|session| match status.as_deref() {
                 Some("archived") => session.archived,
                 Some(status) => !session.archived && session.status().as_str() == status,

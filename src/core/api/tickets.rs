@@ -14,7 +14,7 @@ impl Server {
     pub(super) fn answer_by_ticket(&mut self, request: &Request<'_>) -> Outcome {
         let text = request.parameter("t")?.unwrap_or_default();
         let ticket = self.answer_tickets.find(&text, self.now_ms).map_err(missed)?;
-        let key = self.by_id.get(&*ticket.session_id).copied();
+        let key = self.by_id.find(&self.sessions, &ticket.session_id);
         let session = key.and_then(|key| self.sessions.get(key));
         let Some((key, session)) = key.zip(session) else {
             return Ok(over("the session is closed"));

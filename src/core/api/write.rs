@@ -60,13 +60,18 @@ impl Server {
             fields: all,
         };
         reply::write_head(&mut exchange.out, &head);
+        self.answered(exchange, status);
+        !is_head
+    }
+
+    /// Counts an answer, and tells the log of it.
+    fn answered(&mut self, exchange: &Exchange, status: Status) {
         self.count_answer(status);
         if self.config.log_level >= Level::Debug {
             let mut told = request_fields(exchange);
             told.push(("status", status.0.to_string()));
             self.log(Level::Debug, "http", "answered", told);
         }
-        !is_head
     }
 
     /// Counts an answer by the class of its status.
@@ -100,15 +105,37 @@ impl Server {
         fields: &[(&'static str, String)],
     ) {
         let json = std::mem::take(&mut self.json);
+        if self.is_usual(exchange, status, fields) {
+            let (date, length) = (&self.date.1, json.len() as u64);
+            reply::write_usual_head(&mut exchange.out, date, length, &exchange.request_id);
+            exchange.out.extend_from_slice(&json);
+            self.answered(exchange, status);
+            return self.give_back(json);
+        }
         let mut all = [("Cache-Control", "no-store"); FIELDS_MAX];
         for (place, (name, value)) in all[1..].iter_mut().zip(fields) {
             *place = (*name, &**value);
         }
         let all = &all[..=fields.len()];
         self.write_reply(exchange, status, Some("application/json"), all, &json);
+        self.give_back(json);
+    }
+
+    /// Whether an answer's head is that of most.
+    fn is_usual(&self, exchange: &Exchange, status: Status, fields: &[(&str, String)]) -> bool {
+        let head = exchange.has_head();
+        let usual = head.is_some_and(|head| {
+            head.version == head::Version::Http11 && head.method != Method::Head
+        });
+        let open = self.config.access.allowed_origins.is_empty();
+        usual && open && status == Status::OK && fields.is_empty() && !exchange.close
+    }
+
+    /// Keeps the memory of an answer for the next one.
+    fn give_back(&mut self, mut json: Vec<u8>) {
+        json.clear();
+        json.shrink_to(64 * 1024);
         self.json = json;
-        self.json.clear();
-        self.json.shrink_to(64 * 1024);
     }
 
     pub(super) fn write_problem(&mut self, exchange: &mut Exchange, problem: &Problem) {

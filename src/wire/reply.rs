@@ -161,6 +161,14 @@ pub fn write_usual_head(out: &mut Vec<u8>, date: &HttpDate, content_length: u64,
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a number in sixteen hexadecimal digits: an id for a request that came without one.
+#[inline(never)] // Stays in this floor, which is compiled for speed.
+pub fn hex(out: &mut String, number: u64) {
+    let digits: [u8; 16] =
+        std::array::from_fn(|at| b"0123456789abcdef"[(number >> (60 - 4 * at) & 15) as usize]);
+    out.push_str(std::str::from_utf8(&digits).unwrap_or_default()); // Always ASCII.
+}
+
 /// Appends one field. Names are ours, so a bad one is a bug; values may be anybody's.
 fn field(out: &mut Vec<u8>, name: &str, value_text: &str) {
     debug_assert!(!name.is_empty() && name.bytes().all(super::head::is_token_byte), "{name:?}");
@@ -298,6 +306,15 @@ mod tests {
                 (String::from_utf8(whole).unwrap(), String::from_utf8(usual).unwrap());
             assert_eq!(usual, whole);
             assert!(whole.contains(&format!("\r\nContent-Length: {length}\r\n")), "{whole}");
+        }
+    }
+
+    #[test]
+    fn a_number_has_sixteen_hexadecimal_digits() {
+        for number in [0, 9, 0xabc, u64::MAX, 0xe988_568f_b643_5889] {
+            let mut text = "x".to_owned();
+            hex(&mut text, number);
+            assert_eq!(text, format!("x{number:016x}"));
         }
     }
 

@@ -84,7 +84,8 @@ fn check(text: &str, allowed: impl Fn(u8) -> bool) -> Result<(), BadRequest> {
 
 /// unreserved / sub-delims (RFC 3986 §2), which a host name may hold too.
 fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+    let marks = matches!(byte, b'!' | b'$' | b'&'..=b'.' | b';' | b'=' | b'_' | b'~');
+    byte.is_ascii_alphanumeric() || marks
 }
 
 /// pchar (RFC 3986 §3.3) and the slash.

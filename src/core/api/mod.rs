@@ -108,6 +108,8 @@ pub struct NewSession {
 
 /// What a request is answered.
 enum Reply {
+    /// What `Server::health` holds.
+    Health,
     /// What `Server::json` holds, once event `after` is durable.
     Json { status: Status, after: Option<u64>, fields: Vec<(&'static str, String)> },
     /// A large field of an event: its bytes and their type.
@@ -187,11 +189,6 @@ fn segments<'a, 'b>(path: &'a str, room: &'b mut [&'a str; SEGMENTS_MAX]) -> &'b
         count += 1;
     }
     &room[..count]
-}
-
-/// A number in sixteen hexadecimal digits.
-fn hex(number: u64) -> [u8; 16] {
-    std::array::from_fn(|at| b"0123456789abcdef"[(number >> (60 - 4 * at) & 15) as usize])
 }
 
 /// Puts some fields behind each other.
@@ -314,6 +311,12 @@ impl Server {
                 self.write_json(&mut exchange, status, &fields);
                 after
             }
+            Ok(Reply::Health) => {
+                let health = std::mem::take(&mut self.health);
+                self.write_json_of(&mut exchange, Status::OK, &[], &health);
+                self.health = health;
+                None
+            }
             Ok(Reply::Bytes(bytes, content_type)) => {
                 self.large_to = Some(key);
                 self.write_large(&mut exchange, content_type, bytes);
@@ -416,10 +419,7 @@ impl Server {
         exchange.request_id.clear();
         match theirs {
             Some(id) => exchange.request_id.push_str(id),
-            None => {
-                let digits = hex(self.random.bits());
-                exchange.request_id.push_str(std::str::from_utf8(&digits).unwrap_or_default());
-            }
+            None => reply::hex(&mut exchange.request_id, self.random.bits()),
         }
     }
 

@@ -156,10 +156,8 @@ impl Server {
         ok()
     }
 
-    pub(super) fn health(&mut self) -> Outcome {
-        self.json.clear();
-        self.json.extend_from_slice(&self.health);
-        ok()
+    pub(super) fn health(&self) -> Outcome {
+        Ok(Reply::Health)
     }
 
     pub(super) fn ready(&mut self) -> Outcome {

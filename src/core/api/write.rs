@@ -104,21 +104,33 @@ impl Server {
         status: Status,
         fields: &[(&'static str, String)],
     ) {
-        let json = std::mem::take(&mut self.json);
+        let mut json = std::mem::take(&mut self.json);
+        self.write_json_of(exchange, status, fields, &json);
+        json.clear();
+        json.shrink_to(64 * 1024);
+        self.json = json;
+    }
+
+    /// The same with this object.
+    pub(super) fn write_json_of(
+        &mut self,
+        exchange: &mut Exchange,
+        status: Status,
+        fields: &[(&'static str, String)],
+        json: &[u8],
+    ) {
         if self.is_usual(exchange, status, fields) {
             let (date, length) = (&self.date.1, json.len() as u64);
             reply::write_usual_head(&mut exchange.out, date, length, &exchange.request_id);
-            exchange.out.extend_from_slice(&json);
-            self.answered(exchange, status);
-            return self.give_back(json);
+            exchange.out.extend_from_slice(json);
+            return self.answered(exchange, status);
         }
         let mut all = [("Cache-Control", "no-store"); FIELDS_MAX];
         for (place, (name, value)) in all[1..].iter_mut().zip(fields) {
             *place = (*name, &**value);
         }
         let all = &all[..=fields.len()];
-        self.write_reply(exchange, status, Some("application/json"), all, &json);
-        self.give_back(json);
+        self.write_reply(exchange, status, Some("application/json"), all, json);
     }
 
     /// Whether an answer's head is that of most.
@@ -129,13 +141,6 @@ impl Server {
         });
         let open = self.config.access.allowed_origins.is_empty();
         usual && open && status == Status::OK && fields.is_empty() && !exchange.close
-    }
-
-    /// Keeps the memory of an answer for the next one.
-    fn give_back(&mut self, mut json: Vec<u8>) {
-        json.clear();
-        json.shrink_to(64 * 1024);
-        self.json = json;
     }
 
     pub(super) fn write_problem(&mut self, exchange: &mut Exchange, problem: &Problem) {

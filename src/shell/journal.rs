@@ -925,8 +925,14 @@ impl Store {
             if !fs::symlink_metadata(&dir)?.is_dir() {
                 continue; // None of ours.
             }
-            for entry in fs::read_dir(&dir)? {
-                (self.medium.sync)(&open_to_read(&entry?.path())?)?;
+            let files = Files::list(&dir)?;
+            let segments = files.segments.iter().map(|id| dir.join(id.file_name()));
+            let beside = files.beside.into_iter().map(|(_, _, path)| path);
+            for path in segments.chain(beside).chain([dir.join(SNAPSHOT)]) {
+                match open_to_read(&path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    file => (self.medium.sync)(&file?)?,
+                }
             }
             sync_directory(&dir)?;
         }

@@ -479,7 +479,7 @@ impl Server {
     fn give_up_queue(&mut self, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let queue = std::mem::take(&mut session.prompts.queue);
-        for prompt in &queue {
+        for prompt in queue.iter() {
             self.queue_size -= prompt.size();
             self.publisher.publish_apart(&mut session.feed, EventKind::PromptFailed, |object| {
                 object.string("promptId", &prompt.id);

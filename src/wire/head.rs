@@ -695,3 +695,15 @@ impl std::fmt::Display for BadRequest {
         f.write_str(self.sentence())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_the_bytes_of_rfc_9110_and_no_others() {
+        let marks = b"!#$%&'*+-.^_`|~";
+        let wanted = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
+        assert!((0..=255).all(|byte| is_token_byte(byte) == wanted(byte)));
+    }
+}

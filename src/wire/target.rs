@@ -221,3 +221,15 @@ fn is_ip_literal(literal: &str) -> bool {
         && !address.is_empty()
         && address.bytes().all(is_address_byte)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_the_unreserved_bytes_and_the_delimiters_of_rfc_3986() {
+        let marks = b"-._~!$&'()*+,;=";
+        let wanted = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
+        assert!((0..=255).all(|byte| is_name_byte(byte) == wanted(byte)));
+    }
+}

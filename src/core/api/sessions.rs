@@ -583,3 +583,57 @@ fn directory_problem(asked: &str, problem: &DirectoryProblem) -> Problem {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::epochs::{Durability, Epochs, Start};
+    use crate::core::server::{AgentConfig, Birth, Config};
+    use crate::limits::Limits;
+    use crate::wire::sse::Epoch;
+
+    #[test]
+    fn sessions_of_one_millisecond_are_found_by_their_ids_until_they_are_closed() {
+        let program = Err("it is never started".to_owned());
+        let agent = AgentConfig { name: "a".to_owned(), dialect: Dialect::Claude, program };
+        let config = Config { agents: vec![agent], ..Config::default() };
+        let (epoch, durability, boot_id) = (Epoch::new(7), Durability::Memory, "-".to_owned());
+        let start =
+            Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
+        let epochs = Epochs::first(start);
+        let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
+        let mut server = Server::new(Limits::default(), config, birth);
+        let new = || NewSession {
+            asked: "/".to_owned(),
+            agent: 0,
+            model: None,
+            mode: None,
+            name: None,
+            conversation: None,
+            fork: None,
+        };
+        let ids: Vec<String> =
+            (0..100).map(|_| server.new_session(new(), PathBuf::from("/")).1).collect();
+        assert!(!ids.is_sorted(), "their ids are in no order");
+        let id_of = |server: &Server, key: Key| server.sessions.get(key).map(|s| s.id().to_owned());
+        for id in &ids {
+            let key = server.session_key(id).ok();
+            assert_eq!(key.and_then(|key| id_of(&server, key)).as_ref(), Some(id));
+        }
+        for id in ids.iter().step_by(3) {
+            let key = server.session_key(id).ok().expect("it was found");
+            server.close_session(key);
+            assert_eq!(
+                server.closed_ids.find(&server.sessions, id),
+                Some(key),
+                "until it is forgotten"
+            );
+        }
+        for (at, id) in ids.iter().enumerate() {
+            assert_eq!(server.session_key(id).is_ok(), at % 3 != 0, "{id}");
+        }
+        let left: Vec<String> = server.by_id.keys().filter_map(|key| id_of(&server, key)).collect();
+        assert!(left.is_sorted() && left.len() == ids.len() - ids.len().div_ceil(3));
+        assert_eq!(server.closed_ids.len(), server.limits.closed_sessions_max as usize);
+    }
+}

@@ -87,7 +87,7 @@ impl Plan {
             request_time: Duration::from_secs(2),
             starts: 20,
             beating: (18_000, Duration::from_secs(10)),
-            sessions: (10_000, 400),
+            sessions: (10_000, 1_000),
             output: String::new(),
         }
     }

@@ -172,11 +172,11 @@ impl Server {
         self.close_streams(key);
         self.closed.retain(|closed| *closed != key);
         self.closed_ids.remove(&self.sessions, key);
-        if let Some(session) = self.sessions.remove(key) {
-            if let Some(journal) = &session.feed.log.journal {
-                let (id, last_seq) = (session.id().to_owned(), session.feed.log.newest_seq());
-                self.erase(id, journal.size(), last_seq);
-            }
+        if let Some(session) = self.sessions.remove(key)
+            && let Some(journal) = &session.feed.log.journal
+        {
+            let (id, last_seq) = (session.id().to_owned(), session.feed.log.newest_seq());
+            self.erase(id, journal.size(), last_seq);
         }
     }
 }

@@ -138,7 +138,7 @@ impl Server {
         };
         let arguments = match config.dialect {
             Dialect::Claude | Dialect::Demo => {
-                let (allowed_tools, directories) = granted(&session.granted);
+                let (allowed_tools, directories) = granted(&session.unusual.granted);
                 let fork = session.conversation.fork.as_ref();
                 claude::arguments(&claude::Start {
                     conversation_id: &session.conversation.id,
@@ -146,7 +146,7 @@ impl Server {
                     fork_from: fork.map(|fork| &*fork.conversation),
                     fork_entry: fork.and_then(|fork| fork.entry.as_deref()),
                     mode: session.mode(),
-                    model: session.model.as_deref(),
+                    model: session.unusual.model.as_deref(),
                     allow_bypass: self.config.allow_bypass,
                     allowed_tools: &allowed_tools,
                     directories: &directories,

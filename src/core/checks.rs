@@ -109,7 +109,9 @@ impl Server {
     fn check_start_queue(&self) {
         let waiting = self.start_queue.iter().filter_map(|key| self.sessions.get(*key));
         if self.is_draining()
-            || !waiting.into_iter().any(|s| !s.archived && !s.deleting && s.closed_at.is_none())
+            || !waiting
+                .into_iter()
+                .any(|s| !s.archived && !s.deleting && s.unusual.closed_at.is_none())
         {
             return;
         }

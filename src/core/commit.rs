@@ -269,7 +269,7 @@ impl Server {
     fn tell_lost(&mut self, key: Key, lost: Lost, reason: &str) {
         let (from, to) = (self.publisher.id(lost.from), self.publisher.id(lost.to));
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.closed_at.is_some() {
+        if session.unusual.closed_at.is_some() {
             return; // Nothing comes after its end; the verdict on cursors says it.
         }
         self.publisher.publish_apart(&mut session.feed, EventKind::EventsLost, |object| {
@@ -322,7 +322,7 @@ impl Server {
             let error = format!("the journal cannot be written, streaming goes on: {sentence}");
             for key in keys() {
                 let Some(session) = self.sessions.get_mut(key) else { continue };
-                if session.closed_at.is_some() {
+                if session.unusual.closed_at.is_some() {
                     continue; // Nothing comes after its end.
                 }
                 self.publisher.publish_apart(

@@ -196,7 +196,7 @@ impl Server {
     /// Arms the server's own deadline.
     pub(super) fn arm_own(&mut self) {
         let closed = self.closed.front().and_then(|key| self.sessions.get(*key));
-        let closed = closed.and_then(|session| session.closed_at);
+        let closed = closed.and_then(|session| session.unusual.closed_at);
         let mut due = closed.map_or(u64::MAX, |at| at + CLOSED_KEPT_MS);
         if let Drain::Delayed(at) | Drain::Draining(at) = self.drain {
             due = due.min(at);
@@ -214,7 +214,7 @@ impl Server {
         self.retry_append();
         self.erase_leftovers();
         while let Some(key) = self.closed.front().copied() {
-            let kept = self.sessions.get(key).and_then(|session| session.closed_at);
+            let kept = self.sessions.get(key).and_then(|session| session.unusual.closed_at);
             if kept.is_some_and(|at| self.now_ms < at + CLOSED_KEPT_MS) {
                 break;
             }

@@ -473,7 +473,7 @@ impl Server {
         let Ok(input) = document::read::<&RawValue>(&ended.input) else { return };
         let Some(change) = claude::todos(&ended.tool, input, structured) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let todos = &mut session.todos;
+        let todos = &mut session.unusual.todos;
         match change {
             TodoChange::Replace(list) => {
                 let items = list.into_iter().take(LIST_ITEMS_MAX).map(|todo| TodoItem {
@@ -481,7 +481,7 @@ impl Server {
                     text: todo.text.into_owned(),
                     status: todo.status.into_owned(),
                 });
-                *todos = items.collect::<Vec<_>>().into();
+                *todos = items.collect();
             }
             TodoChange::Create { id, text } if todos.len() < LIST_ITEMS_MAX => {
                 let next = todos.iter().filter_map(|todo| todo.id.parse::<u64>().ok()).max();
@@ -503,10 +503,10 @@ impl Server {
                 todo.status = status.map_or_else(|| todo.status.clone(), |status| status.into());
             }
         }
-        let (todos, feed) = (&session.todos, &mut session.feed);
+        let (todos, feed) = (&session.unusual.todos, &mut session.feed);
         self.publisher.publish(feed, EventKind::TodosUpdated, |object| {
             object.array("todos", |array| {
-                for todo in todos.iter() {
+                for todo in todos {
                     array.object(|object| {
                         object.string("id", &todo.id);
                         object.string("text", &todo.text);

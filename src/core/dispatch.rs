@@ -19,7 +19,7 @@ impl Server {
             return;
         }
         let Some(session) = self.sessions.get(key) else { return };
-        let open = !session.archived && !session.deleting && session.closed_at.is_none();
+        let open = !session.archived && !session.deleting && session.unusual.closed_at.is_none();
         if !open || session.turn.is_some() || session.prompts.queue.is_empty() {
             return;
         }

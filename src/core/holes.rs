@@ -191,7 +191,7 @@ impl Server {
         };
         let (_, things) = self.keeper.unended.swap_remove(at);
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.closed_at.is_some() {
+        if session.unusual.closed_at.is_some() {
             return; // Nothing comes after its end, which ended all of it.
         }
         let feed = &mut session.feed;

@@ -36,9 +36,9 @@ impl Server {
         let (status, previous) = (session.status(), session.told);
         session.told = status;
         let agent = &self.config.agents[session.agent];
-        let mode = session.mode_in_use.as_deref().or(session.mode.as_deref());
-        let model = session.model.as_deref();
-        let name = session.name.as_deref();
+        let mode = session.mode_in_use.as_deref().or(session.unusual.mode.as_deref());
+        let model = session.unusual.model.as_deref();
+        let name = session.unusual.name.as_deref();
         let dir = session.working_dir.to_string_lossy();
         self.publisher.publish(&mut session.feed, EventKind::SessionStatus, |object| {
             object.string("status", status.as_str());
@@ -134,7 +134,7 @@ impl Server {
     /// Closes a session whose processes are gone. Its log is still served for a while.
     pub(super) fn close_session(&mut self, key: Key) -> Option<u64> {
         let session = self.sessions.get_mut(key)?;
-        if session.closed_at.is_some() {
+        if session.unusual.closed_at.is_some() {
             return None;
         }
         while let Some(prompt) = self.sessions.get_mut(key)?.prompts.queue.pop_front() {
@@ -151,7 +151,7 @@ impl Server {
             object.string("previous", previous.as_str());
             object.string("reason", "deleted");
         });
-        session.closed_at = Some(self.now_ms);
+        session.unusual.closed_at = Some(self.now_ms);
         let id = session.id().to_owned();
         self.log(Level::Info, "session", "closed", vec![("session", id)]);
         self.by_id.remove(&self.sessions, key);

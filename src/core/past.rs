@@ -315,7 +315,7 @@ impl Server {
                 let closed = session.and_then(|session| self.sessions.at(session));
                 // Over only once its last event can be seen.
                 let over = |session: &Session| {
-                    session.closed_at.is_some() && session.feed.log.hidden() == 0
+                    session.unusual.closed_at.is_some() && session.feed.log.hidden() == 0
                 };
                 if closed.is_some_and(over) {
                     return PastState::Over;

@@ -7,7 +7,6 @@
 
 use crate::base::arena::Key;
 use crate::base::ring::Ring;
-use crate::base::seldom::Seldom;
 use crate::core::agents::TurnEnd;
 use crate::core::approvals::{Approval, ApprovalKind, Approvals};
 use crate::core::event::EventKind;
@@ -17,7 +16,7 @@ use crate::core::prompts::{Prompt, Prompts};
 use crate::core::publisher::{Feed, InTurn};
 use crate::core::server::{AgentConfig, Dialect, Server};
 use crate::core::session::{
-    Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust,
+    Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust, Unusual,
 };
 use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
 use crate::wire::document;
@@ -421,13 +420,20 @@ impl Server {
             Box::new(Turn::restored(running.id, asked, started_at, running.open))
         });
         let never = snapshot.turns == 0 && snapshot.status == Status::Idle.as_str();
-        let session = Session {
-            feed,
-            name: snapshot.name.into(),
-            working_dir: self.dirs.one(Path::new(&snapshot.working_dir)),
-            agent,
+        let unusual = Unusual {
+            name: snapshot.name,
             model: snapshot.model.map(|model| self.words.one(&model)),
             mode: snapshot.mode.map(|mode| self.words.one(&mode)),
+            forked_from: snapshot.forked_from,
+            granted: snapshot.granted,
+            todos: snapshot.todos.into_iter().map(todo).collect(),
+            ..Unusual::default()
+        };
+        let session = Session {
+            feed,
+            unusual: unusual.into(),
+            working_dir: self.dirs.one(Path::new(&snapshot.working_dir)),
+            agent,
             model_in_use: None,
             mode_in_use: None,
             created_at: snapshot.created_at,
@@ -449,20 +455,14 @@ impl Server {
             told: Status::parse(&snapshot.status),
             failed: snapshot.status == Status::Failed.as_str(),
             deleting: false,
-            closed_at: None,
             total_cost_usd: snapshot.total_cost_usd,
             agent_cost_usd: snapshot.agent_cost_usd,
             usage: snapshot.usage.map(String::into_boxed_str),
             subagents: snapshot.subagents.into_iter().map(subagent).collect::<Vec<_>>().into(),
-            todos: snapshot.todos.into_iter().map(todo).collect::<Vec<_>>().into(),
             waits_for_agent: false,
             idle_at: now_ms,
             trust: Trust::Unknown,
-            distrusted: Seldom::default(),
             archived: snapshot.archived,
-            forked_from: snapshot.forked_from.into(),
-            granted: snapshot.granted.into(),
-            self_access_told_at: None,
         };
         let tools = snapshot.tools.into_iter().map(|id| OpenTool::restored(id, now_ms));
         let tools: Vec<OpenTool> = tools.collect();
@@ -558,17 +558,17 @@ impl Server {
         });
         let approvals = session.approvals.open.iter();
         let subagents = session.subagents.iter();
-        let todos = session.todos.iter();
+        let todos = session.unusual.todos.iter();
         let snapshot = Snapshot {
             format: FORMAT,
             seq: session.feed.log.newest_seq(),
             position: session.feed.log.ring.head(),
             evicted: session.feed.log.journal.as_ref().map_or(0, Journal::evicted),
             session_id: session.id().to_owned(),
-            name: session.name.as_deref().map(str::to_owned),
+            name: session.unusual.name.as_deref().map(str::to_owned),
             working_dir: session.working_dir.to_string_lossy().into_owned(),
             agent: self.config.agents[session.agent].name.clone(),
-            model: session.model.as_deref().map(str::to_owned),
+            model: session.unusual.model.as_deref().map(str::to_owned),
             mode: session.mode().map(str::to_owned),
             created_at: session.created_at,
             active_at: session.active_at,
@@ -578,9 +578,9 @@ impl Server {
             resumable: session.conversation.begun,
             entry: session.conversation.entry.clone(),
             fork: Option::clone(&session.conversation.fork),
-            forked_from: session.forked_from.as_deref().map(str::to_owned),
+            forked_from: session.unusual.forked_from.as_deref().map(str::to_owned),
             archived: session.archived,
-            granted: session.granted.to_vec(),
+            granted: session.unusual.granted.to_vec(),
             total_cost_usd: session.total_cost_usd,
             agent_cost_usd: session.agent_cost_usd,
             usage: session.usage.as_deref().map(str::to_owned),

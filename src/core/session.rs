@@ -4,7 +4,7 @@
 //! How its agent is kept alive, and who may ask for what, it does not know.
 
 use crate::base::arena::Key;
-use crate::base::seldom::Seldom;
+use crate::base::seldom::{Blank, Seldom};
 use crate::core::approvals::Approvals;
 use crate::core::prompts::Prompts;
 use crate::core::publisher::Feed;
@@ -133,21 +133,68 @@ pub struct TodoItem {
     pub status: String,
 }
 
+/// What most sessions have nothing of.
+#[derive(Debug, Default)]
+pub struct Unusual {
+    /// The human's name for it.
+    pub name: Option<String>,
+    /// The model that was asked for.
+    pub model: Option<Arc<str>>,
+    /// The permission mode that was asked for.
+    pub mode: Option<Arc<str>>,
+    /// The session that it is a copy of.
+    pub forked_from: Option<String>,
+    /// Rules that were granted for this session: JSON values, to be granted to its next agent too.
+    pub granted: Vec<serde_json::Value>,
+    /// The agent's list of things to do.
+    pub todos: Vec<TodoItem>,
+    /// The hash of what its directory said when that was denied.
+    pub distrusted: Option<String>,
+    /// When it was closed, in milliseconds of the monotonic clock.
+    pub closed_at: Option<u64>,
+    /// When it was last told that its agent tried to use us, on the same clock.
+    pub self_access_told_at: Option<u64>,
+}
+
+impl Blank for Unusual {
+    const BLANK: &'static Unusual = &Unusual {
+        name: None,
+        model: None,
+        mode: None,
+        forked_from: None,
+        granted: Vec::new(),
+        todos: Vec::new(),
+        distrusted: None,
+        closed_at: None,
+        self_access_told_at: None,
+    };
+
+    fn is_blank(&self) -> bool {
+        let texts = [&self.name, &self.forked_from, &self.distrusted];
+        let times = [self.closed_at, self.self_access_told_at];
+        let asked = [&self.model, &self.mode];
+        let lists = self.granted.is_empty() && self.todos.is_empty();
+        lists
+            && asked.iter().all(|word| word.is_none())
+            && texts.iter().all(|text| text.is_none())
+            && times == [None; 2]
+    }
+
+    fn shrink(&mut self) {
+        self.granted.shrink_to_fit();
+        self.todos.shrink_to_fit();
+    }
+}
+
 /// A session's slot. Thousands rest: what most of them have nothing of takes a word, and what they
 /// say alike is shared.
 pub struct Session {
     /// Its log and what its events have in common, its key and its id among it.
     pub feed: Feed,
-    /// The human's name for it.
-    pub name: Seldom<Option<String>>,
     /// Where its agent works: canonical.
     pub working_dir: Arc<Path>,
     /// Its agent among the configured ones.
     pub agent: usize,
-    /// The model that was asked for.
-    pub model: Option<Arc<str>>,
-    /// The permission mode that was asked for.
-    pub mode: Option<Arc<str>>,
     /// The model that its agent said it uses.
     pub model_in_use: Option<Arc<str>>,
     /// The mode that its agent said it is in.
@@ -178,8 +225,6 @@ pub struct Session {
     pub failed: bool,
     /// It is being deleted.
     pub deleting: bool,
-    /// When it was closed, in milliseconds of the monotonic clock.
-    pub closed_at: Option<u64>,
     /// What the conversation cost, in US dollars.
     pub total_cost_usd: f64,
     /// What the agent said that its conversation cost: it counts on, we take differences.
@@ -188,24 +233,16 @@ pub struct Session {
     pub usage: Option<Box<str>>,
     /// Subagents that have not ended.
     pub subagents: Seldom<Vec<Subagent>>,
-    /// The agent's list of things to do.
-    pub todos: Seldom<Vec<TodoItem>>,
     /// It waits for a process to become free.
     pub waits_for_agent: bool,
     /// Whether its directory is trusted.
     pub trust: Trust,
-    /// The hash of what its directory said when that was denied.
-    pub distrusted: Seldom<Option<String>>,
     /// It is put away: no agent, and not in lists.
     pub archived: bool,
-    /// The session that it is a copy of.
-    pub forked_from: Seldom<Option<String>>,
-    /// Rules that were granted for this session: JSON values, to be granted to its next agent too.
-    pub granted: Seldom<Vec<serde_json::Value>>,
     /// When its agent last became idle, in milliseconds of the monotonic clock.
     pub idle_at: u64,
-    /// When it was last told that its agent tried to use us, on the same clock.
-    pub self_access_told_at: Option<u64>,
+    /// What most sessions have nothing of.
+    pub unusual: Seldom<Unusual>,
 }
 
 impl Session {
@@ -221,7 +258,7 @@ impl Session {
 
     /// What it is doing.
     pub fn status(&self) -> Status {
-        if self.closed_at.is_some() {
+        if self.unusual.closed_at.is_some() {
             return Status::Closed;
         }
         if self.deleting {
@@ -248,8 +285,7 @@ impl Session {
         self.prompts.rest();
         self.approvals.rest();
         self.subagents.rest();
-        self.todos.rest();
-        self.granted.rest();
+        self.unusual.rest();
         self.conversation.fork.rest();
         if let Some(entry) = &mut self.conversation.entry {
             entry.shrink_to_fit();
@@ -258,7 +294,7 @@ impl Session {
 
     /// The permission mode of its agent, or of the next one.
     pub fn mode(&self) -> Option<&str> {
-        self.mode_in_use.as_deref().or(self.mode.as_deref())
+        self.mode_in_use.as_deref().or(self.unusual.mode.as_deref())
     }
 
     /// Whether this prompt waits or runs.

@@ -551,7 +551,8 @@ impl Server {
                 Some(session) => {
                     let session = self.sessions.at_mut(session)?;
                     // Over only once its last event can be seen.
-                    let closed = session.closed_at.is_some() && session.feed.log.hidden() == 0;
+                    let closed =
+                        session.unusual.closed_at.is_some() && session.feed.log.hidden() == 0;
                     (&mut session.feed.log, closed)
                 }
             };

@@ -44,7 +44,8 @@ impl Server {
             return; // No agent will be started, so nobody is asked.
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.trust != Trust::Asked || session.closed_at.is_some() || session.deleting {
+        if session.trust != Trust::Asked || session.unusual.closed_at.is_some() || session.deleting
+        {
             return;
         }
         let dir = session.working_dir.to_path_buf();
@@ -53,7 +54,7 @@ impl Server {
             session.trust = Trust::Given;
             return self.after(key, None);
         }
-        if session.distrusted.as_deref() == Some(&hash) {
+        if session.unusual.distrusted.as_deref() == Some(&hash) {
             session.trust = Trust::Denied;
             return self.after(key, None);
         }
@@ -106,7 +107,7 @@ impl Server {
             self.effects.push_back(Effect::Disk(request));
         } else {
             session.trust = Trust::Denied;
-            session.distrusted = Some(hash.to_owned()).into();
+            session.unusual.distrusted = Some(hash.to_owned());
             let sentence = "the directory is not trusted: the agent starts without its settings, \
                 hooks, MCP servers and CLAUDE.md";
             let failure = Failure { code: "directory_not_trusted", sentence: sentence.to_owned() };

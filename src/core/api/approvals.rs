@@ -71,7 +71,7 @@ impl Server {
         if let Some(Value::Array(rules)) = &answer.updated_permissions
             && answer.allow
         {
-            session.granted.extend(rules.iter().cloned());
+            session.unusual.granted.extend(rules.iter().cloned());
         }
         let is_trust = decided.kind == ApprovalKind::Trust;
         let message = answer.message.as_deref().unwrap_or("the user said no");

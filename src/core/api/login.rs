@@ -155,7 +155,7 @@ impl Server {
     fn tell_self_access(&mut self, key: Key, method: &str, path: &str) {
         let now_ms = self.now_ms;
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let told = &mut session.self_access_told_at;
+        let told = &mut session.unusual.self_access_told_at;
         if told.is_some_and(|at| now_ms < at + SELF_ACCESS_TOLD_MS) {
             return; // It tries again and again: once is enough for the log.
         }

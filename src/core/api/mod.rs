@@ -39,7 +39,9 @@ use crate::core::pages::{self, Page as Document};
 use crate::core::prompts::{Known, Prompt, Prompts};
 use crate::core::publisher::{Beside, Feed, Kind};
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
-use crate::core::session::{Conversation, Fork, Process, Session, Status as SessionStatus, Trust};
+use crate::core::session::{
+    Conversation, Fork, Process, Session, Status as SessionStatus, Trust, Unusual,
+};
 use crate::core::streams::{Busy, Replay, StreamRequest};
 use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};

@@ -10,7 +10,8 @@ impl Server {
         for key in self.by_id.keys().chain(self.closed_ids.keys()) {
             let Some(session) = self.sessions.get(key) else { continue };
             let streams = u64::from(session.feed.log.readers);
-            let heard = if session.closed_at.is_none() { self.heard_by_all(session) } else { 0 };
+            let heard =
+                if session.unusual.closed_at.is_none() { self.heard_by_all(session) } else { 0 };
             let listeners = u64::from(session.feed.log.listeners) + heard;
             if streams + listeners > 0 {
                 counts.push(StreamCount { key: session.id(), streams, listeners });

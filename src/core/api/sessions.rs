@@ -102,9 +102,13 @@ impl Server {
         let new = NewSession {
             asked: dir.to_string_lossy().into_owned(),
             agent: session.agent,
-            model: model.map(str::to_owned).or(session.model.as_deref().map(str::to_owned)),
+            model: model.map(str::to_owned).or(session.unusual.model.as_deref().map(str::to_owned)),
             mode: mode.or(session.mode().map(str::to_owned)),
-            name: new_name.map(str::to_owned).or(session.name.as_deref().map(str::to_owned)),
+            name: new_name.map(str::to_owned).or(session
+                .unusual
+                .name
+                .as_deref()
+                .map(str::to_owned)),
             conversation: None,
             fork: Some((id.to_owned(), fork)),
         };
@@ -298,13 +302,18 @@ impl Server {
         let nowhere = Key { kind: 0, generation: 0, index: 0 };
         let mut feed = Feed::new(nowhere, self.session_number, id.clone(), self.limits.ring_size);
         feed.log.journal = self.keeper.keeps().then(Journal::default);
-        let session = Session {
-            feed,
-            name: new.name.into(),
-            working_dir: self.dirs.one(&working_dir),
-            agent: new.agent,
+        let unusual = Unusual {
+            name: new.name,
             model: new.model.map(|model| self.words.one(&model)),
             mode: new.mode.map(|mode| self.words.one(&mode)),
+            forked_from,
+            ..Unusual::default()
+        };
+        let session = Session {
+            feed,
+            unusual: unusual.into(),
+            working_dir: self.dirs.one(&working_dir),
+            agent: new.agent,
             model_in_use: None,
             mode_in_use: None,
             created_at: self.wall_ms,
@@ -320,20 +329,14 @@ impl Server {
             told: SessionStatus::Idle,
             failed: false,
             deleting: false,
-            closed_at: None,
             total_cost_usd: 0.0,
             agent_cost_usd: 0.0,
             usage: None,
             subagents: Seldom::default(),
-            todos: Seldom::default(),
             waits_for_agent: false,
             trust: Trust::Unknown,
-            distrusted: Seldom::default(),
             archived: false,
-            forked_from: forked_from.into(),
-            granted: Seldom::default(),
             idle_at: self.now_ms,
-            self_access_told_at: None,
         };
         let key = self.sessions.insert(session).expect("room was made for it");
         self.by_id.insert(&self.sessions, key);
@@ -341,8 +344,9 @@ impl Server {
         session.feed.key = key;
         let agent = &self.config.agents[session.agent];
         let dir = session.working_dir.to_string_lossy();
-        let (mode, model) = (session.mode.as_deref(), session.model.as_deref());
-        let (name, forked_from) = (session.name.as_deref(), session.forked_from.as_deref());
+        let (mode, model) = (session.unusual.mode.as_deref(), session.unusual.model.as_deref());
+        let (name, forked_from) =
+            (session.unusual.name.as_deref(), session.unusual.forked_from.as_deref());
         let seq = self.publisher.publish(&mut session.feed, EventKind::SessionCreated, |object| {
             object.optional("forkedFrom", forked_from);
             object.string("status", SessionStatus::Idle.as_str());
@@ -375,12 +379,12 @@ impl Server {
         let agent = &self.config.agents[session.agent];
         object.string("sessionId", session.id());
         object.string("id", session.id());
-        object.string_or_null("name", session.name.as_deref());
+        object.string_or_null("name", session.unusual.name.as_deref());
         object.string("status", session.status().as_str());
         object.string("workingDir", &session.working_dir.to_string_lossy());
         object.string("agent", &agent.name);
         object.string("dialect", agent.dialect.as_str());
-        let model = session.model.as_deref().or(session.model_in_use.as_deref());
+        let model = session.unusual.model.as_deref().or(session.model_in_use.as_deref());
         object.string_or_null("model", model);
         let mode = session.mode();
         object.string_or_null("mode", mode);
@@ -393,7 +397,7 @@ impl Server {
         object.number("readers", session.feed.log.readers.into());
         object.string("conversation", &session.conversation.id);
         object.bool("archived", session.archived);
-        object.string_or_null("forkedFrom", session.forked_from.as_deref());
+        object.string_or_null("forkedFrom", session.unusual.forked_from.as_deref());
     }
 
     pub(super) fn list_sessions(&mut self, request: &Request<'_>) -> Outcome {
@@ -476,7 +480,7 @@ impl Server {
             object.bool("success", true);
             object.string("sessionId", session.id());
             object.string("workingDir", &session.working_dir.to_string_lossy());
-            let model = session.model_in_use.as_deref().or(session.model.as_deref());
+            let model = session.model_in_use.as_deref().or(session.unusual.model.as_deref());
             object.string_or_null("model", model);
             let mode = session.mode();
             object.string_or_null("mode", mode);
@@ -499,14 +503,14 @@ impl Server {
             return Err(Problem::session_not_found(id));
         };
         if new_name.is_some() {
-            session.name = new_name.into();
+            session.unusual.name = new_name;
         }
         if let Some(mode) = &mode {
-            session.mode = Some(self.words.one(mode));
-            session.mode_in_use = session.mode.clone();
+            session.unusual.mode = Some(self.words.one(mode));
+            session.mode_in_use = session.unusual.mode.clone();
         }
         if let Some(model) = &model {
-            session.model = Some(self.words.one(model));
+            session.unusual.model = Some(self.words.one(model));
         }
         let agent = session.process;
         self.tell_status(key, Some("changed"));
@@ -553,7 +557,7 @@ fn matches_query(session: &Session, query: &str) -> bool {
     let holds = |text: Option<&str>| text.is_some_and(|text| text.to_lowercase().contains(query));
     dir.contains(query)
         || session.id().contains(query)
-        || holds(session.name.as_deref())
+        || holds(session.unusual.name.as_deref())
         || holds(session.last_prompt.as_deref())
 }
 

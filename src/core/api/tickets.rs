@@ -29,7 +29,7 @@ impl Server {
             }));
         }
         if !matches!(request.head.method, Method::Post) {
-            let name = session.name.as_deref().unwrap_or(session.id());
+            let name = session.unusual.name.as_deref().unwrap_or(session.id());
             let dir = session.working_dir.to_string_lossy();
             let page = open.map(|open| page(&ticket, name, &dir, open)).unwrap_or_default();
             return Ok(Reply::Html { status: Status::OK, after: None, body: page });

@@ -454,6 +454,7 @@ pub fn follow(
                 Some(id) => {
                     let fate = session.prompts.get_mut(id).expect("it was queued");
                     assert_eq!(*fate, Fate::default(), "{context}");
+                    assert!(!session.archived, "{context}: it is put away");
                     fate.started = true;
                     session.begun += 1;
                 }

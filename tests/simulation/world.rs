@@ -761,7 +761,9 @@ impl World {
             quirks.long = Some((1 + random.index(most), random.between(1, 20)));
         }
         if random.chance(often / 6) {
+            // Mostly within a line that needs the long-line buffer.
             quirks.halts = random.between(1, 300);
+            quirks.long = Some((line_max / 2 + random.index(line_max / 2), random.between(1, 50)));
         }
         if random.chance(often / 3) {
             quirks.stderr = random.between(1, 200);

@@ -149,10 +149,10 @@ mutant other_command_same_id src/core/prompts.rs 's/Some(taken) if taken.digest 
 mutant approval_answered_twice src/core/approvals.rs 's/#\[derive(Debug)\]/#[derive(Clone, Debug)]/; s/Some(self.open.remove(at))/Some(self.open[at].clone())/' --lib
 mutant another_approval_is_taken src/core/approvals.rs '/pub fn decide/,/^    }/s/Some(self.open.remove(at))/Some(self.open.remove(at - at))/' --lib
 mutant approvals_out_of_order src/core/approvals.rs '/pub fn decide/,/^    }/s/Some(self.open.remove(at))/Some(self.open.swap_remove(at))/' --lib
-mutant long_line_not_handed_on src/core/pipes.rs 's/if was_first {/if was_first \&\& agent_key.index == u32::MAX {/'
-mutant long_line_without_a_deadline src/core/pipes.rs '/fn want_long_line/,/^    }/s/if self.long_line.front() == Some(&agent_key) {/if !self.long_line.is_empty() {/'
-mutant long_line_never_dropped src/core/pipes.rs '/fn long_line_due/,/^    }/s/if since == 0 ||/if true ||/'
-mutant long_line_of_two src/core/dialect.rs '/fn long_line_over/,/^    }/s/if agent.emission.is_some() {/if agent.emission.is_none() \&\& lent {/'
+mutant long_line_not_handed_on src/core/pipes.rs 's/if was_first {/if was_first \&\& agent_key.index == u32::MAX {/' "--test long_lines"
+mutant long_line_without_a_deadline src/core/pipes.rs '/fn want_long_line/,/^    }/s/if self.long_line.front() == Some(&agent_key) {/if !self.long_line.is_empty() {/' "--test long_lines"
+mutant long_line_never_dropped src/core/pipes.rs '/fn long_line_due/,/^    }/s/if since == 0 ||/if true ||/' "--test long_lines"
+mutant long_line_of_two src/core/dialect.rs '/fn long_line_over/,/^    }/s/if agent.emission.is_some() {/if agent.emission.is_none() \&\& lent {/' "--test long_lines"
 
 # Journals, and what is left of them.
 mutant cursor_of_a_lost_start src/core/epochs.rs 's/self.starts\[at..\].windows(2).all/self.starts[at..].windows(2).take(0).all/'

@@ -5,19 +5,20 @@ mod small_world;
 
 use sidestream::base::arena::Key;
 use sidestream::core::agent::{LINE_SIZE, LONG_LINE_PATIENCE_MS};
+use sidestream::core::effect::{Exit, Pipe};
 use sidestream::core::epochs::Durability;
 use small_world::{World, post};
 
 const HALF_MS: u64 = LONG_LINE_PATIENCE_MS / 2;
 
 /// Two agents in the middle of their turns, and their sessions.
-fn two() -> (World, [Key; 2], [String; 2]) {
+fn two() -> (World, [(Key, Pipe); 2], [String; 2]) {
     let mut world = World::new(Durability::Memory, 8);
     let sessions = [(); 2].map(|()| {
         world.begin_session();
         world.session.clone()
     });
-    let agents = [world.agents[0], world.agents[1]];
+    let agents = [(world.agents[0], Pipe::Stdout), (world.agents[1], Pipe::Stdout)];
     (world, agents, sessions)
 }
 
@@ -114,9 +115,10 @@ fn an_agent_that_goes_gives_the_buffer_back() {
     let taken = world.pour(other, &long);
     let client = world.connect();
     world.ask(client, &post(&format!("/api/session/{}/interrupt", sessions[0]), "{}"));
-    world.server.agent_pipe_ended(one, sidestream::core::effect::Pipe::Stdout);
-    world.server.agent_pipe_ended(one, sidestream::core::effect::Pipe::Stderr);
-    world.server.agent_exited(one, sidestream::core::effect::Exit::Code(0));
+    for pipe in [Pipe::Stdout, Pipe::Stderr] {
+        world.server.agent_pipe_ended(one.0, pipe);
+    }
+    world.server.agent_exited(one.0, Exit::Code(0));
     world.finish_turn();
     world.server.check();
     let rest = &long[taken..];

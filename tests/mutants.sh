@@ -134,8 +134,8 @@ mutant approvals_left_open src/core/dispatch.rs 's/self.withdraw_approvals(key, 
 mutant queue_size_leaks src/core/dispatch.rs '/fn cancel_prompt/,/^    }/s/self.queue_size -= prompt.size();/let _ = prompt.size();/'
 mutant start_queue_forgotten src/core/agents.rs '/fn agent_over/,/^    }/s/        self.serve_start_queue();/        let _ = key;/'
 mutant waiting_client_forgotten src/core/dispatch.rs '/fn cancel_prompt/,/^    }/s/self.prompt_ended(key, &prompt.id, seq);/let _ = seq;/'
-mutant text_in_the_wrong_turn src/core/dispatch.rs '/fn start_turn/,/^    }/s/self.publisher.flush(feed);/let _ = \&feed;/'
-mutant text_in_a_turn_of_its_own src/core/dispatch.rs '/fn ensure_turn/,/^    }/s/self.publisher.flush(&mut session.feed);/let _ = \&session.feed;/'
+mutant text_in_the_wrong_turn src/core/dispatch.rs '/fn start_turn/,/^    }/s/self.publisher.flush(feed);/let _ = \&feed;/' "--test murmurs"
+mutant text_in_a_turn_of_its_own src/core/dispatch.rs '/fn ensure_turn/,/^    }/s/self.publisher.flush(&mut session.feed);/let _ = \&session.feed;/' "--test murmurs"
 mutant pause_too_late src/core/pipes.rs '/fn is_paused/,/^    }/s/as u64 \/ 2/as u64 * 8/'
 mutant sweep_only_once src/core/agent.rs 's/self.sweep = if killed == 0 || /self.sweep = if true || killed == 0 || /'
 mutant waits_for_the_grandchild src/core/agent.rs 's/self.stdout_ended && self.stderr_ended || given_up/self.stdout_ended \&\& self.stderr_ended || given_up \&\& false/'

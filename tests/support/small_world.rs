@@ -172,21 +172,21 @@ impl World {
     /// A line of the agent that was started last.
     pub fn agent_says(&mut self, line: &str) {
         let agent = *self.agents.last().expect("it was started");
-        let taken = self.pour(agent, line.as_bytes());
+        let taken = self.pour((agent, Pipe::Stdout), line.as_bytes());
         assert_eq!(taken, line.len(), "there is room for it");
     }
 
     /// What an agent writes, as far as it is read now. Returns how much that is.
-    pub fn pour(&mut self, agent: Key, bytes: &[u8]) -> usize {
+    pub fn pour(&mut self, (agent, pipe): (Key, Pipe), bytes: &[u8]) -> usize {
         let mut taken = 0;
         while taken < bytes.len() {
-            let space = self.server.agent_space(agent, Pipe::Stdout);
+            let space = self.server.agent_space(agent, pipe);
             let count = space.len().min(bytes.len() - taken);
             if count == 0 {
                 break;
             }
             space[..count].copy_from_slice(&bytes[taken..taken + count]);
-            self.server.agent_filled(agent, Pipe::Stdout, count);
+            self.server.agent_filled(agent, pipe, count);
             taken += count;
         }
         taken
@@ -210,19 +210,29 @@ impl World {
         String::from_utf8(self.reply.take().unwrap_or_default()).expect("text")
     }
 
-    /// Another session, whose agent is given a prompt and has said that it is ready.
-    pub fn begin_session(&mut self) {
+    /// Another session, whose agent is started for a prompt.
+    pub fn start_session(&mut self) {
         let client = self.connect();
         let reply = self.told(client, &post("/api/sessions", "{\"workingDir\":\"/\"}"));
         let (_, rest) = reply.split_once("\"sessionId\":\"").expect("a session");
         self.session = rest.split_once('"').expect("its id").0.to_owned();
         let prompt = format!("/api/session/{}/prompt", self.session);
         self.ask(client, &post(&prompt, "{\"command\":\"go\"}"));
+    }
+
+    /// The agent that was started last says that it is ready.
+    pub fn agent_ready(&mut self) {
         self.agent_says(
             "{\"type\":\"control_response\",\"response\":{\"subtype\":\"success\",\
          \"request_id\":\"initialize\",\"response\":{}}}\n",
         );
         self.finish_turn();
+    }
+
+    /// Another session in the middle of its first turn.
+    pub fn begin_session(&mut self) {
+        self.start_session();
+        self.agent_ready();
     }
 
     /// A server whose agent is in the middle of a message, and whose readers have everything.

@@ -79,7 +79,8 @@ mutant() { # mutant NAME FILE SED-EXPRESSION [TEST-ARGUMENTS]: whatever else, th
 }
 
 # The last ones are slow and run for what the others let pass.
-suites=("--test simulation" "--lib" "--test no_alloc" "--test readers --test sse --test approvals")
+suites=("--test simulation" "--lib" "--test no_alloc --test long_lines --test murmurs --test wire_http"
+    "--test readers --test sse --test approvals")
 if [ "${wanted[0]}" != --check ] && [ -z "${MUTANTS_GREEN:-}" ]; then
     for tests in "${suites[@]}"; do
         # shellcheck disable=SC2086

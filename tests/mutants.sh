@@ -157,7 +157,7 @@ mutant long_line_of_two src/core/dialect.rs '/fn long_line_over/,/^    }/s/if ag
 
 # Journals, and what is left of them.
 mutant cursor_of_a_lost_start src/core/epochs.rs 's/self.starts\[at..\].windows(2).all/self.starts[at..].windows(2).take(0).all/'
-mutant cursor_outlives_the_boot src/core/epochs.rs 's/!start.broken \&\& start.boot_id == boot_id/!start.broken \&\& (true || start.boot_id == boot_id)/'
+mutant cursor_outlives_the_boot src/core/epochs.rs 's/let same_boot = start.boot_id == boot_id/let same_boot = start.boot_id != ""/'
 mutant broken_start_believed src/core/epochs.rs 's/Durability::Sync => !start.broken,/Durability::Sync => true,/'
 mutant start_repeats_numbers src/core/epochs.rs '/pub fn next_seq/,/^    }/s/last.first_seq + STEP/last.first_seq + 1/'
 mutant torn_frame_kept src/core/journal.rs "s/ && memchr::memchr(0, frame).is_none()//"
@@ -166,6 +166,8 @@ mutant retention_not_told src/core/journal.rs '/pub fn forget_oldest/,/^    }/s/
 mutant tail_not_cut src/shell/journal.rs 's/        file.set_len(length)?;/        let _ = length;/'
 mutant cut_not_synced src/shell/journal.rs 's/        file.sync_all() \/\/ Or the next.*/        Ok::<(), io::Error>(())/'
 mutant erased_name_comes_back src/shell/journal.rs 's/    sync_directory(sessions)?;/    let _ = sync_directory;/'
+mutant settled_though_failing src/shell/journal.rs 's/settled.is_ok() \&\& !self.is_failing \&\& !self.is_marked/settled.is_ok()/'
+mutant queue_never_in_doubt src/shell/journal.rs 's/one.queue_in_doubt |= !complete/one.queue_in_doubt |= one.torn \&\& !complete/' --lib
 mutant segment_not_synced src/shell/journal.rs 's/            self.sync_parts(batch)?;/            let _ = batch;/'
 mutant failure_not_marked src/shell/journal.rs 's/self.is_marked = self.mark_broken().is_ok();.*/self.is_marked = true;/'
 mutant shown_before_written src/core/commit.rs '/fn hand_over/,/^    }/s/let dirty = self.publisher.take_dirty();/self.publisher.show(self.publisher.seq()); let dirty = self.publisher.take_dirty();/'
@@ -186,7 +188,7 @@ mutant silenced_by_a_failing_batch src/core/commit.rs '/fn append_failed/,/^    
 mutant doubt_forgotten src/core/commit.rs 's/if failure.in_doubt {/if failure.in_doubt \&\& false {/' --lib
 mutant doubtful_bytes_believed src/shell/journal.rs 's/settle(&sessions, one, is_broken)?;/settle(\&sessions, one, false)?;/' --lib
 mutant closed_segment_trusted src/shell/journal.rs '/fn begin_segment/,/^    }/s/in_doubt(&path, &error))?/failure(\&path, \&error))?/' --lib
-mutant torn_line_stays src/shell/journal.rs '/pub fn erase/,/^    }/s/file.set_len(self.epochs_end)/Ok::<(), io::Error>(())/' --lib
+mutant torn_line_stays src/shell/journal.rs '/fn note(/,/^    }/s/file.set_len(self.epochs_end)/Ok::<(), io::Error>(())/' --lib
 mutant unread_is_gone src/shell/journal.rs '/^fn unreadable/,/^}/s/_ => ReadFailure::Damaged.*/_ => ReadFailure::Gone,/' --lib
 mutant hole_not_scanned src/shell/journal.rs 's/!covered || has_hole || is_new;/!covered || has_hole \&\& is_new || is_new;/'
 mutant page_ends_with_a_segment src/shell/journal.rs '/pub fn page(/,/^    }/s/Ok(!page.more)/Ok(false)/' --lib

@@ -190,7 +190,7 @@ mutant doubtful_bytes_believed src/shell/journal.rs 's/settle(&sessions, one, is
 mutant closed_segment_trusted src/shell/journal.rs '/fn begin_segment/,/^    }/s/in_doubt(&path, &error))?/failure(\&path, \&error))?/' --lib
 mutant torn_line_stays src/shell/journal.rs '/fn note(/,/^    }/s/file.set_len(self.epochs_end)/Ok::<(), io::Error>(())/' --lib
 mutant unread_is_gone src/shell/journal.rs '/^fn unreadable/,/^}/s/_ => ReadFailure::Damaged.*/_ => ReadFailure::Gone,/' --lib
-mutant hole_not_scanned src/shell/journal.rs 's/!covered || has_hole || is_new;/!covered || has_hole \&\& is_new || is_new;/'
+mutant hole_not_scanned src/shell/journal.rs 's/!covered || has_hole || is_new;/!covered || has_hole \&\& is_new || is_new;/' --lib
 mutant page_ends_with_a_segment src/shell/journal.rs '/pub fn page(/,/^    }/s/Ok(!page.more)/Ok(false)/' --lib
 mutant removal_given_up src/core/leftovers.rs 's/leftovers.retry_at = Some(self.now_ms + RETRY_MS);/leftovers.retry_at = None;/' --lib
 

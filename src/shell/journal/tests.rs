@@ -504,6 +504,40 @@ fn who_reads_a_closed_session_from_disk_reads_it_to_its_end() {
 }
 
 #[test]
+fn half_a_frame_before_a_hole_holds_up_no_reader_however_long_ago_that_was() {
+    let scratch = Scratch::new("before-a-hole");
+    let mut world = World::with_ring(&scratch.0, Durability::Write, 1, 1 << 16);
+    let session = world.create();
+    let dir = scratch.0.join("sessions").join(&session);
+    let name = "x".repeat(190);
+    for hole in 0..3 {
+        WRITE_FAILS.set(true);
+        for _ in 0..150 {
+            world.rename(&session, &name); // More than the ring holds.
+        }
+        WRITE_FAILS.set(false);
+        if hole == 0 {
+            // A disk that takes half a frame may not take it back either.
+            let path = dir.join(&segment_names(&dir)[0]);
+            let file = fs::OpenOptions::new().append(true).open(path);
+            file.unwrap().write_all(b"id: 000000000001-").unwrap();
+        }
+        world.pass(5_000);
+        assert!(world.is_ready());
+        world.rename(&session, "written");
+    }
+    assert!(segment_names(&dir).len() >= 4, "{:?}", segment_names(&dir));
+    let newest = world.newest(&session).1;
+    drop(world);
+    let mut world = World::with_ring(&scratch.0, Durability::Write, 2, 1 << 16);
+    world.follow(&session, "replay=all");
+    let frames = world.frames();
+    let seqs: Vec<u64> = frames[1..].iter().filter_map(|(seq, _)| *seq).collect();
+    assert!(seqs.is_sorted() && seqs.contains(&newest), "{frames:?}");
+    assert_eq!(frames.last().map(|(_, name)| &**name), Some("replay-complete"));
+}
+
+#[test]
 fn what_is_put_away_stays_away_over_a_restart_and_so_does_what_was_taken_out_again() {
     let scratch = Scratch::new("archive");
     let mut world = World::new(&scratch.0, Durability::Write, 1);

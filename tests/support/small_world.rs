@@ -10,6 +10,7 @@ use sidestream::core::effect::{Asker, Batch, DiskReply, DiskRequest, Effect, Pip
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::Limits;
+use sidestream::shell::journal::Store;
 use sidestream::wire::sse::Epoch;
 
 /// Quiet time before a heartbeat.
@@ -32,11 +33,24 @@ pub struct World {
     reply: Option<Vec<u8>>,
     /// The batch that the disk has.
     batch: Option<Box<Batch>>,
+    /// How many it has had.
+    pub batches: u64,
+    /// The disk; none: it takes everything and keeps nothing.
+    store: Option<Store>,
 }
 
 impl World {
-    /// A server with nothing in it, and room for so many readers.
+    /// A server with nothing in it, and room for so many readers; its disk takes no time.
     pub fn new(durability: Durability, readers: u32) -> World {
+        let epoch = Epoch::new(7);
+        let boot_id = "-".to_owned();
+        let start =
+            Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
+        World::with(Epochs::first(start), None, readers)
+    }
+
+    /// The same of this start, with a disk.
+    pub fn with(epochs: Epochs, store: Option<Store>, readers: u32) -> World {
         let limits = Limits {
             connections_max: World::slots_for(readers),
             readers_per_session_max: readers + 8,
@@ -56,11 +70,6 @@ impl World {
             version: "0",
             ..Config::default()
         };
-        let epoch = Epoch::new(7);
-        let boot_id = "-".to_owned();
-        let start =
-            Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
-        let epochs = Epochs::first(start);
         let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
         let server = Server::new(limits, config, birth);
         let session = String::new();
@@ -73,6 +82,8 @@ impl World {
             sends: 0,
             reply: None,
             batch: None,
+            batches: 0,
+            store,
         }
     }
 
@@ -107,7 +118,9 @@ impl World {
         self.server.commit();
         self.apply();
         while let Some(batch) = self.batch.take() {
-            self.server.disk_replied(DiskReply::Appended(batch, Ok(())));
+            self.batches += 1;
+            let result = self.store.as_mut().map_or(Ok(()), |store| store.append(&batch));
+            self.server.disk_replied(DiskReply::Appended(batch, result));
             self.apply();
         }
         for agent in &self.agents {

@@ -121,7 +121,7 @@ mutant heartbeat_inside_a_frame src/core/streams.rs '/fn heartbeat_due/,/^    }/
 mutant filter_passes_over_silently src/core/streams.rs 's/reader.passed_over |= start != reader.position;/reader.passed_over |= false;/'
 mutant gap_not_told src/core/streams.rs 's/if seq >= log.ring.evicted() {/if seq > 0 {/'
 mutant gap_id_off_by_one src/core/streams.rs 's/newest.id = Some(first.map_or(visible_seq, |mark| mark.seq - 1));/newest.id = Some(first.map_or(visible_seq, |mark| mark.seq));/'
-mutant closed_stream_ends_early src/core/streams.rs 's/session.closed_at.is_some() && session.feed.log.hidden() == 0/session.closed_at.is_some()/'
+mutant closed_stream_ends_early src/core/streams.rs 's/session.unusual.closed_at.is_some() && session.feed.log.hidden() == 0/session.unusual.closed_at.is_some()/'
 mutant shutdown_before_the_end src/core/streams.rs 's/rare.replay_end = log.visible().max(reader.position);/rare.replay_end = reader.position;/'
 mutant owners_ignored src/core/streams.rs 's/is_none_or(|owners| owners.contains(&mark.owner))/is_none_or(|_| true)/'
 mutant replay_counts_one_more src/core/streams.rs 's/rare.replay_count = count;/rare.replay_count = count + 1;/'
@@ -172,11 +172,11 @@ mutant segment_not_synced src/shell/journal.rs 's/            self.sync_parts(ba
 mutant failure_not_marked src/shell/journal.rs 's/self.is_marked = self.mark_broken().is_ok();.*/self.is_marked = true;/'
 mutant shown_before_written src/core/commit.rs '/fn hand_over/,/^    }/s/let dirty = self.publisher.take_dirty();/self.publisher.show(self.publisher.seq()); let dirty = self.publisher.take_dirty();/'
 mutant the_end_waits_for_the_disk src/core/commit.rs '/fn append_failed/,/^    }/s/        self.show(self.publisher.seq(), keys());/        let _ = keys;/' --lib
-mutant told_after_the_end src/core/commit.rs '/fn append_failed/,/^    }/s/if session.closed_at.is_some() {/if false {/'
+mutant told_after_the_end src/core/commit.rs '/fn append_failed/,/^    }/s/if session.unusual.closed_at.is_some() {/if false {/'
 mutant beat_cuts_the_past src/core/streams.rs '/fn heartbeat_due/,/^    }/s/if !self.keeper.keeps() && log/if log/'
 mutant shutdown_skips_the_past src/core/streams.rs 's/let over = rare.past.is_none() || !rare.shutting;/let over = true;/'
 mutant seam_names_the_newest src/core/streams.rs 's/mark.or(Some(log.ring.evicted()).filter(|seq| \*seq > 0))/mark.or(log.latest_seq())/' --lib
-mutant closed_past_ends_early src/core/past.rs 's/session.closed_at.is_some() \&\& session.feed.log.hidden() == 0/session.closed_at.is_some()/' --lib
+mutant closed_past_ends_early src/core/past.rs 's/session.unusual.closed_at.is_some() \&\& session.feed.log.hidden() == 0/session.unusual.closed_at.is_some()/' --lib
 mutant shutdown_tears_a_frame src/core/past.rs 's/if shutting \&\& !piece.within \&\& past.beyond == 0 {/if shutting {/'
 mutant blocked_within_a_frame src/core/past.rs 's/unsent || self.torn || self.beyond > 0/unsent || self.beyond > 0/'
 mutant merge_skips_the_unwritten src/core/past.rs 's/let built = self.written_up_to(self.owners_of(key), built);/let built = visible_seq;/'

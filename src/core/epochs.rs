@@ -177,11 +177,13 @@ impl Epochs {
         EventId { epoch: self.starts[at].epoch, seq }
     }
 
-    /// Whether what the journals tell is all that ever happened, if the next start lives in boot `boot_id`: nothing that
-    /// was shown can be missing. A start in between that kept none changed nothing in them.
-    pub fn journals_survived(&self, boot_id: &str) -> bool {
-        let kept = |start: &&Start| start.durability != Durability::Memory;
-        self.starts.iter().rev().find(kept).is_none_or(|last| survived(last, boot_id))
+    /// Whether a journal whose newest number is `seq` tells all that ever happened, if the next start lives in boot
+    /// `boot_id`: nothing that was shown since then can be missing. A start that kept none changed nothing in it.
+    pub fn journal_survived(&self, seq: u64, boot_id: &str) -> bool {
+        let at = self.starts.partition_point(|start| start.first_seq <= seq).saturating_sub(1);
+        let kept = self.starts[at..].iter().filter(|start| start.durability != Durability::Memory);
+        let boots = kept.clone().skip(1).map(|start| &*start.boot_id).chain([boot_id]);
+        kept.zip(boots).all(|(start, next)| survived(start, next))
     }
 
     /// Whether a cursor holds: its epoch is known, issued that number, and what was shown since
@@ -257,9 +259,13 @@ mod tests {
         assert!(settled.last_survived("boot4"), "all of it was on the medium before the boot");
         let memory = Start { durability: Durability::Memory, ..settled.present().clone() };
         settled.begin(Start { first_seq: 600, settled: false, ..memory });
-        assert!(!settled.last_survived("boot4") && settled.journals_survived("boot4"));
+        assert!(!settled.last_survived("boot4") && settled.journal_survived(550, "boot4"));
+        assert!(
+            !settled.journal_survived(450, "boot4"),
+            "that start was broken, and no later one wrote to it"
+        );
         settled.starts[5].settled = false;
-        assert!(!settled.journals_survived("boot4") && settled.journals_survived("boot3"));
+        assert!(!settled.journal_survived(550, "boot4") && settled.journal_survived(550, "boot3"));
         let mut unknown = epochs.clone();
         unknown.starts[5].boot_id = "-".into();
         assert!(!unknown.last_survived("-"), "two unknown boots are not the same one");

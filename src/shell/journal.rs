@@ -74,10 +74,11 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     if durability != Durability::Memory {
         let last_start = epochs.last().map_or(0, |start| start.first_seq);
         let covered = epochs.last_survived(&boot_id);
-        let complete = epochs.journals_survived(&boot_id);
         let sessions = dir.join("sessions");
         found = load(&sessions, covered)?;
-        found.sessions.iter_mut().for_each(|one| one.queue_in_doubt |= !complete);
+        for one in &mut found.sessions {
+            one.queue_in_doubt |= !epochs.journal_survived(one.journal.last_seq(), &boot_id);
+        }
         // What was shown last is nowhere: of whom it was, only its journal could say.
         let spoke = |one: &&mut Found| one.journal.last_seq() >= last_start;
         let mut settled = false;

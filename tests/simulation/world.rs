@@ -77,6 +77,8 @@ pub struct World {
     pub config: Config,
     /// The disk took nothing when it was last asked to.
     pub failing: bool,
+    /// Sessions that could not be loaded, as the last start told it.
+    pub set_aside: Vec<String>,
     /// When it gets well.
     pub trouble_until: u64,
     /// The newest number that was shown while it took nothing.
@@ -153,6 +155,7 @@ impl World {
             durability,
             config,
             failing: false,
+            set_aside: Vec::new(),
             trouble_until: u64::MAX,
             shown_unwritten: 0,
             followers: Vec::new(),

@@ -172,9 +172,9 @@ impl Server {
             batch.beside.append(beside);
         }
         // While the disk takes nothing, the newest must do.
-        let mut size: usize = batch.beside.iter().map(|one| one.bytes.len()).sum();
+        let mut size: usize = batch.beside.iter().map(|one| one.bytes.capacity()).sum();
         while size > self.limits.large_size_max && !batch.beside.is_empty() {
-            size -= batch.beside.remove(0).bytes.len();
+            size -= batch.beside.remove(0).bytes.capacity();
         }
         self.keeper.flying = size;
         batch.last_seq = self.publisher.seq();
@@ -223,7 +223,7 @@ impl Server {
         let last_seq = batch.last_seq;
         match result {
             Ok(()) => {
-                batch.beside.clear();
+                self.reuse(&mut batch.beside);
                 batch.bytes.shrink_to(self.limits.ring_size);
                 let healed = std::mem::take(&mut batch.heals);
                 self.written(&parts);
@@ -249,6 +249,15 @@ impl Server {
         self.answer_polls();
         self.release_agents();
         self.arm_own();
+    }
+
+    /// Large fields are on disk: as long as an agent is at long lines, the memory of one serves
+    /// the next.
+    fn reuse(&mut self, beside: &mut Vec<Beside>) {
+        if self.long_line_buffer.is_some() || !self.long_line.is_empty() {
+            self.publisher.spare = beside.pop().map(|one| one.bytes).unwrap_or_default();
+        }
+        beside.clear();
     }
 
     /// Notes what is on disk now, and tells what never will be.

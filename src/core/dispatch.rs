@@ -101,7 +101,7 @@ impl Server {
     pub(super) fn end_turn(&mut self, key: Key, end: TurnEnd) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(mut turn) = session.turn.take() else { return };
-        self.long_line_buffer = None;
+        (self.long_line_buffer, self.publisher.spare) = (None, Vec::new());
         let subagents = &mut session.subagents;
         let works_on = |parent: &str| {
             let calls = |one: &Subagent| one.tool_use_id.as_deref() == Some(parent);

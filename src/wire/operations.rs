@@ -76,6 +76,13 @@ pub fn detect<'a>(text: &'a str, mut found: impl FnMut(Operation<'a>)) {
     }
 }
 
+/// Whether a text may hold tags, by a look at it that costs less than the text itself where it is
+/// still escaped.
+#[inline(never)] // Stays in this floor, which is compiled for speed.
+pub fn may_be_in(held: &str) -> bool {
+    memmem::find(held.as_bytes(), b"<claude-").is_some()
+}
+
 /// Which tag begins here, after its `<`.
 fn tag_at(text: &str) -> Option<usize> {
     TAGS.iter().position(|(name, _)| {

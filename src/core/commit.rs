@@ -254,8 +254,11 @@ impl Server {
     /// Large fields are on disk: as long as an agent is at long lines, the memory of one serves
     /// the next.
     fn reuse(&mut self, beside: &mut Vec<Beside>) {
-        if self.long_line_buffer.is_some() || !self.long_line.is_empty() {
-            self.publisher.spare = beside.pop().map(|one| one.bytes).unwrap_or_default();
+        let is_wanted = self.long_line_buffer.is_some() || !self.long_line.is_empty();
+        if let Some(one) = beside.pop()
+            && is_wanted
+        {
+            self.publisher.spare = one.bytes;
         }
         beside.clear();
     }

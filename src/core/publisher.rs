@@ -403,8 +403,9 @@ impl Publisher {
     fn keep(&mut self, scope: &Scope, kind: Kind, bytes: Vec<u8>) {
         match &mut self.beside {
             None => {
-                let made_room = self.large.keep(self.seq, bytes, kind == Kind::Text);
-                self.spare = made_room.unwrap_or_default();
+                if let Some(gone) = self.large.keep(self.seq, bytes, kind == Kind::Text) {
+                    self.spare = gone;
+                }
             }
             Some(beside) => {
                 let session_id = scope.session_id.clone();

@@ -302,7 +302,7 @@ pub fn string(out: &mut Vec<u8>, value: &str) {
 /// Bytes that are copied in one go. A copy of a known, small size is two instructions; one of any
 /// size is a call that costs more than the few bytes between two escapes.
 const STRIDE: usize = 16;
-/// Bytes of a text that are escaped in one place before they are appended.
+/// Bytes of a text, escaped, that are put together before they are appended.
 const PIECE: usize = 8 * BLOCK;
 
 /// Appends the inside of a JSON string. U+2028 and U+2029 are fine in JSON and in SSE.
@@ -326,10 +326,11 @@ fn escaped(out: &mut Vec<u8>, value: &str) {
 
 /// The same for all whole blocks. Returns what is behind them.
 fn escaped_blocks<'a>(out: &mut Vec<u8>, mut bytes: &'a [u8]) -> &'a [u8] {
-    let mut room = [0; ESCAPE_MAX * PIECE + BLOCK];
+    // It is zeroed each time, so it is no larger than it has to be.
+    let mut room = [0; PIECE + ESCAPE_MAX * BLOCK];
     while bytes.len() >= BLOCK {
         let (mut at, mut end) = (0, 0);
-        while at < PIECE
+        while end <= PIECE - STRIDE
             && let Some(block) = bytes[at..].first_chunk::<BLOCK>()
         {
             let mut marks = blocks::string_marks(block);

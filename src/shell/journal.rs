@@ -493,9 +493,15 @@ struct Medium {
 
 const DISK: Medium = Medium { write_at, sync: File::sync_data };
 
-fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    let mut pieces = bytes.chunks(WRITE_SIZE).zip((offset..).step_by(WRITE_SIZE));
-    pieces.try_for_each(|(piece, offset)| file.write_all_at(piece, offset))
+fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        // To where a page ends, of whatever size: the next piece has its own.
+        let room = WRITE_SIZE - offset as usize % WRITE_SIZE;
+        let (piece, rest) = bytes.split_at(room.min(bytes.len()));
+        file.write_all_at(piece, offset)?;
+        (bytes, offset) = (rest, offset + piece.len() as u64);
+    }
+    Ok(())
 }
 
 /// The journals, as the disk thread has them.

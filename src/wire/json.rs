@@ -366,6 +366,36 @@ fn copy_run(to: &mut [u8], from: &[u8], length: usize) {
     }
 }
 
+/// A block, and what a copy from its last byte, or to it, takes behind it.
+const WINDOW: usize = BLOCK + STRIDE;
+
+/// Copies a run that begins within a block and does not leave it, to no later a place of another,
+/// and perhaps some bytes more: what comes next covers those. Without a loop, since how often that
+/// would run cannot be foreseen, and by places of which the compiler sees that they are within.
+#[inline(always)]
+fn copy_in_window(
+    to: &mut [u8; WINDOW],
+    place: usize,
+    from: &[u8; WINDOW],
+    start: usize,
+    length: usize,
+) {
+    let mut copy = |done: usize| {
+        let (place, start) = ((place + done) % BLOCK, (start + done) % BLOCK);
+        to[place..place + STRIDE].copy_from_slice(&from[start..start + STRIDE]);
+    };
+    copy(0);
+    if length > STRIDE {
+        copy(STRIDE);
+        if length > 2 * STRIDE {
+            copy(2 * STRIDE);
+            if length > 3 * STRIDE {
+                copy(3 * STRIDE);
+            }
+        }
+    }
+}
+
 /// The longest escape that we write.
 const ESCAPE_MAX: usize = "\\u0000".len();
 
@@ -433,20 +463,33 @@ pub fn unescape(inside: &str, mut out: Vec<u8>) -> Vec<u8> {
         false => out.resize(bytes.len(), 0),
     }
     let (mut at, mut end) = (0, 0);
-    while let Some(block) = bytes[at..].first_chunk::<BLOCK>() {
-        let end_of_block = at + BLOCK;
+    'blocks: while let Some(from) = bytes[at..].first_chunk::<WINDOW>()
+        && let Some(to) = out[end..].first_chunk_mut::<WINDOW>()
+    {
+        let Some(block) = from.first_chunk() else { break };
         let mut marks = blocks::backslashes(block);
+        let (mut read, mut written) = (0, 0);
         while marks != 0 {
-            let next = end_of_block - BLOCK + marks.trailing_zeros() as usize;
+            let next = marks.trailing_zeros() as usize;
             marks &= marks - 1;
-            let Some(plain) = next.checked_sub(at) else { continue }; // It is what is escaped.
-            copy_run(&mut out[end..], &bytes[at..], plain);
-            let (read, written) = escape(&mut out[end + plain..], &bytes[next..]);
-            (at, end) = (next + read, end + plain + written);
+            let Some(plain) = next.checked_sub(read) else { continue }; // It is what is escaped.
+            copy_in_window(to, written, from, read, plain);
+            written += plain;
+            let meaning = MEANINGS[from[next % BLOCK + 1] as usize];
+            if meaning == 0 {
+                (at, end) = (at + next, end + written);
+                let (read, written) = unicode_escape(&mut out[end..], &bytes[at..]);
+                (at, end) = (at + read, end + written);
+                continue 'blocks;
+            }
+            to[written % BLOCK] = meaning;
+            (read, written) = (next + 2, written + 1);
         }
-        let rest = end_of_block.saturating_sub(at);
-        copy_run(&mut out[end..], &bytes[at..], rest);
-        (at, end) = (at + rest, end + rest);
+        let rest = BLOCK.saturating_sub(read);
+        if rest > 0 {
+            copy_in_window(to, written, from, read, rest);
+        }
+        (at, end) = (at + read + rest, end + written + rest);
     }
     while let Some(byte) = bytes.get(at) {
         let (read, written) = match byte {

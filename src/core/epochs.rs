@@ -52,6 +52,8 @@ pub struct Start {
     pub boot_id: String,
     /// It ended while its journal took no writes: what it showed last is gone.
     pub broken: bool,
+    /// It ended in order, and all that it and the starts before it wrote was on the medium by then.
+    pub settled: bool,
 }
 
 /// Every start of this data directory, the present one last.
@@ -97,9 +99,11 @@ impl Epochs {
                     durability: Durability::parse(durability)?,
                     boot_id: boot_id.to_owned(),
                     broken: false,
+                    settled: false,
                 });
             }
             ["broken"] => self.starts.last_mut()?.broken = true,
+            ["settled"] => self.starts.last_mut()?.settled = true,
             ["erased", seq] => self.erased = self.erased.max(seq.parse().ok()?),
             _ => return None,
         }
@@ -173,6 +177,13 @@ impl Epochs {
         EventId { epoch: self.starts[at].epoch, seq }
     }
 
+    /// Whether what the journals tell is all that ever happened, if the next start lives in boot `boot_id`: nothing that
+    /// was shown can be missing. A start in between that kept none changed nothing in them.
+    pub fn journals_survived(&self, boot_id: &str) -> bool {
+        let kept = |start: &&Start| start.durability != Durability::Memory;
+        self.starts.iter().rev().find(kept).is_none_or(|last| survived(last, boot_id))
+    }
+
     /// Whether a cursor holds: its epoch is known, issued that number, and what was shown since
     /// then has survived the end of every start up to the present one. A power loss takes what an
     /// earlier start of the same boot wrote, too.
@@ -193,7 +204,10 @@ impl Epochs {
 fn survived(start: &Start, boot_id: &str) -> bool {
     match start.durability {
         Durability::Memory => false,
-        Durability::Write => !start.broken && start.boot_id == boot_id && boot_id != "-",
+        Durability::Write => {
+            let same_boot = start.boot_id == boot_id && boot_id != "-";
+            !start.broken && (same_boot || start.settled)
+        }
         Durability::Sync => !start.broken,
     }
 }
@@ -238,6 +252,14 @@ mod tests {
         }
         assert_eq!(epochs.erased, 350);
         assert!(epochs.last_survived("boot3") && !epochs.last_survived("boot4"));
+        let mut settled = epochs.clone();
+        settled.starts[5].settled = true;
+        assert!(settled.last_survived("boot4"), "all of it was on the medium before the boot");
+        let memory = Start { durability: Durability::Memory, ..settled.present().clone() };
+        settled.begin(Start { first_seq: 600, settled: false, ..memory });
+        assert!(!settled.last_survived("boot4") && settled.journals_survived("boot4"));
+        settled.starts[5].settled = false;
+        assert!(!settled.journals_survived("boot4") && settled.journals_survived("boot3"));
         let mut unknown = epochs.clone();
         unknown.starts[5].boot_id = "-".into();
         assert!(!unknown.last_survived("-"), "two unknown boots are not the same one");

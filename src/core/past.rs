@@ -662,7 +662,7 @@ impl Server {
                 self.log(Level::Error, "journal", "cannot be read", vec![("error", error)]);
             }
             self.counters.readers_cut += 1;
-            return self.close(key);
+            return self.close_reader(key);
         }
         if bytes.is_empty() {
             // Nothing was left behind `after`.

@@ -9,6 +9,7 @@ use crate::base::arena::Key;
 use crate::base::ring::Ring;
 use crate::core::agents::TurnEnd;
 use crate::core::approvals::{Approval, ApprovalKind, Approvals};
+use crate::core::event::EventKind;
 use crate::core::journal::{Frame, Journal};
 use crate::core::log::Log;
 use crate::core::prompts::{Prompt, Prompts};
@@ -358,6 +359,8 @@ pub struct Found {
     pub journal: Journal,
     /// Frames that were shown may have been cut from its end.
     pub torn: bool,
+    /// Frames that were shown may be missing, so what waits by its journal may have run.
+    pub queue_in_doubt: bool,
 }
 
 impl Server {
@@ -370,10 +373,13 @@ impl Server {
                 self.log(crate::core::effect::Level::Error, "journal", "no room for session", told);
                 continue;
             }
-            let torn = one.torn;
+            let (torn, queue_in_doubt) = (one.torn, one.queue_in_doubt);
             let (key, tools) = self.restore_session(one);
             if torn {
                 self.tell_cut_tail(key);
+            }
+            if queue_in_doubt {
+                self.give_up_queue(key);
             }
             self.settle(key, &tools);
         }
@@ -466,6 +472,27 @@ impl Server {
             self.by_id.insert(session.feed.scope.session_id.clone(), key);
         }
         (key, tools)
+    }
+
+    /// A prompt runs at most once. Of those that wait by a journal that is not complete it is not known whether they
+    /// have run.
+    fn give_up_queue(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let queue = std::mem::take(&mut session.prompts.queue);
+        for prompt in &queue {
+            self.queue_size -= prompt.size();
+            self.publisher.publish_apart(&mut session.feed, EventKind::PromptFailed, |object| {
+                object.string("promptId", &prompt.id);
+                object.bool("isError", true);
+                object.bool("interrupted", false);
+                object.null("result");
+                object.number("durationMs", 0);
+                object.string("code", "events_lost");
+                let sentence = "it waited, and events that may have told that it ran were lost; \
+                                it is not run again";
+                object.string("error", sentence);
+            });
+        }
     }
 
     /// Ends what had started and not ended, tool calls that outlived their turn among it, and lets

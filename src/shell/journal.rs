@@ -77,8 +77,10 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     if durability != Durability::Memory {
         let last_start = epochs.last().map_or(0, |start| start.first_seq);
         let covered = epochs.last_survived(&boot_id);
+        let complete = epochs.journals_survived(&boot_id);
         let sessions = dir.join("sessions");
         found = load(&sessions, covered)?;
+        found.sessions.iter_mut().for_each(|one| one.queue_in_doubt |= !complete);
         // What was shown last is nowhere: of whom it was, only its journal could say.
         let spoke = |one: &&mut Found| one.journal.last_seq() >= last_start;
         let mut settled = false;
@@ -104,7 +106,7 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
         lines += &format!("erased {seq}\n");
     }
     let first_seq = epochs.next_seq(found.newest_seq);
-    let start = Start { epoch, first_seq, durability, boot_id, broken: false };
+    let start = Start { epoch, first_seq, durability, boot_id, broken: false, settled: false };
     lines += &Epochs::line(&start);
     if is_new {
         let format = dir.join("format");
@@ -350,7 +352,7 @@ fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, St
         None if files.segments.is_empty() => return Ok(None),
         None => return Err(failed(&path, &"it is missing, and the journal's beginning, too")),
     };
-    let (journal, torn) = load_journal(&files, &mut snapshot, covered)?;
+    let (journal, torn, has_hole) = load_journal(&files, &mut snapshot, covered)?;
     if snapshot.seq == 0 {
         return Ok(None);
     }
@@ -363,21 +365,22 @@ fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, St
             let _ = fs::remove_file(path); // Its frame was never written, or is gone.
         }
     }
-    Ok(Some(Found { snapshot, journal, torn }))
+    Ok(Some(Found { snapshot, journal, torn, queue_in_doubt: torn || has_hole }))
 }
 
 /// Scans what of the journal must be known: the newest segment whole, and whatever the snapshot
-/// does not tell yet.
+/// does not tell yet. Says whether its end is torn, and whether it has a hole behind the snapshot.
 fn load_journal(
     files: &Files,
     snapshot: &mut Snapshot,
     covered: bool,
-) -> Result<(Journal, bool), String> {
+) -> Result<(Journal, bool, bool), String> {
     let mut segments = VecDeque::new();
     let mut evicted = snapshot.evicted;
     if let Some(first) = files.segments.first().filter(|first| first.start > 0) {
         evicted = evicted.max(first.first_seq - 1);
     }
+    let (told, mut missing) = (snapshot.position, false);
     let (mut torn, mut last_seq, mut end) = (false, snapshot.seq, 0);
     let count = files.segments.len();
     for (at, id) in files.segments.iter().copied().enumerate() {
@@ -409,6 +412,7 @@ fn load_journal(
             // Between numbers that nobody has, any will do.
             segment.last_seq = segment.last_seq.max(next.first_seq - 1);
             if segment.end < next.start {
+                missing |= next.start > told;
                 evicted = evicted.max(next.first_seq - 1);
             }
         }
@@ -431,7 +435,7 @@ fn load_journal(
     if segments.is_empty() {
         evicted = evicted.max(snapshot.seq);
     }
-    Ok((Journal::found(segments, end, last_seq, evicted), torn))
+    Ok((Journal::found(segments, end, last_seq, evicted), torn, missing))
 }
 
 /// Reads a segment's frames into its index and into the snapshot. Returns the whole bytes.
@@ -518,6 +522,8 @@ pub struct Store {
     handles: HashMap<Arc<str>, (SegmentId, File)>,
     /// The next start will know that not everything that was shown was written.
     is_marked: bool,
+    /// The newest batch was not written, or what was lost before it is not made good yet.
+    is_failing: bool,
 }
 
 impl Store {
@@ -532,6 +538,7 @@ impl Store {
             syncs,
             handles: HashMap::new(),
             is_marked: false,
+            is_failing: false,
         }
     }
 
@@ -545,6 +552,7 @@ impl Store {
     /// With the file, and whether what was written before is in doubt.
     pub fn append(&mut self, batch: &Batch) -> Result<(), AppendFailure> {
         let result = self.try_append(batch);
+        self.is_failing |= result.is_err();
         if result.is_err() && !self.is_marked {
             self.is_marked = self.mark_broken().is_ok(); // Else the next failure tries again.
         }
@@ -552,7 +560,7 @@ impl Store {
             let intact = self.dir.join("intact");
             let made = private().create(true).truncate(false).open(&intact);
             made.map_err(|error| failure(&intact, &error))?;
-            self.is_marked = false;
+            (self.is_marked, self.is_failing) = (false, false);
         }
         result
     }
@@ -725,7 +733,7 @@ impl Store {
         let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
         let offset = source.position - segment.start;
         let length = (source.end - source.position) as usize;
-        // The two bytes before tell whether a frame ends there.
+        // The two bytes before tell whether a frame ends there, or with the first byte.
         let lead = offset.min(2) as usize;
         let mut size = PIECE_SIZE.min(length);
         loop {
@@ -736,12 +744,13 @@ impl Store {
                 return Err(ReadFailure::Gone);
             }
             let within = lead == 2 && &bytes[..2] != b"\n\n";
-            bytes.drain(..lead);
-            if let Some(end) = memchr::memmem::rfind(&bytes, b"\n\n") {
-                bytes.truncate(end + 2);
+            let end = memchr::memmem::rfind(&bytes, b"\n\n").map_or(0, |at| at + 2);
+            if end > lead {
+                bytes.truncate(end);
+                bytes.drain(..lead);
                 return Ok((bytes, within));
             }
-            if bytes.len() < size || size == length {
+            if bytes.len() < lead + size || size == length {
                 let error = "it ends within a frame";
                 return Err(ReadFailure::Damaged(failed(&path, &error)));
             }
@@ -890,23 +899,56 @@ impl Store {
     /// With the file.
     pub fn erase(&mut self, session_id: &str, last_seq: u64) -> Result<(), String> {
         self.handles.remove(session_id);
-        let path = self.dir.join("epochs");
-        let line = format!("erased {last_seq}\n");
-        let file = private().open(&path).map_err(|error| failed(&path, &error))?;
-        file.set_len(self.epochs_end)
-            .and_then(|()| file.write_all_at(line.as_bytes(), self.epochs_end))
-            .and_then(|()| file.sync_data()) // A journal that is gone without a word is a hole.
-            .map_err(|error| failed(&path, &error))?;
-        self.epochs_end += line.len() as u64;
+        self.note(&format!("erased {last_seq}\n"))?; // A journal that is gone without a word is a hole.
         let path = self.sessions.join(session_id);
         remove_session(&self.sessions, session_id).map_err(|error| failed(&path, &error))
     }
 
-    /// The end: what is written reaches the medium.
-    pub fn close(self) {
-        for (_, file) in self.handles.into_values() {
-            let _ = (self.medium.sync)(&file); // Nobody is left to tell.
+    /// Adds a line to `DATA/epochs`.
+    fn note(&mut self, line: &str) -> Result<(), String> {
+        let path = self.dir.join("epochs");
+        let file = private().open(&path).map_err(|error| failed(&path, &error))?;
+        file.set_len(self.epochs_end)
+            .and_then(|()| file.write_all_at(line.as_bytes(), self.epochs_end))
+            .and_then(|()| file.sync_data())
+            .map_err(|error| failed(&path, &error))?;
+        self.epochs_end += line.len() as u64;
+        Ok(())
+    }
+
+    /// The end: what is written reaches the medium. The next start is told so, and has nothing to
+    /// doubt if the machine was started anew in between.
+    pub fn close(mut self) {
+        let settled = self.settle_all();
+        if settled.is_ok() && !self.is_failing && !self.is_marked {
+            let _ = self.note("settled\n"); // Nobody is left to tell; the next start doubts.
         }
+    }
+
+    /// Syncs every file of every session: what an earlier start of this boot wrote, too, and
+    /// nobody has synced since.
+    fn settle_all(&mut self) -> io::Result<()> {
+        for (_, file) in std::mem::take(&mut self.handles).into_values() {
+            (self.medium.sync)(&file)?; // An error of it may be told to this descriptor alone.
+        }
+        for session in fs::read_dir(&self.sessions)? {
+            let dir = session?.path();
+            if !fs::symlink_metadata(&dir)?.is_dir() {
+                continue; // None of ours.
+            }
+            let files = Files::list(&dir)?;
+            let segments = files.segments.iter().map(|id| dir.join(id.file_name()));
+            let beside = files.beside.into_iter().map(|(_, _, path)| path);
+            for path in segments.chain(beside).chain([dir.join(SNAPSHOT)]) {
+                match open_to_read(&path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    file => (self.medium.sync)(&file?)?,
+                }
+            }
+            sync_directory(&dir)?;
+        }
+        sync_directory(&self.sessions)?;
+        sync_directory(&self.dir) // That all is well again may be news of this start.
     }
 }
 

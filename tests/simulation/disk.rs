@@ -438,11 +438,22 @@ impl World {
             store.close();
         }
         self.healed = false;
-        self.end_era(false);
+        // The machine is started anew in between, or not.
+        let power_lost = self.random.chance(300);
+        let is_settled = is_settled();
+        if power_lost {
+            self.hit(if is_settled { "rebooted-when-settled" } else { "rebooted-unsettled" });
+        }
+        self.end_era(power_lost && !is_settled);
         self.leave_everything();
-        files::restart(false);
+        files::restart(power_lost);
         self.start();
     }
+}
+
+/// Whether the data directory says that everything that was written is on the medium.
+fn is_settled() -> bool {
+    files::peek(&Path::new(DATA).join("epochs")).is_some_and(|text| text.ends_with(b"settled\n"))
 }
 
 /// Whether the data directory says that everything that was shown was written.

@@ -162,6 +162,8 @@ pub struct Session {
     pub archived: bool,
     /// Its journal was erased.
     pub erased: bool,
+    /// Prompts that have run: each once, whatever a disk has forgotten.
+    pub ran: BTreeSet<String>,
     /// Turns that were begun for a prompt, and prompts that its agents were given.
     pub begun: u64,
     pub given: u64,
@@ -355,6 +357,17 @@ impl Model {
             self.tally.hit("forked");
         }
         let told = format_args!("{context} {seq} {name} {data}");
+        match (name, data["promptId"].as_str()) {
+            // Its id is forgotten, and it was sent again.
+            ("prompt-queued", Some(id)) => known.ran.remove(id),
+            ("prompt-started", Some(id)) => {
+                let is_first = known.ran.insert(id.to_owned());
+                let is_known = self.untraced == 0; // Else nothing could say that it ran.
+                assert!(is_first || !is_known, "{told}: it runs once more");
+                false
+            }
+            _ => false,
+        };
         follow(known, name, &data, &mut self.tally, &told);
         // Its end is one whatever else of it is missing.
         known.closed |= name == "session-closed";
@@ -476,7 +489,8 @@ pub fn follow(
                 // How it ended was told and lost, or never told: this ends it in any case.
                 let id = text(data, "promptId").to_owned();
                 session.prompts.entry(id).or_default().ended = true;
-                return tally.hit("prompt-end-lost");
+                let waited = text(data, "error").starts_with("it waited");
+                return tally.hit(if waited { "prompt-in-doubt" } else { "prompt-end-lost" });
             }
             let ends_turn = data["turnId"].is_string();
             if ends_turn {

@@ -78,6 +78,8 @@ pub const REQUIRED: &[&str] = &[
     "poll-empty",
     "poll-events",
     "power-lost",
+    "prompt-in-doubt",
+    "rebooted-when-settled",
     "prompt-cancelled",
     "prompt-completed",
     "prompt-failed",

@@ -56,7 +56,8 @@ impl World {
         };
         let epoch = Epoch::new(7);
         let boot_id = "-".to_owned();
-        let start = Start { epoch, first_seq: 1, durability, boot_id, broken: false };
+        let start =
+            Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
         let epochs = Epochs::first(start);
         let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
         let server = Server::new(limits, config, birth);

@@ -476,3 +476,119 @@ fn what_is_written_in_pieces_stands_there_whole() {
         assert!(found[..7] == *b"before " && found[7..] == bytes, "{size}");
     }
 }
+
+/// Lets the next start live in another boot of the machine.
+fn reboot(dir: &Path) {
+    let path = dir.join("epochs");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(&boot_id(), "another-boot")).unwrap();
+}
+
+#[test]
+fn after_a_reboot_a_cursor_holds_and_a_queue_goes_on_only_if_the_end_was_in_order() {
+    for in_order in [true, false] {
+        let scratch = Scratch::new("reboot");
+        let mut world = World::new(&scratch.0, Durability::Write, 1);
+        let session = world.create();
+        world.queue(&session, 10);
+        let (cursor, _) = world.newest(&session);
+        let World { store, .. } = world;
+        if in_order {
+            store.close();
+        }
+        reboot(&scratch.0);
+
+        let mut world = World::new(&scratch.0, Durability::Write, 2);
+        world.turn();
+        let queue = world.ask("GET", &format!("/api/session/{session}/queue"), "");
+        let waits = queue.contains("\"promptId\":\"prompt-");
+        assert_eq!(waits, in_order, "{queue}");
+        let poll = format!("/api/session/{session}/events/poll?after={cursor}&wait=0");
+        let told = world.ask("GET", &poll, "");
+        assert_eq!(told.contains("\"resume\":\"ok\""), in_order, "{told}");
+        let dir = scratch.0.join("sessions").join(&session);
+        let all = fs::read_to_string(dir.join(&segment_names(&dir)[0])).unwrap();
+        let failed = all.contains("prompt-failed") && all.contains("\"code\":\"events_lost\"");
+        assert_eq!(failed, !in_order, "it may have run, and is told to be over: {all}");
+    }
+}
+
+#[test]
+fn an_end_is_not_in_order_while_the_disk_takes_nothing() {
+    let settled = |dir: &Path| fs::read_to_string(dir.join("epochs")).unwrap().contains("settled");
+    for heals in [false, true] {
+        let scratch = Scratch::new("unsettled");
+        let mut world = World::new(&scratch.0, Durability::Write, 1);
+        let session = world.create();
+        WRITE_FAILS.set(true);
+        world.rename(&session, "not written");
+        WRITE_FAILS.set(false);
+        if heals {
+            world.pass(5_000);
+            assert!(world.is_ready());
+        }
+        let World { store, .. } = world;
+        store.close();
+        assert_eq!(settled(&scratch.0), heals);
+    }
+    let scratch = Scratch::new("unsynced");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    world.create();
+    SYNC_FAILS.set(true);
+    let World { store, .. } = world;
+    store.close();
+    SYNC_FAILS.set(false);
+    assert!(!settled(&scratch.0));
+}
+
+#[test]
+fn a_frame_is_read_on_from_each_of_its_bytes() {
+    let scratch = Scratch::new("bytes");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    world.rename(&session, "the last frame");
+    let loaded = load(&scratch.0.join("sessions"), true).unwrap();
+    let journal = &loaded.sessions[0].journal;
+    let (segment, end) = journal.segment_at(0).unwrap();
+    let whole = read_file(&world.store.path(&session, segment)).unwrap();
+    let segments = vec![(segment, end)];
+    for position in 0..end {
+        let source = Source {
+            session_id: session.clone(),
+            segments: segments.clone(),
+            position,
+            end,
+            least_seq: 0,
+        };
+        let (bytes, within) = world.store.piece(&source).unwrap();
+        let at = position as usize;
+        assert_eq!(bytes, whole[at..], "from {position}");
+        let is_start = at == 0 || whole[..at].ends_with(b"\n\n");
+        assert_eq!(within, !is_start && at >= 2, "from {position}");
+    }
+}
+
+#[test]
+fn answers_before_a_stream_that_the_disk_does_not_give_still_go() {
+    let scratch = Scratch::new("before");
+    let session = World::new(&scratch.0, Durability::Write, 1).create();
+    let mut world = World::new(&scratch.0, Durability::Write, 2);
+    world.turn();
+    let stream = format!("/api/session/{session}/events");
+    let both = request("GET", "/health", "") + &request("GET", &stream, "");
+    world.server.received(world.client, both.as_bytes());
+    world.server.commit();
+    assert!(matches!(world.server.output(world.client), Output::Bytes(_)), "not taken yet");
+    let mut unread = 0;
+    while let Some(effect) = world.server.next_effect() {
+        if let Effect::Disk(DiskRequest::Read(read)) = effect {
+            let failure = ReadFailure::Damaged("it is not what it was".into());
+            world.server.disk_replied(DiskReply::Read(read, Err(failure)));
+            unread += 1;
+        }
+    }
+    assert_eq!(unread, 1);
+    world.turn();
+    let told = String::from_utf8_lossy(&world.reply);
+    assert_eq!(told.matches("HTTP/1.1 200").count(), 2, "{told}");
+}

@@ -337,6 +337,7 @@ impl Server {
                     agent.background = count;
                 }
                 self.agent_event(key, line);
+                self.may_be_spared();
             }
             Message::ConversationReset { conversation_id } => {
                 self.agent_event(key, line);
@@ -796,6 +797,7 @@ impl Server {
                 agent.heard_at = self.now_ms;
             }
             self.update_status(key, None);
+            self.may_be_spared();
         }
     }
 }

@@ -151,9 +151,7 @@ impl Server {
             self.prompt_ended(key, &prompt.id, seq);
         }
         self.after(key, None);
-        if !self.start_queue.is_empty() {
-            self.serve_start_queue(); // It may be this session's agent that can be spared now.
-        }
+        self.may_be_spared();
     }
 
     /// Fails the prompt that waits first: what it needed could not be had.

@@ -32,7 +32,7 @@ pub fn is_plain(before: &[u8; BLOCK], block: &[u8; BLOCK]) -> bool {
         let quotes = equal(lane, b'"');
         let letters = quotes | equal(lane, b'n') | equal(lane, b't') | equal(lane, b'r');
         let no_letters = letters.cmp_eq(nothing);
-        found = found | equal(before, b'\\').blend(no_letters, quotes | controls(lane));
+        found |= equal(before, b'\\').blend(no_letters, quotes | controls(lane));
     }
     found.none()
 }

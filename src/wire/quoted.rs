@@ -85,6 +85,10 @@ impl<'de> Visitor<'de> for QuotedVisitor {
         Ok(Quoted::Text(Cow::Borrowed(text)))
     }
 
+    fn visit_str<E>(self, text: &str) -> Result<Quoted<'de>, E> {
+        Ok(Quoted::Text(Cow::Owned(text.to_owned())))
+    }
+
     fn visit_string<E>(self, text: String) -> Result<Quoted<'de>, E> {
         Ok(Quoted::Text(Cow::Owned(text)))
     }

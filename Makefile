@@ -5,7 +5,7 @@ T ?= 60
 
 FUZZERS = head body target lines event_id claude journal server durable
 
-.PHONY: help run build test lint sim soak million setup dist fuzz bench bench-quick bench-setup bench-build bench-micro screenshots
+.PHONY: help run build test lint sim mutants soak million setup dist fuzz bench bench-quick bench-setup bench-build bench-micro screenshots
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -39,6 +39,9 @@ million: ## a million subscribers in one core: bytes and nanoseconds each
 
 sim: ## the simulation over many seeds: make sim SEEDS=10000
 	SIM_SEEDS=$(SEEDS) cargo test --release --test simulation -- --nocapture
+
+mutants: ## planted bugs, each of which must turn a test red: hours; some by name: make mutants ONLY='ring_ wheel_'
+	tests/mutants.sh $(ONLY)
 
 fuzz: ## every fuzzer for T seconds (nightly, cargo-fuzz): make fuzz T=60
 	FUZZ_SEEDS=$(CURDIR)/fuzz/corpus cargo test --test fuzz seeds_are_written

@@ -301,3 +301,12 @@ fn no_file_names_the_machine_it_was_written_on() {
     }
     expect_none("paths of one machine", &faults);
 }
+
+#[test]
+fn every_planted_bug_still_finds_its_line() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = root.join("tests/mutants.sh");
+    let output = std::process::Command::new(script).arg("--check").output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told == "without their line: none\n", "{told}");
+}

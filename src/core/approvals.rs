@@ -305,11 +305,6 @@ impl Approvals {
         self.decided.push_back(Decided { id, decision, by });
         Some(self.open.remove(at))
     }
-
-    /// Our name for the agent's request.
-    pub fn by_request(&self, request_id: &str) -> Option<&Approval> {
-        self.open.iter().find(|approval| approval.request_id == request_id)
-    }
 }
 
 /// JSON from an agent's line, on one line: what stands in an event and goes into a hash.
@@ -346,6 +341,33 @@ mod tests {
         assert!(approvals.decide("approval-1", "deny", "ann").is_some());
         assert!(approvals.decide("approval-1", "allow", "bob").is_none());
         assert_eq!(approvals.decided("approval-1").unwrap().by, "ann");
+    }
+
+    #[test]
+    fn an_answer_ends_the_approval_that_it_names_and_no_other() {
+        let mut approvals = Approvals::default();
+        for number in 1..=4 {
+            let asked = approval("Bash", json!({"command": "ls"}), json!([]));
+            approvals.open.push(Approval { id: format!("approval-{number}"), ..asked });
+        }
+        let open = |approvals: &Approvals| -> Vec<String> {
+            approvals.open.iter().map(|one| one.id.clone()).collect()
+        };
+        let mut decide = |id: &str| {
+            let decided = approvals.decide(id, "allow", "ann").map(|one| one.id);
+            (decided, open(&approvals))
+        };
+        let left = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            decide("approval-1"),
+            (Some("approval-1".to_owned()), left(&["approval-2", "approval-3", "approval-4"])),
+            "oldest first"
+        );
+        assert_eq!(
+            decide("approval-3"),
+            (Some("approval-3".to_owned()), left(&["approval-2", "approval-4"]))
+        );
+        assert_eq!(decide("approval-3"), (None, left(&["approval-2", "approval-4"])));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Every count is counted again, every list walked, every reader asked why it waits. It costs time
 //! in proportion to everything there is, so a server at work never calls it.
 
+use crate::base::lines::Lines;
 use crate::base::ring::Found;
-use crate::core::agent::Life;
+use crate::base::wheel::STEP_MS;
+use crate::core::agent::{Agent, LINE_SIZE, LONG_LINE_PATIENCE_MS, Life, Speech};
 use crate::core::connection::{Flow, Phase, Place};
 use crate::core::server::Server;
 
@@ -91,6 +93,7 @@ impl Server {
         assert_eq!(requests_size, self.requests_size, "bytes of requests");
         assert_eq!(bodies_size, self.bodies_size, "bytes of request bodies");
         self.check_start_queue();
+        self.check_long_line();
         let counters = &self.counters;
         assert_eq!(counters.streams_opened - counters.streams_closed, streams);
         let connections = counters.connections_accepted - counters.connections_closed;
@@ -103,6 +106,31 @@ impl Server {
             )
             .sum();
         assert_eq!(queued, self.queue_size, "bytes of waiting prompts");
+    }
+
+    /// One agent at a time has the long-line buffer, for a line or for what it is still to tell of
+    /// one, and none that waits in it or for it has done so for longer than it may.
+    fn check_long_line(&self) {
+        let mut waiting = self.long_line.iter();
+        let first = waiting.next().map(|key| self.agents.get(*key).expect("it lives"));
+        let has_lent = first.and_then(lines).is_some_and(Lines::has_lent);
+        let emits = first.is_some_and(|agent| agent.emission.is_some());
+        assert!(first.is_none() || has_lent || emits, "the long-line buffer is held for nothing");
+        let agents = (0..self.agents.capacity()).filter_map(|index| self.agents.at(index));
+        let (mut lent, mut full) = (0, 0);
+        for agent in agents {
+            let has_lent = lines(agent).is_some_and(Lines::has_lent);
+            let is_full = !has_lent && lines(agent).is_some_and(Lines::is_full);
+            let emits = agent.emission.as_ref().is_some_and(|one| one.text.len() > LINE_SIZE);
+            lent += u32::from(has_lent || emits);
+            full += usize::from(is_full);
+            let since = agent.long_since;
+            assert!(since > 0 || !has_lent && !is_full, "a long line without a deadline");
+            let patient = since == 0 || self.now_ms <= since + LONG_LINE_PATIENCE_MS + STEP_MS;
+            assert!(patient, "a long line makes no progress, and is not dropped");
+        }
+        assert!(lent <= u32::from(first.is_some()), "{lent} agents have a long line");
+        assert!(full <= waiting.len(), "a full line waits for nothing");
     }
 
     /// Nobody waits for a process while one is to be had, or could be spared.
@@ -126,5 +154,13 @@ impl Server {
             .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))
             .any(|session| session.is_dispensable() && self.background_of(session) == 0);
         assert!(!(full && spare && leaving == 0), "an idle agent keeps a session waiting");
+    }
+}
+
+/// What splits an agent's lines, if it speaks any.
+fn lines(agent: &Agent) -> Option<&Lines> {
+    match &agent.stdout {
+        Speech::Lines(lines) => Some(lines),
+        Speech::Text(_) => None,
     }
 }

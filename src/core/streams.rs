@@ -905,3 +905,25 @@ pub(super) fn wants(reader: &Reader, mark: &Mark) -> bool {
     reader.filter.takes(mark.tag, mark.superseded)
         && reader.owners().is_none_or(|owners| owners.contains(&mark.owner))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_heartbeats_come_in_groups_of_neighbours_that_lie_evenly() {
+        const MOST: u64 = 3_750;
+        const GROUPS: u32 = 1_000;
+        let starts = |index: u32| head_start(index, MOST);
+        for first in (0..GROUPS).map(|group| group * 64) {
+            let apart = (first..first + 64).find(|index| starts(*index) != starts(first));
+            assert_eq!(apart, None, "neighbours beat together");
+        }
+        let mut groups: Vec<u64> = (0..GROUPS).map(|group| starts(group * 64)).collect();
+        groups.sort_unstable();
+        let widest = groups.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(groups[0] <= widest && groups[999] <= MOST && groups[999] + widest > MOST);
+        assert!(widest <= 3 * MOST / u64::from(GROUPS), "{widest} ms without a beat");
+        assert_eq!(head_start(u32::MAX, 0), 0);
+    }
+}

@@ -517,11 +517,6 @@ impl Turn {
         })
     }
 
-    /// Whether this call is open.
-    pub fn has_tool(&self, tool_use_id: &str) -> bool {
-        self.tools.iter().any(|open| open.tool_use_id == tool_use_id)
-    }
-
     /// The message that streams is whole: what it sets out to do is told.
     pub fn message_ended(&mut self, publisher: &mut Publisher, feed: &mut Feed) {
         if let Some(streaming) = &mut self.streaming {

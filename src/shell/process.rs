@@ -684,8 +684,8 @@ mod tests {
         assert_eq!(holds_socket(child.id(), 1), Some(false));
         child.kill().unwrap();
         // A zombie, until it is waited for: by then it has no descriptors, and is seen to.
-        while fs::read_to_string(thread(child.id()).join("stat")).unwrap().contains(") S ") {}
-        while is_ending(&thread(child.id())) {}
+        while !fs::read_to_string(thread(child.id()).join("stat")).unwrap().contains(") Z ") {}
+        assert!(!is_ending(&thread(child.id())));
         assert_eq!(holds_socket(child.id(), 1), Some(false));
         child.wait().unwrap();
         assert!(!is_ending(&thread(child.id())));

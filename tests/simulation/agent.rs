@@ -41,6 +41,8 @@ const FIXTURES: &[&str] = &[
 pub struct Quirks {
     /// It never reads its input.
     pub deaf: bool,
+    /// Until then it is starting, and reads nothing.
+    pub starts_at: Option<u64>,
     /// It dies once it has said this many bytes, wherever that is.
     pub dies_after: Option<usize>,
     /// It dies at this time, whatever it does then.
@@ -53,6 +55,8 @@ pub struct Quirks {
     pub grandchildren: u32,
     /// It says what no agent says, in so many of a thousand steps.
     pub odd: u64,
+    /// It halts in the middle of what it says, in so many of a thousand steps.
+    pub halts: u64,
     /// It writes lines of about this many bytes, in so many of a thousand steps.
     pub long: Option<(usize, u64)>,
     /// It complains on standard error, in so many of a thousand steps.
@@ -81,6 +85,8 @@ pub struct Process {
     pub stderr: VecDeque<u8>,
     /// Said, and not yet in the pipe.
     saying: VecDeque<u8>,
+    /// It says no more of that.
+    halted: bool,
     pipe_size: usize,
     said: usize,
     pub exit: Option<Exit>,
@@ -112,6 +118,7 @@ impl Process {
             stdout: VecDeque::new(),
             stderr: VecDeque::new(),
             saying: VecDeque::new(),
+            halted: false,
             pipe_size: pipe,
             said: 0,
             exit: None,
@@ -147,9 +154,11 @@ impl Process {
         if self.exit.is_some() {
             return u64::MAX;
         }
-        let is_stuck = !self.saying.is_empty() && self.stdout.len() >= self.pipe_size;
+        let is_full = !self.saying.is_empty() && self.stdout.len() >= self.pipe_size;
+        let is_stuck = is_full || self.halted;
         let due = self.due.filter(|_| !is_stuck);
-        due.into_iter().chain(self.quirks.dies_at).min().unwrap_or(u64::MAX)
+        let times = [due, self.quirks.dies_at, self.quirks.starts_at];
+        times.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// Whether nobody holds the writing ends of its pipes.
@@ -219,12 +228,23 @@ impl Process {
         if self.quirks.dies_at.is_some_and(|at| now_ms >= at) {
             return self.die(Exit::Code(i32::from(random.chance(700))), tally);
         }
-        if !self.quirks.deaf || healed {
+        let starts = self.quirks.starts_at.take_if(|at| healed || now_ms >= *at);
+        if starts.is_some() {
+            tally.hit("agent-slow-to-start");
+        }
+        let reads = !self.quirks.deaf && self.quirks.starts_at.is_none();
+        if reads || healed {
             self.read(now_ms, tally);
         }
+        if !self.saying.is_empty() && random.chance(self.quirks.halts) {
+            tally.hit("agent-halts");
+            self.halted = true;
+        }
+        self.halted &= !healed;
         self.misbehave(random, tally, healed);
         self.speak(now_ms);
         let room = self.pipe_size.saturating_sub(self.stdout.len());
+        let room = if self.halted { 0 } else { room };
         let left = self.quirks.dies_after.map_or(usize::MAX, |limit| limit - self.said);
         let count = self.saying.len().min(room).min(left);
         pour(&mut self.saying, &mut self.stdout, count);

@@ -2,8 +2,7 @@
 //! and what is gone.
 
 use crate::disk::Frames;
-use crate::model::{Model, Session, follow};
-use crate::tally::Tally;
+use crate::model::{Model, Session};
 use sidestream::core::epochs::Durability;
 use sidestream::wire::sse::{self, EventId};
 use std::collections::BTreeMap;
@@ -190,7 +189,7 @@ impl Model {
             }
             if lost > 0 || is_cut || known.closed {
                 // A snapshot may know of events that are lost.
-                self.rebuild(session, true);
+                self.rebuild(session);
             }
         }
         // A session that was written and not shown: nobody was told of it, and it is there.
@@ -239,33 +238,21 @@ impl Model {
         self.all.empty_ring();
     }
 
-    /// A session as the events tell it that are left, or that retention took.
-    fn rebuild(&mut self, session: usize, has_holes: bool) {
+    /// A session of which events are lost: what is left of them cannot be followed.
+    fn rebuild(&mut self, session: usize) {
         let before = std::mem::take(&mut self.sessions[session]);
-        let mut anew = Session {
+        self.sessions[session] = Session {
             id: before.id,
             agent: before.agent,
             odd: before.odd,
             resolved: before.resolved,
             ran: before.ran,
-            truncated: before.truncated || has_holes,
+            truncated: true,
             has_hole: before.has_hole,
             list: before.list,
             status: "idle".to_owned(),
             ..Session::default()
         };
-        let context = format!("{} anew", self.context);
-        let mut unseen = Tally::default();
-        for entry in &anew.list.entries.clone() {
-            let event = &self.events[entry.event];
-            if !event.lost {
-                let data = sse::parse_frame(event.frame.as_bytes()).map_or("", |parts| parts.2);
-                let data = serde_json::from_str(data).expect("it was read before");
-                follow(&mut anew, &event.name, &data, &mut unseen, &context);
-            }
-        }
-        anew.given = anew.begun;
-        self.sessions[session] = anew;
     }
 }
 

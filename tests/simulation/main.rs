@@ -11,6 +11,7 @@ mod agent;
 mod client;
 mod disk;
 mod eras;
+mod erased;
 mod model;
 mod people;
 mod random;

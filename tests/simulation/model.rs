@@ -440,7 +440,7 @@ fn text<'a>(data: &'a Value, name: &str) -> &'a str {
 }
 
 /// Follows one event: everything that starts ends, once, and nothing ends that did not start.
-pub fn follow(
+fn follow(
     session: &mut Session,
     name: &str,
     data: &Value,
@@ -467,6 +467,7 @@ pub fn follow(
                 Some(id) => {
                     let fate = session.prompts.get_mut(id).expect("it was queued");
                     assert_eq!(*fate, Fate::default(), "{context}");
+                    assert!(!session.archived, "{context}: it is put away");
                     fate.started = true;
                     session.begun += 1;
                 }
@@ -524,21 +525,13 @@ pub fn follow(
             assert!(session.tools.contains(&text(data, "toolUseId").to_owned()), "{context}");
         }
         "tool-completed" => {
-            let id = text(data, "toolUseId");
-            let is_open = session.tools.iter().any(|open| open == id);
-            if is_open || !is_told_again(session, id, data["outcome"] == "unknown") {
-                close(&mut session.tools, id, context);
-            }
-            session.over.insert(id.to_owned());
+            let (id, as_unknown) = (text(data, "toolUseId"), data["outcome"] == "unknown");
+            end(session, |session| &mut session.tools, id, as_unknown, context);
         }
         "subagent-started" => open(&mut session.subagents, text(data, "agentId"), context),
         "subagent-completed" => {
-            let id = text(data, "agentId");
-            let is_open = session.subagents.iter().any(|open| open == id);
-            if is_open || !is_told_again(session, id, data["outcome"] == "aborted") {
-                close(&mut session.subagents, id, context);
-            }
-            session.over.insert(id.to_owned());
+            let (id, as_unknown) = (text(data, "agentId"), data["outcome"] == "aborted");
+            end(session, |session| &mut session.subagents, id, as_unknown, context);
         }
         "approval-required" => {
             let questions = data["input"]["questions"].as_array().into_iter().flatten();
@@ -590,7 +583,6 @@ pub fn follow(
             assert!(session.turn.is_none() && session.approvals.is_empty(), "{context}");
             assert!(session.tools.is_empty() && session.subagents.is_empty(), "{context}");
             assert!(session.prompts.values().all(|fate| fate.ended), "{context}");
-            session.closed = true;
             tally.hit("session-closed");
         }
         "session-error" => match text(data, "code") {
@@ -620,8 +612,18 @@ fn open(list: &mut Vec<String>, id: &str, context: &dyn Display) {
     list.push(id.to_owned());
 }
 
+/// A tool or a subagent ends that was open, or whose end was lost.
 #[track_caller]
-fn close(list: &mut Vec<String>, id: &str, context: &dyn Display) {
-    let at = list.iter().position(|known| known == id);
-    list.remove(at.unwrap_or_else(|| panic!("{context}: ended without a start")));
+fn end(
+    session: &mut Session,
+    list: fn(&mut Session) -> &mut Vec<String>,
+    id: &str,
+    as_unknown: bool,
+    context: &dyn Display,
+) {
+    match list(session).iter().position(|known| known == id) {
+        Some(at) => drop(list(session).remove(at)),
+        None => assert!(is_told_again(session, id, as_unknown), "{context}: ended without a start"),
+    }
+    session.over.insert(id.to_owned());
 }

@@ -740,6 +740,9 @@ impl World {
         }
         quirks.deaf = random.chance(often / 6);
         if random.chance(often / 3) {
+            quirks.starts_at = Some(self.now_ms + random.below(2_000));
+        }
+        if random.chance(often / 3) {
             let most = if random.chance(500) { 3_000 } else { 60_000 };
             quirks.dies_after = Some(1 + random.index(most));
         }
@@ -757,6 +760,11 @@ impl World {
         if random.chance(often / 3) {
             let most = if random.chance(300) { 2 * line_max } else { 128 * KIB };
             quirks.long = Some((1 + random.index(most), random.between(1, 20)));
+        }
+        if random.chance(often / 6) {
+            // Mostly within a line that needs the long-line buffer.
+            quirks.halts = random.between(1, 300);
+            quirks.long = Some((line_max / 2 + random.index(line_max / 2), random.between(1, 50)));
         }
         if random.chance(often / 3) {
             quirks.stderr = random.between(1, 200);
@@ -779,8 +787,12 @@ impl World {
             let Some(process) = self.processes.get_mut(&bits) else { continue };
             process.step(now_ms, &mut self.random, &mut self.model.tally, healed);
             let key = process.key;
-            self.read_agent(key, Pipe::Stdout);
-            self.read_agent(key, Pipe::Stderr);
+            // In which order the kernel tells of them nobody knows.
+            let mut pipes = [Pipe::Stdout, Pipe::Stderr];
+            if self.random.chance(500) {
+                pipes.reverse();
+            }
+            pipes.into_iter().for_each(|pipe| self.read_agent(key, pipe));
             self.see_exit(key);
         }
     }

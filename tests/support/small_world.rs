@@ -1,5 +1,6 @@
-//! The server's core with one session and one agent in a world that does what it is asked for at once
-//! and costs nothing itself: for tests that count what the core takes.
+//! The server's core with one session and one agent, or a few, in a world that does what it is asked
+//! for at once and costs nothing itself: for tests that count what the core takes, and what it does
+//! when.
 #![allow(dead_code)] // Each test uses a part.
 
 use sidestream::base::arena::Key;
@@ -9,16 +10,18 @@ use sidestream::core::effect::{Asker, Batch, DiskReply, DiskRequest, Effect, Pip
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::Limits;
+use sidestream::shell::journal::Store;
 use sidestream::wire::sse::Epoch;
 
 /// Quiet time before a heartbeat.
 pub const HEARTBEAT_MS: u64 = 5_000;
 
-/// A server, its one agent, and a clock.
+/// A server, its agents, and a clock.
 pub struct World {
     /// The server.
     pub server: Server,
-    agent: Option<Key>,
+    /// Its agents, in the order of their starts.
+    pub agents: Vec<Key>,
     /// Its session.
     pub session: String,
     now_ms: u64,
@@ -30,11 +33,24 @@ pub struct World {
     reply: Option<Vec<u8>>,
     /// The batch that the disk has.
     batch: Option<Box<Batch>>,
+    /// How many it has had.
+    pub batches: u64,
+    /// The disk; none: it takes everything and keeps nothing.
+    store: Option<Store>,
 }
 
 impl World {
-    /// A server with nothing in it, and room for so many readers.
+    /// A server with nothing in it, and room for so many readers; its disk takes no time.
     pub fn new(durability: Durability, readers: u32) -> World {
+        let epoch = Epoch::new(7);
+        let boot_id = "-".to_owned();
+        let start =
+            Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
+        World::with(Epochs::first(start), None, readers)
+    }
+
+    /// The same of this start, with a disk.
+    pub fn with(epochs: Epochs, store: Option<Store>, readers: u32) -> World {
         let limits = Limits {
             connections_max: World::slots_for(readers),
             readers_per_session_max: readers + 8,
@@ -54,23 +70,20 @@ impl World {
             version: "0",
             ..Config::default()
         };
-        let epoch = Epoch::new(7);
-        let boot_id = "-".to_owned();
-        let start =
-            Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
-        let epochs = Epochs::first(start);
         let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
         let server = Server::new(limits, config, birth);
         let session = String::new();
         World {
             server,
-            agent: None,
+            agents: Vec::with_capacity(4),
             session,
             now_ms: 1_000,
             sent: 0,
             sends: 0,
             reply: None,
             batch: None,
+            batches: 0,
+            store,
         }
     }
 
@@ -79,7 +92,7 @@ impl World {
         while let Some(effect) = self.server.next_effect() {
             match effect {
                 Effect::Spawn(spawn) => {
-                    self.agent = Some(spawn.agent);
+                    self.agents.push(spawn.agent);
                     self.server.agent_spawned(spawn.agent);
                 }
                 Effect::Disk(DiskRequest::Directory { ticket, path }) => {
@@ -88,6 +101,9 @@ impl World {
                 Effect::Disk(DiskRequest::LookForTrust { session, .. }) => {
                     let (commands, hash) = (Vec::new(), String::new());
                     self.server.disk_replied(DiskReply::Trust { session, commands, hash });
+                }
+                Effect::Disk(DiskRequest::Sweep { agent, .. }) => {
+                    self.server.disk_replied(DiskReply::Swept { agent, killed: 0 });
                 }
                 Effect::Disk(DiskRequest::Append(batch)) => self.batch = Some(batch),
                 Effect::WhoIs(key) => self.server.asker_known(key, Asker::Outside),
@@ -102,12 +118,14 @@ impl World {
         self.server.commit();
         self.apply();
         while let Some(batch) = self.batch.take() {
-            self.server.disk_replied(DiskReply::Appended(batch, Ok(())));
+            self.batches += 1;
+            let result = self.store.as_mut().map_or(Ok(()), |store| store.append(&batch));
+            self.server.disk_replied(DiskReply::Appended(batch, result));
             self.apply();
         }
-        if let Some(agent) = self.agent {
-            let count = self.server.agent_input(agent).len();
-            self.server.agent_input_sent(agent, count);
+        for agent in &self.agents {
+            let count = self.server.agent_input(*agent).len();
+            self.server.agent_input_sent(*agent, count);
         }
         while let Some(key) = self.server.next_pending() {
             loop {
@@ -165,12 +183,27 @@ impl World {
         self.finish_turn();
     }
 
-    /// A line of the agent.
+    /// A line of the agent that was started last.
     pub fn agent_says(&mut self, line: &str) {
-        let agent = self.agent.expect("it was started");
-        let space = self.server.agent_space(agent, Pipe::Stdout);
-        space[..line.len()].copy_from_slice(line.as_bytes());
-        self.server.agent_filled(agent, Pipe::Stdout, line.len());
+        let agent = *self.agents.last().expect("it was started");
+        let taken = self.pour((agent, Pipe::Stdout), line.as_bytes());
+        assert_eq!(taken, line.len(), "there is room for it");
+    }
+
+    /// What an agent writes, as far as it is read now. Returns how much that is.
+    pub fn pour(&mut self, (agent, pipe): (Key, Pipe), bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let space = self.server.agent_space(agent, pipe);
+            let count = space.len().min(bytes.len() - taken);
+            if count == 0 {
+                break;
+            }
+            space[..count].copy_from_slice(&bytes[taken..taken + count]);
+            self.server.agent_filled(agent, pipe, count);
+            taken += count;
+        }
+        taken
     }
 
     /// A reader of the session.
@@ -184,22 +217,42 @@ impl World {
         key
     }
 
-    /// A server whose agent is in the middle of a message, and whose readers have everything.
-    pub fn steady(durability: Durability, readers: u32) -> (World, Vec<Key>) {
-        let mut world = World::new(durability, readers);
-        let client = world.connect();
-        world.reply = Some(Vec::new());
-        world.ask(client, &post("/api/sessions", "{\"workingDir\":\"/\"}"));
-        let reply = String::from_utf8(world.reply.take().unwrap_or_default()).unwrap();
+    /// A client's request, a turn, and what anybody was sent in it.
+    pub fn told(&mut self, key: Key, request: &str) -> String {
+        self.reply = Some(Vec::new());
+        self.ask(key, request);
+        String::from_utf8(self.reply.take().unwrap_or_default()).expect("text")
+    }
+
+    /// Another session, whose agent is started for a prompt.
+    pub fn start_session(&mut self) {
+        let client = self.connect();
+        let reply = self.told(client, &post("/api/sessions", "{\"workingDir\":\"/\"}"));
         let (_, rest) = reply.split_once("\"sessionId\":\"").expect("a session");
-        world.session = rest.split_once('"').expect("its id").0.to_owned();
-        let prompt = format!("/api/session/{}/prompt", world.session);
-        world.ask(client, &post(&prompt, "{\"command\":\"go\"}"));
-        world.agent_says(
+        self.session = rest.split_once('"').expect("its id").0.to_owned();
+        let prompt = format!("/api/session/{}/prompt", self.session);
+        self.ask(client, &post(&prompt, "{\"command\":\"go\"}"));
+    }
+
+    /// The agent that was started last says that it is ready.
+    pub fn agent_ready(&mut self) {
+        self.agent_says(
             "{\"type\":\"control_response\",\"response\":{\"subtype\":\"success\",\
          \"request_id\":\"initialize\",\"response\":{}}}\n",
         );
-        world.finish_turn();
+        self.finish_turn();
+    }
+
+    /// Another session in the middle of its first turn.
+    pub fn begin_session(&mut self) {
+        self.start_session();
+        self.agent_ready();
+    }
+
+    /// A server whose agent is in the middle of a message, and whose readers have everything.
+    pub fn steady(durability: Durability, readers: u32) -> (World, Vec<Key>) {
+        let mut world = World::new(durability, readers);
+        world.begin_session();
         let readers = (0..readers).map(|_| world.join()).collect();
         (world, readers)
     }

@@ -56,19 +56,29 @@ impl Drop for Scratch {
     }
 }
 
-/// A server, its disk, a clock, and one client who asks.
+/// A server, its disk, a clock, one client who asks, and one who reads a stream.
 struct World {
     server: Server,
     store: Store,
     client: Key,
+    reader: Option<Key>,
     now_ms: u64,
     reply: Vec<u8>,
+    stream: Vec<u8>,
+    /// The disk takes its time with what is to be written, and with what is to be read.
+    slow_writes: bool,
+    slow_reads: bool,
+    waiting: Vec<DiskRequest>,
 }
 
 impl World {
     fn new(dir: &Path, durability: Durability, epoch: u64) -> World {
+        World::with_ring(dir, durability, epoch, 1 << 18)
+    }
+
+    fn with_ring(dir: &Path, durability: Durability, epoch: u64, ring_size: usize) -> World {
         let opened = open(dir, durability, Epoch::new(epoch)).unwrap();
-        let limits = Limits { ring_size: 1 << 18, queue_max: 1000, ..Limits::default() };
+        let limits = Limits { ring_size, queue_max: 1000, ..Limits::default() };
         let agent = AgentConfig {
             name: "demo".to_owned(),
             dialect: Dialect::Demo,
@@ -88,7 +98,18 @@ impl World {
         let mut store = opened.store.unwrap();
         store.medium = FICKLE;
         let client = server.accepted(Peer::Local { uid: 1 }).unwrap();
-        World { server, store, client, now_ms: 1_000, reply: Vec::new() }
+        World {
+            server,
+            store,
+            client,
+            reader: None,
+            now_ms: 1_000,
+            reply: Vec::new(),
+            stream: Vec::new(),
+            slow_writes: false,
+            slow_reads: false,
+            waiting: Vec::new(),
+        }
     }
 
     /// Does what the server asks for. No agent ever starts in this world.
@@ -99,24 +120,16 @@ impl World {
             while let Some(effect) = self.server.next_effect() {
                 some = true;
                 match effect {
-                    Effect::Disk(DiskRequest::Append(batch)) => {
-                        let result = self.store.append(&batch);
-                        self.server.disk_replied(DiskReply::Appended(batch, result));
-                    }
-                    Effect::Disk(DiskRequest::Directory { ticket, path }) => {
-                        self.server.disk_replied(DiskReply::Directory { ticket, result: Ok(path) });
-                    }
-                    Effect::Disk(DiskRequest::Large { connection, seq, source, image }) => {
-                        let result = self.store.fetch(seq, &source, image);
-                        self.server.disk_replied(DiskReply::Large { connection, result });
-                    }
-                    Effect::Disk(DiskRequest::Erase { session_id, last_seq }) => {
-                        let result = match ERASE_FAILS.get() {
-                            true => Err("it cannot be removed".to_owned()),
-                            false => self.store.erase(&session_id, last_seq),
+                    Effect::Disk(request) => {
+                        let waits = match request {
+                            DiskRequest::Append(_) => self.slow_writes,
+                            DiskRequest::Read(_) => self.slow_reads,
+                            _ => false,
                         };
-                        let reply = DiskReply::Erased { session_id, last_seq, result };
-                        self.server.disk_replied(reply);
+                        match waits {
+                            true => self.waiting.push(request),
+                            false => self.serve(request),
+                        }
                     }
                     Effect::WhoIs(key) => {
                         self.server.asker_known(key, crate::core::effect::Asker::Outside);
@@ -125,18 +138,75 @@ impl World {
                 }
             }
             while let Some(key) = self.server.next_pending() {
-                while let Output::Bytes(parts) = self.server.output(key) {
-                    let count = parts.iter().map(|part| part.len()).sum();
-                    if key == self.client {
-                        parts.iter().for_each(|part| self.reply.extend_from_slice(part));
-                    }
-                    self.server.sent(key, count);
-                    some = true;
-                }
+                some |= self.send(key);
             }
             if !some {
                 return;
             }
+        }
+    }
+
+    /// The disk does what it is asked for.
+    fn serve(&mut self, request: DiskRequest) {
+        let reply = match request {
+            DiskRequest::Append(batch) => {
+                let result = self.store.append(&batch);
+                DiskReply::Appended(batch, result)
+            }
+            DiskRequest::Read(mut read) => {
+                let result = self.store.read(&mut read);
+                DiskReply::Read(read, result)
+            }
+            DiskRequest::Directory { ticket, path } => {
+                DiskReply::Directory { ticket, result: Ok(path) }
+            }
+            DiskRequest::Large { connection, seq, source, image } => {
+                DiskReply::Large { connection, result: self.store.fetch(seq, &source, image) }
+            }
+            DiskRequest::Erase { session_id, last_seq } => {
+                let result = match ERASE_FAILS.get() {
+                    true => Err("it cannot be removed".to_owned()),
+                    false => self.store.erase(&session_id, last_seq),
+                };
+                DiskReply::Erased { session_id, last_seq, result }
+            }
+            _ => return,
+        };
+        self.server.disk_replied(reply);
+    }
+
+    /// The disk does what it has taken its time with.
+    fn catch_up(&mut self) {
+        (self.slow_writes, self.slow_reads) = (false, false);
+        for request in std::mem::take(&mut self.waiting) {
+            self.serve(request);
+        }
+        self.turn();
+    }
+
+    /// Takes what the server has for a connection. Returns whether that was anything.
+    fn send(&mut self, key: Key) -> bool {
+        let mut some = false;
+        loop {
+            let parts = match self.server.output(key) {
+                Output::Bytes(parts) => parts,
+                Output::Close => {
+                    self.reader.take_if(|reader| *reader == key);
+                    self.server.connection_lost(key);
+                    return true;
+                }
+                Output::Nothing => return some,
+            };
+            let count = parts.iter().map(|part| part.len()).sum();
+            for part in parts {
+                if key == self.client {
+                    self.reply.extend_from_slice(part);
+                } else if self.reader == Some(key) {
+                    self.stream.extend_from_slice(part);
+                }
+            }
+            self.server.sent(key, count);
+            some = true;
         }
     }
 
@@ -164,6 +234,33 @@ impl World {
         let reply = self.ask("POST", "/api/sessions", "{\"workingDir\":\"/\"}");
         let (_, rest) = reply.split_once("\"sessionId\":\"").unwrap_or_else(|| panic!("{reply}"));
         rest.split_once('"').unwrap().0.to_owned()
+    }
+
+    /// Somebody else's request, whose answer may be long in coming. It is not seen to yet.
+    fn tell(&mut self, request: &str) -> Key {
+        let key = self.server.accepted(Peer::Local { uid: 1 }).unwrap();
+        self.server.received(key, request.as_bytes());
+        key
+    }
+
+    /// Begins to read a session's events.
+    fn follow(&mut self, session: &str, query: &str) {
+        let request = request("GET", &format!("/api/session/{session}/events?{query}"), "");
+        self.reader = Some(self.tell(&request));
+        self.turn();
+    }
+
+    /// The stream so far: each frame's number, if it has one, and its name.
+    fn frames(&self) -> Vec<(Option<u64>, String)> {
+        let text = String::from_utf8_lossy(&self.stream);
+        let (_, frames) = text.split_once("\r\n\r\n").expect("a stream");
+        let line = |frame: &str, name: &str| {
+            frame.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned))
+        };
+        let seq = |id: String| crate::wire::sse::EventId::parse(id.as_bytes()).unwrap().seq;
+        let frames = frames.split_terminator("\n\n");
+        let told = |frame: &str| Some((line(frame, "id: ").map(seq), line(frame, "event: ")?));
+        frames.filter_map(told).collect()
     }
 
     /// Something that makes an event.
@@ -312,32 +409,145 @@ fn half_a_write_is_no_write_and_is_made_good() {
 fn who_speaks_while_a_batch_fails_is_heard_before_the_disk_is_well() {
     let scratch = Scratch::new("silence");
     let mut world = World::new(&scratch.0, Durability::Write, 1);
-    let (one, other) = (world.create(), world.create());
-    let rename = |session: &str, name: &str| {
-        request("PATCH", &format!("/api/session/{session}"), &format!("{{\"name\":\"{name}\"}}"))
-    };
-    WRITE_FAILS.set(true);
-    world.server.received(world.client, rename(&one, "on its way").as_bytes());
-    world.server.commit();
-    let mut batch = None;
-    while let Some(effect) = world.server.next_effect() {
-        if let Effect::Disk(DiskRequest::Append(handed)) = effect {
-            batch = Some(handed);
-        }
+    let other = world.create();
+    // Whose batch it is may be told of the failure, or be gone with it.
+    for (method, body) in [("PATCH", "{\"name\":\"on its way\"}"), ("DELETE", "")] {
+        let one = world.create();
+        world.slow_writes = true;
+        world.tell(&request(method, &format!("/api/session/{one}"), body));
+        world.turn();
+        // Before that is answered, another session has something to say.
+        let name = format!("while {method}");
+        let body = format!("{{\"name\":\"{name}\"}}");
+        world.tell(&request("PATCH", &format!("/api/session/{other}"), &body));
+        WRITE_FAILS.set(true);
+        world.catch_up();
+        assert!(!world.is_ready());
+        let told = world.ask("GET", &format!("/api/session/{other}/history"), "");
+        world.rename(&other, "still heard");
+        let still = world.ask("GET", &format!("/api/session/{other}/history"), "");
+        WRITE_FAILS.set(false);
+        assert!(told.contains(&format!("\"name\":\"{name}\"")), "{told}");
+        assert!(still.contains("\"name\":\"still heard\""), "{still}");
+        world.pass(5_000);
+        assert!(world.is_ready());
     }
-    let batch = batch.expect("a batch is under way");
-    // Before that is answered, another session has something to say.
-    let second = world.server.accepted(Peer::Local { uid: 1 }).unwrap();
-    world.server.received(second, rename(&other, "meanwhile").as_bytes());
-    let result = world.store.append(&batch);
-    assert!(result.is_err());
-    world.server.disk_replied(DiskReply::Appended(batch, result));
-    world.turn();
-    assert!(!world.is_ready());
-    world.rename(&other, "still heard");
-    let told = world.ask("GET", &format!("/api/session/{other}/history"), "");
+}
+
+#[test]
+fn the_end_of_a_session_is_seen_although_it_could_not_be_written() {
+    let scratch = Scratch::new("end");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    world.follow(&session, "replay=all");
+    WRITE_FAILS.set(true);
+    world.ask("DELETE", &format!("/api/session/{session}"), "");
+    let (is_ready, frames) = (world.is_ready(), world.frames());
     WRITE_FAILS.set(false);
-    assert!(told.contains("\"name\":\"still heard\""), "{told}");
+    assert!(!is_ready);
+    assert_eq!(frames.last().map(|(_, name)| &**name), Some("session-closed"), "{frames:?}");
+    assert_eq!(world.reader, None, "nothing comes after it");
+}
+
+#[test]
+fn the_end_of_a_replay_from_disk_is_no_cursor_for_what_came_meanwhile() {
+    let scratch = Scratch::new("seam");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    world.rename(&session, "before");
+    drop(world);
+    let mut world = World::new(&scratch.0, Durability::Write, 2);
+    world.slow_reads = true;
+    world.follow(&session, "replay=all&types=-session-status");
+    world.queue(&session, 10);
+    let newest = world.newest(&session).1;
+    world.catch_up();
+    let frames = world.frames();
+    let names: Vec<&str> = frames.iter().map(|(_, name)| &**name).collect();
+    let expected = ["connected", "session-created", "replay-complete", "prompt-queued"];
+    assert_eq!(names, expected);
+    let (seam, queued) = (frames[2].0.expect("a cursor of this start"), frames[3].0.unwrap());
+    assert!(seam < queued && queued < newest, "{seam} {queued} {newest}");
+}
+
+#[test]
+fn who_reads_a_closed_session_from_disk_reads_it_to_its_end() {
+    let scratch = Scratch::new("closed");
+    let mut world = World::with_ring(&scratch.0, Durability::Write, 1, 1 << 16);
+    let session = world.create();
+    let rename = |number: usize| {
+        let body = format!("{{\"name\":\"{number} {}\"}}", "x".repeat(190));
+        request("PATCH", &format!("/api/session/{session}"), &body)
+    };
+    world.slow_writes = true;
+    // A batch that is under way, and so much behind it that what is visible leaves the ring.
+    for numbers in [0..40, 40..130] {
+        for number in numbers {
+            world.tell(&rename(number));
+        }
+        world.turn();
+    }
+    world.follow(&session, "replay=all");
+    let names = |world: &World| world.frames().into_iter().map(|(_, name)| name).collect();
+    let seen: Vec<String> = names(&world);
+    assert_eq!(seen, ["connected", "session-created", "replay-complete"]);
+    world.tell(&request("DELETE", &format!("/api/session/{session}"), ""));
+    world.turn();
+    assert!(world.reader.is_some(), "what it has not seen is on its way to the disk");
+    world.catch_up();
+    let seen: Vec<String> = names(&world);
+    assert!(!seen.contains(&"events-lost".to_owned()), "{seen:?}");
+    let renamed = seen.iter().filter(|name| *name == "session-status").count();
+    assert_eq!((renamed, seen.last().map(|name| &**name)), (131, Some("session-closed")));
+    assert!(world.stream.len() > (1 << 16) + 4096, "more than the ring holds");
+    assert_eq!(world.reader, None);
+}
+
+#[test]
+fn half_a_frame_before_a_hole_holds_up_no_reader_however_long_ago_that_was() {
+    let scratch = Scratch::new("before-a-hole");
+    let mut world = World::with_ring(&scratch.0, Durability::Write, 1, 1 << 16);
+    let session = world.create();
+    let dir = scratch.0.join("sessions").join(&session);
+    let name = "x".repeat(190);
+    for hole in 0..3 {
+        WRITE_FAILS.set(true);
+        for _ in 0..150 {
+            world.rename(&session, &name); // More than the ring holds.
+        }
+        WRITE_FAILS.set(false);
+        if hole == 0 {
+            // A disk that takes half a frame may not take it back either.
+            let path = dir.join(&segment_names(&dir)[0]);
+            let file = fs::OpenOptions::new().append(true).open(path);
+            file.unwrap().write_all(b"id: 000000000001-").unwrap();
+        }
+        world.pass(5_000);
+        assert!(world.is_ready());
+        world.rename(&session, "written");
+    }
+    assert!(segment_names(&dir).len() >= 4, "{:?}", segment_names(&dir));
+    let newest = world.newest(&session).1;
+    drop(world);
+    let mut world = World::with_ring(&scratch.0, Durability::Write, 2, 1 << 16);
+    world.follow(&session, "replay=all");
+    let frames = world.frames();
+    let seqs: Vec<u64> = frames[1..].iter().filter_map(|(seq, _)| *seq).collect();
+    assert!(seqs.is_sorted() && seqs.contains(&newest), "{frames:?}");
+    assert_eq!(frames.last().map(|(_, name)| &**name), Some("replay-complete"));
+}
+
+#[test]
+fn what_is_put_away_stays_away_over_a_restart_and_so_does_what_was_taken_out_again() {
+    let scratch = Scratch::new("archive");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    for (epoch, route, archived) in [(2, "archive", true), (3, "unarchive", false)] {
+        world.ask("POST", &format!("/api/session/{session}/{route}"), "{}");
+        world = World::new(&scratch.0, Durability::Write, epoch);
+        let told = world.ask("GET", &format!("/api/session/{session}"), "");
+        assert!(told.contains(&format!("\"archived\":{archived},")), "{told}");
+    }
 }
 
 #[test]
@@ -376,17 +586,19 @@ fn what_could_not_be_removed_is_removed_when_that_is_possible() {
 }
 
 #[test]
-fn a_torn_line_among_the_starts_is_written_over() {
-    let scratch = Scratch::new("epochs");
-    let mut world = World::new(&scratch.0, Durability::Write, 1);
-    let session = world.create();
-    // The disk was full in the middle of it.
-    let file = fs::OpenOptions::new().append(true).open(scratch.0.join("epochs"));
-    file.unwrap().write_all(b"erased 10995116277").unwrap();
-    world.store.erase(&session, 7).unwrap();
-    drop(world);
-    let again = open(&scratch.0, Durability::Write, Epoch::new(2)).unwrap();
-    assert_eq!(again.epochs.erased, 7);
+fn what_stands_behind_the_last_line_among_the_starts_is_written_over() {
+    // The disk was full in the middle of it, or took it and could not sync it.
+    for tail in ["erased 10995116277", "erased 1099511627776\n"] {
+        let scratch = Scratch::new("epochs");
+        let mut world = World::new(&scratch.0, Durability::Write, 1);
+        let session = world.create();
+        let file = fs::OpenOptions::new().append(true).open(scratch.0.join("epochs"));
+        file.unwrap().write_all(tail.as_bytes()).unwrap();
+        world.store.erase(&session, 7).unwrap();
+        drop(world);
+        let again = open(&scratch.0, Durability::Write, Epoch::new(2)).unwrap();
+        assert_eq!(again.epochs.erased, 7, "{tail:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,75 @@
+//! What an agent says on its standard error outside of any turn belongs to none, also where it was
+//! still being joined when a turn began.
+
+#[path = "support/small_world.rs"]
+mod small_world;
+
+use serde_json::Value;
+use sidestream::core::effect::Pipe;
+use sidestream::core::epochs::Durability;
+use small_world::World;
+
+const RESULT: &str = include_str!("fixtures/claude/result.success.json");
+const ASSISTANT: &str = include_str!("fixtures/claude/assistant.text.json");
+
+/// Two lines so soon after each other that the second one waits for more.
+fn murmur(world: &mut World) {
+    let agent = *world.agents.last().expect("it was started");
+    for (by_ms, text) in [(1_000, "one\n"), (8, "two\n")] {
+        world.begin_turn(by_ms);
+        assert_eq!(world.pour((agent, Pipe::Stderr), text.as_bytes()), text.len());
+        world.finish_turn();
+    }
+}
+
+/// The session's events so far: their names, their turns, and their text.
+fn events(world: &mut World) -> Vec<(String, Option<String>, Option<String>)> {
+    let client = world.connect();
+    let path = format!("/api/session/{}/history", world.session);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let reply = world.told(client, &request);
+    let (_, body) = reply.split_once("\r\n\r\n").expect("a whole answer");
+    let body: Value = serde_json::from_str(body).expect("JSON");
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let told = |one: &Value| {
+        let (name, data) = (text(&one["event"]).expect("a name"), &one["data"]);
+        (name, text(&data["turnId"]), text(&data["content"]))
+    };
+    body["events"].as_array().expect("events").iter().map(told).collect()
+}
+
+/// Checks that both lines came before the newest turn, and are of no turn.
+fn check_murmur(world: &mut World) {
+    let events = events(world);
+    let begun = events.iter().rposition(|(name, ..)| name == "prompt-started").expect("a turn");
+    let is_output = |(name, ..): &&(String, _, _)| name == "session-output";
+    let before: Vec<_> = events[..begun].iter().filter(is_output).rev().take(2).collect();
+    let murmured = |one: &(String, Option<String>, Option<String>), text: &str| {
+        one.1.is_none() && one.2.as_deref() == Some(text)
+    };
+    let fits = before.len() == 2 && murmured(before[1], "one\n") && murmured(before[0], "two\n");
+    assert!(fits, "{events:?}");
+}
+
+#[test]
+fn what_an_agent_murmurs_while_it_starts_is_not_of_the_turn_that_waits_for_it() {
+    let mut world = World::new(Durability::Memory, 8);
+    world.start_session();
+    murmur(&mut world);
+    world.agent_ready();
+    check_murmur(&mut world);
+}
+
+#[test]
+fn what_an_agent_murmurs_between_turns_is_not_of_the_one_that_it_begins_itself() {
+    let mut world = World::new(Durability::Memory, 8);
+    world.begin_session();
+    for line in [RESULT, ASSISTANT] {
+        if line == ASSISTANT {
+            murmur(&mut world);
+        }
+        world.agent_says(&format!("{}\n", line.replace('\n', " ")));
+        world.finish_turn();
+    }
+    check_murmur(&mut world);
+}

@@ -172,9 +172,9 @@ impl Server {
             batch.beside.append(beside);
         }
         // While the disk takes nothing, the newest must do.
-        let mut size: usize = batch.beside.iter().map(|one| one.bytes.capacity()).sum();
+        let mut size: usize = batch.beside.iter().map(|one| one.bytes.len()).sum();
         while size > self.limits.large_size_max && !batch.beside.is_empty() {
-            size -= batch.beside.remove(0).bytes.capacity();
+            size -= batch.beside.remove(0).bytes.len();
         }
         self.keeper.flying = size;
         batch.last_seq = self.publisher.seq();

@@ -411,7 +411,7 @@ impl Publisher {
                 let session_id = scope.session_id.clone();
                 beside.push(Beside { session_id, seq: self.seq, kind, bytes });
                 // Only a disk that takes nothing lets it come to that: the newest must do.
-                while beside.iter().map(|one| one.bytes.capacity()).sum::<usize>()
+                while beside.iter().map(|one| one.bytes.len()).sum::<usize>()
                     > self.large.size_max()
                 {
                     beside.remove(0);
@@ -422,7 +422,7 @@ impl Publisher {
 
     /// The bytes of large fields that wait to be handed to the disk thread.
     pub fn beside_size(&self) -> usize {
-        self.beside.iter().flatten().map(|one| one.bytes.capacity()).sum()
+        self.beside.iter().flatten().map(|one| one.bytes.len()).sum()
     }
 
     /// Keeps the images of the prompt that the newest event queued: they must outlive us, too.

@@ -105,7 +105,7 @@ impl<'a> Object<'a> {
     fn room_for(&mut self, size: usize) -> Vec<u8> {
         let room = self.room.take().map(std::mem::take).unwrap_or_default();
         // What is kept is counted by the memory that it takes: not much more than it needs.
-        if room.capacity() / 2 > size { Vec::new() } else { room }
+        if room.capacity() / 8 * 7 > size { Vec::new() } else { room }
     }
 
     fn take_out(&mut self, name: &'static str, taken_out: LargeValue) {

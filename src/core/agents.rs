@@ -94,6 +94,13 @@ impl Server {
         }
     }
 
+    /// A session has done with something: it may be its agent that can be spared now.
+    pub(super) fn may_be_spared(&mut self) {
+        if !self.start_queue.is_empty() {
+            self.serve_start_queue();
+        }
+    }
+
     /// Stops the agent that has been idle longest, if one can be spared and none is leaving yet.
     fn suspend_least_recently_used(&mut self) {
         let leaving = self.count_agents(Agent::is_leaving);

@@ -223,7 +223,7 @@ impl Server {
         let last_seq = batch.last_seq;
         match result {
             Ok(()) => {
-                batch.beside.clear();
+                self.reuse(&mut batch.beside);
                 batch.bytes.shrink_to(self.limits.ring_size);
                 let healed = std::mem::take(&mut batch.heals);
                 self.written(&parts);
@@ -249,6 +249,18 @@ impl Server {
         self.answer_polls();
         self.release_agents();
         self.arm_own();
+    }
+
+    /// Large fields are on disk: as long as an agent is at long lines, the memory of one serves
+    /// the next.
+    fn reuse(&mut self, beside: &mut Vec<Beside>) {
+        let is_wanted = self.long_line_buffer.is_some() || !self.long_line.is_empty();
+        if let Some(one) = beside.pop()
+            && is_wanted
+        {
+            self.publisher.spare = one.bytes;
+        }
+        beside.clear();
     }
 
     /// Notes what is on disk now, and tells what never will be.

@@ -1110,7 +1110,7 @@ mod tests {
                     for block in blocks {
                         match block {
                             claude::Block::Text { text } | claude::Block::Thinking { text } => {
-                                whole.push_str(&text);
+                                whole.push_str(&text.text());
                             }
                             _ => {}
                         }

@@ -337,6 +337,7 @@ impl Server {
                     agent.background = count;
                 }
                 self.agent_event(key, line);
+                self.may_be_spared();
             }
             Message::ConversationReset { conversation_id } => {
                 self.agent_event(key, line);
@@ -625,7 +626,7 @@ impl Server {
             (None, false) => None,
         };
         let text = result.result.as_deref().filter(|text| !text.is_empty());
-        let text = text.map_or_else(|| turn.last_text.clone(), str::to_owned);
+        let text = text.map_or_else(|| turn.last_text(), str::to_owned);
         if let Some(agent) = self.agents.get_mut(agent_key) {
             agent.heard_at = self.now_ms;
         }
@@ -797,6 +798,7 @@ impl Server {
                 agent.heard_at = self.now_ms;
             }
             self.update_status(key, None);
+            self.may_be_spared();
         }
     }
 }
@@ -805,7 +807,7 @@ impl Server {
 fn failure_of(turn: &Turn, result: &TurnResult<'_>) -> Failure {
     let text = result.result.as_deref().filter(|text| !text.is_empty());
     let text = text.or_else(|| result.errors.first().map(|error| &**error));
-    let sentence = text.unwrap_or(&turn.last_text).to_owned();
+    let sentence = text.map_or_else(|| turn.last_text(), str::to_owned);
     let status = result.api_error_status.or(turn.api_error.as_ref().and_then(|api| api.status));
     let word = turn.api_error.as_ref().map_or("", |api| &api.error);
     let code = match (status, word, &*result.subtype) {

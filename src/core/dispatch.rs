@@ -102,7 +102,7 @@ impl Server {
     pub(super) fn end_turn(&mut self, key: Key, end: TurnEnd) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(mut turn) = session.turn.take() else { return };
-        self.long_line_buffer = None;
+        (self.long_line_buffer, self.publisher.spare) = (None, Vec::new());
         let subagents = &mut session.subagents;
         let works_on = |parent: &str| {
             let calls = |one: &Subagent| one.tool_use_id.as_deref() == Some(parent);
@@ -151,9 +151,7 @@ impl Server {
             self.prompt_ended(key, &prompt.id, seq);
         }
         self.after(key, None);
-        if !self.start_queue.is_empty() {
-            self.serve_start_queue(); // It may be this session's agent that can be spared now.
-        }
+        self.may_be_spared();
     }
 
     /// Fails the prompt that waits first: what it needed could not be had.

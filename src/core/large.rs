@@ -37,15 +37,19 @@ impl LargeFields {
         self.frame_size_max
     }
 
-    /// Keeps a field of event `seq`, which is newer than all kept ones.
-    pub fn keep(&mut self, seq: u64, bytes: Vec<u8>, is_text: bool) {
-        self.size += bytes.len();
+    /// Keeps a field of event `seq`, which is newer than all kept ones. Returns the memory of one
+    /// that had to go.
+    pub fn keep(&mut self, seq: u64, bytes: Vec<u8>, is_text: bool) -> Option<Vec<u8>> {
+        self.size += bytes.capacity();
         self.fields.push_back(Field { seq, bytes, is_text });
+        let mut made_room = None;
         while self.size > self.size_max
             && let Some(oldest) = self.fields.pop_front()
         {
-            self.size -= oldest.bytes.len();
+            self.size -= oldest.bytes.capacity();
+            made_room = Some(oldest.bytes);
         }
+        made_room
     }
 
     /// The field of event `seq`: its bytes, and whether they are plain text rather than JSON.
@@ -65,7 +69,8 @@ mod tests {
         large.keep(1, vec![1; 6], true);
         large.keep(2, vec![2; 4], false);
         assert_eq!(large.get(1), Some((&[1; 6][..], true)));
-        large.keep(9, vec![3; 5], true);
+        let made_room = large.keep(9, vec![3; 5], true);
+        assert_eq!(made_room, Some(vec![1; 6]));
         assert_eq!((large.get(1), large.get(2)), (None, Some((&[2; 4][..], false))));
         large.keep(10, vec![0; 11], true);
         assert_eq!((large.get(9), large.get(10)), (None, None), "too large to keep at all");

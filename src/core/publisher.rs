@@ -206,6 +206,8 @@ pub struct Publisher {
     pub large: LargeFields,
     /// Large fields that are to stand beside the journal, with the next batch.
     pub beside: Option<Vec<Beside>>,
+    /// Memory of a large field that is gone, for the next one.
+    pub spare: Vec<u8>,
     /// Images that came with prompts.
     pub images: LargeFields,
     /// Events published, by kind.
@@ -238,6 +240,7 @@ impl Publisher {
             visible: first_seq - 1,
             all,
             frame: Vec::new(),
+            spare: Vec::new(),
             dirty: Vec::new(),
             images: LargeFields::new(large.size_max() / 2, usize::MAX),
             large,
@@ -388,7 +391,7 @@ impl Publisher {
         sse::event(&mut self.frame, kind.name());
         // Both rings take the same frame; a session's is never the larger one.
         let size_max = self.all.ring.frame_size_max().min(self.large.frame_size_max());
-        let mut object = Object::begin_within(&mut self.frame, size_max);
+        let mut object = Object::begin_within(&mut self.frame, size_max, &mut self.spare);
         object.string("_eventType", kind.name());
         object.string("sessionId", &scope.session_id);
         object.number("timestamp", self.wall_ms);
@@ -404,7 +407,8 @@ impl Publisher {
     fn cut(&mut self, scope: &Scope, largest: Largest) {
         let Largest { name, value, taken_out } = largest;
         let written = || std::str::from_utf8(&self.frame[value.clone()]).unwrap_or("null");
-        let LargeValue { bytes, is_text } = taken_out.unwrap_or_else(|| LargeValue::of(written()));
+        let LargeValue { bytes, is_text } =
+            taken_out.unwrap_or_else(|| LargeValue::of(written(), Vec::new()));
         let tail = self.frame.split_off(value.end);
         self.frame.truncate(value.start - name.len() - 3);
         self.frame.extend_from_slice(b"\"large\":");
@@ -424,7 +428,11 @@ impl Publisher {
     /// Keeps a large field of the event that is being encoded.
     fn keep(&mut self, scope: &Scope, kind: Kind, bytes: Vec<u8>) {
         match &mut self.beside {
-            None => self.large.keep(self.seq, bytes, kind == Kind::Text),
+            None => {
+                if let Some(gone) = self.large.keep(self.seq, bytes, kind == Kind::Text) {
+                    self.spare = gone;
+                }
+            }
             Some(beside) => {
                 let session_id = scope.session_id.clone();
                 beside.push(Beside { session_id, seq: self.seq, kind, bytes });

@@ -10,8 +10,8 @@ use crate::core::publisher::{Feed, Output, Place, Publisher, utf16_length};
 use crate::wire::claude::{self, Block, DeltaKind, ToolKind, ToolResult};
 use crate::wire::json::Object;
 use crate::wire::operations::{self, Operation};
+use crate::wire::quoted::Quoted;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 
 /// Tool calls that may be open at once; further ones are passed on as they come.
 const TOOLS_MAX: usize = 256;
@@ -47,8 +47,8 @@ pub struct Turn {
     /// The API's error, as the agent told it.
     pub api_error: Option<ApiError>,
     /// The last text of the main conversation, for an agent whose `result` brings none: as much of
-    /// it as a turn keeps of a block.
-    pub last_text: String,
+    /// it as a turn keeps of a block, and whether it is still escaped.
+    last_text: (String, bool),
     /// UTF-16 units told of the text and the errors of an agent that speaks no lines.
     offsets: [u64; 2],
     streaming: Option<Streaming>,
@@ -351,7 +351,7 @@ impl Turn {
         publisher: &mut Publisher,
         feed: &mut Feed,
         message: &Message<'_>,
-        (block, kind, text): (u32, &'static str, Cow<'_, str>),
+        (block, kind, text): (u32, &'static str, Quoted<'_>),
         replaces: Option<&str>,
     ) {
         let mut ended = self.replaced_seq.take().filter(|_| replaces.is_some());
@@ -371,7 +371,7 @@ impl Turn {
             object.number("block", block.into());
             object.string("kind", kind);
             object.string("role", "assistant");
-            object.text("text", text);
+            object.quoted("text", text);
             object.optional("parentToolUseId", message.parent);
             if let Some(replaced) = replaces {
                 object.array("replaces", |array| array.string(replaced));
@@ -383,16 +383,28 @@ impl Turn {
     }
 
     /// Keeps what `prompt-completed` and `operations-detected` will say of this text.
-    fn note_text(&mut self, message: &Message<'_>, text: &str) {
+    fn note_text(&mut self, message: &Message<'_>, text: &Quoted<'_>) {
         if message.parent.is_none() {
-            self.last_text.clear();
-            self.last_text.push_str(&text[..text.floor_char_boundary(BLOCK_SIZE_MAX)]);
+            let beginning = text.beginning(BLOCK_SIZE_MAX);
+            let (held, is_escaped) = beginning.held();
+            self.last_text.0.clear();
+            self.last_text.0.push_str(held);
+            self.last_text.1 = is_escaped;
         }
         let Some(operations) = self.operations_of(message.id) else { return };
         let room = RESPONSE_SIZE.saturating_sub(operations.response.chars().count());
-        operations.response.extend(text.chars().take(room));
-        let list = &mut operations.list;
-        operations::detect(text, |operation| push_operation(list, &operation, None));
+        // No character takes more than four bytes, escaped or not.
+        let beginning = text.beginning(4 * (room + 1));
+        operations.response.extend(beginning.text().chars().take(room));
+        if operations::may_be_in(text.held().0) {
+            let list = &mut operations.list;
+            operations::detect(&text.text(), |operation| push_operation(list, &operation, None));
+        }
+    }
+
+    /// The last text of the main conversation.
+    pub fn last_text(&self) -> String {
+        Quoted::of_held(&self.last_text.0, self.last_text.1).into_text().into_owned()
     }
 
     fn tool_started(
@@ -658,11 +670,19 @@ mod tests {
     fn of_the_last_text_is_kept_what_the_bound_counts() {
         let mut turn = Turn::default();
         let message = Message { id: "m", parent: None, blocks: Vec::new(), aborted: false };
-        turn.note_text(&message, &"\u{20ac}".repeat(BLOCK_SIZE_MAX));
-        assert_eq!(turn.last_text.len(), BLOCK_SIZE_MAX / 3 * 3);
-        turn.note_text(&message, "short");
-        assert_eq!(turn.last_text, "short");
-        turn.note_text(&Message { parent: Some("t"), ..message }, "a subagent's");
-        assert_eq!(turn.last_text, "short");
+        let note = |turn: &mut Turn, parent: Option<&str>, text: &str| {
+            let text = Quoted::Text(text.into());
+            turn.note_text(&Message { id: "m", parent, blocks: Vec::new(), aborted: false }, &text);
+        };
+        note(&mut turn, None, &"\u{20ac}".repeat(BLOCK_SIZE_MAX));
+        assert_eq!(turn.last_text().len(), BLOCK_SIZE_MAX / 3 * 3);
+        note(&mut turn, None, "short");
+        assert_eq!(turn.last_text(), "short");
+        note(&mut turn, Some("t"), "a subagent's");
+        assert_eq!(turn.last_text(), "short");
+        let escaped = "x\\n".repeat(BLOCK_SIZE_MAX / 3 + 1);
+        turn.note_text(&message, &Quoted::Escaped(&escaped));
+        assert_eq!(turn.last_text.0.len(), BLOCK_SIZE_MAX - BLOCK_SIZE_MAX % 3 + 1);
+        assert!(turn.last_text().starts_with("x\nx\nx"));
     }
 }

@@ -15,6 +15,7 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::document::Document;
+use super::quoted::Quoted;
 
 /// What one line of the agent is.
 #[derive(Debug)]
@@ -187,8 +188,8 @@ pub enum DeltaKind {
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Block<'a> {
-    Text { text: Cow<'a, str> },
-    Thinking { text: Cow<'a, str> },
+    Text { text: Quoted<'a> },
+    Thinking { text: Quoted<'a> },
     ToolUse { id: Cow<'a, str>, name: Cow<'a, str>, input: &'a RawValue },
     Other,
 }
@@ -498,9 +499,9 @@ struct BlockBody<'a> {
     #[serde(borrow, rename = "type")]
     kind: Text<'a>,
     #[serde(borrow)]
-    text: Option<Text<'a>>,
+    text: Option<Quoted<'a>>,
     #[serde(borrow)]
-    thinking: Option<Text<'a>>,
+    thinking: Option<Quoted<'a>>,
     #[serde(borrow)]
     id: Option<Text<'a>>,
     #[serde(borrow)]
@@ -517,8 +518,8 @@ struct BlockBody<'a> {
 impl<'a> BlockBody<'a> {
     fn meaning(self) -> Block<'a> {
         let block = match &*self.kind.0 {
-            "text" => self.text.map(|text| Block::Text { text: text.0 }),
-            "thinking" => self.thinking.map(|text| Block::Thinking { text: text.0 }),
+            "text" => self.text.map(|text| Block::Text { text }),
+            "thinking" => self.thinking.map(|text| Block::Thinking { text }),
             "tool_use" => match (self.id, self.name, self.input) {
                 (Some(id), Some(name), Some(input)) => {
                     Some(Block::ToolUse { id: id.0, name: name.0, input })
@@ -608,7 +609,7 @@ fn user_line<'a>(line: &mut Document<'a>) -> Option<Message<'a>> {
     if blocks.iter().any(|block| block.kind.0 == "tool_result") {
         return tool_results(line, blocks);
     }
-    let mut texts = blocks.into_iter().filter_map(|block| block.text.map(|text| text.0));
+    let mut texts = blocks.into_iter().filter_map(|block| block.text.map(Quoted::into_text));
     let mut text = texts.next().unwrap_or_default();
     for more in texts {
         let text = text.to_mut();
@@ -1622,14 +1623,14 @@ mod tests {
         let Parsed::Message(message) = parsed else { return name == "system.task_updated.json" };
         match (name.strip_suffix(".json").unwrap(), message) {
             ("assistant.text.aborted", M::Assistant { message_id, aborted: true, blocks, error: None, .. }) =>
-                message_id == "msg_fake_2" && matches!(&blocks[..], [Block::Text { text }] if text == "word1 word2 word3 word4 "),
+                message_id == "msg_fake_2" && matches!(&blocks[..], [Block::Text { text }] if text.text() == "word1 word2 word3 word4 "),
             ("assistant.text.error", M::Assistant { synthetic: true, api_error_status: Some(529), error, blocks, .. }) =>
-                is(error, "server_error") && matches!(&blocks[..], [Block::Text { text }] if text.contains('—')),
+                is(error, "server_error") && matches!(&blocks[..], [Block::Text { text }] if text.text().contains('—')),
             ("assistant.text", M::Assistant { aborted: false, synthetic: false, parent_tool_use_id: None, .. }) => true,
             ("assistant.text.sub", M::Assistant { parent_tool_use_id, agent_id, .. }) =>
                 is(parent_tool_use_id, "toolu_fake_36") && is(agent_id, "a65a9e19470d05ca6"),
             ("assistant.thinking", M::Assistant { blocks, .. }) =>
-                matches!(&blocks[..], [Block::Thinking { text }] if text == "let me think about it "),
+                matches!(&blocks[..], [Block::Thinking { text }] if text.text() == "let me think about it "),
             ("assistant.tool_use", M::Assistant { blocks, .. }) => matches!(&blocks[..],
                 [Block::ToolUse { id, name, input }] if id == "toolu_fake_3" && name == "AskUserQuestion" && input.get().contains("Which color?")),
             ("assistant.tool_use.sub", M::Assistant { blocks, parent_tool_use_id: Some(_), .. }) =>

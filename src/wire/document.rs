@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::json;
+use super::quoted::QUOTED;
 use crate::base::blocks::{self, BLOCK};
 
 /// The first bytes of a string are gone through by the word, all others by the block.
@@ -23,6 +24,8 @@ const SHORT: usize = 2 * BLOCK;
 const LONG: usize = 1024;
 /// So many of them are remembered.
 const LONG_MAX: usize = 64;
+/// A byte that JSON allows in a string and that we escape.
+const DEL: u8 = 127;
 /// Containers within containers that a type may be read from; what is passed over has no bound.
 const DEPTH_MAX: u32 = 128;
 /// The name by which serde_json's raw values ask a deserializer for one.
@@ -40,8 +43,18 @@ pub struct Document<'a> {
 struct Inside {
     start: usize,
     end: usize,
-    /// Something in it is escaped.
-    escaped: bool,
+    escapes: Escapes,
+}
+
+/// What stands in a string beside what stands for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Escapes {
+    /// Nothing.
+    None,
+    /// A backslash and a letter, as we would write it.
+    Ours,
+    /// Also what we would write otherwise: digits, a slash, a DEL as it is.
+    Others,
 }
 
 /// Not JSON, or not of the type that was asked for. Nobody is told which.
@@ -223,9 +236,12 @@ impl<'a> Place<'a, '_> {
 
     /// Takes a string, without its quotes and escapes.
     fn text(&mut self) -> Result<Cow<'a, str>> {
-        let Inside { start, end, escaped } = self.string()?;
+        let Inside { start, end, escapes } = self.string()?;
         let inside = &self.text[start..end];
-        Ok(if escaped { json::unescaped(inside) } else { Cow::Borrowed(inside) })
+        Ok(match escapes {
+            Escapes::None => Cow::Borrowed(inside),
+            Escapes::Ours | Escapes::Others => json::unescaped(inside),
+        })
     }
 
     /// Takes a number.
@@ -250,7 +266,7 @@ impl<'a> Place<'a, '_> {
 /// The inside of the string that begins at `start`, behind its quote. `None`: it does not end, or
 /// holds what no string holds.
 fn inside(bytes: &[u8], start: usize) -> Option<Inside> {
-    let (mut at, mut escaped) = (start, false);
+    let (mut at, mut escapes) = (start, Escapes::None);
     // Most strings are short, and not worth a block's time.
     while at < start + SHORT
         && let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk)
@@ -261,15 +277,29 @@ fn inside(bytes: &[u8], start: usize) -> Option<Inside> {
         };
         at += plain;
         match bytes[at] {
-            b'"' => return Some(Inside { start, end: at, escaped }),
-            b'\\' => at += escape_length(&bytes[at..])?,
+            b'"' => return Some(Inside { start, end: at, escapes }),
+            b'\\' => at += escape(&bytes[at..], &mut escapes)?,
             _ => return None,
         }
-        escaped = true;
     }
-    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+    if memchr::memchr(DEL, &bytes[start..at.min(bytes.len())]).is_some() {
+        escapes = Escapes::Others; // Words do not tell of it.
+    }
+    let from = at;
+    let mut is_escaped = false; // What stands here.
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<BLOCK>) {
+        // A backslash before what is not escaped is the second of two: no plain block begins here.
+        if is_escaped || bytes[at - 1] != b'\\' {
+            let before = bytes[at - 1..].first_chunk()?;
+            if blocks::is_plain(before, block) {
+                at += BLOCK;
+                is_escaped = bytes[at - 1] == b'\\';
+                continue;
+            }
+        }
+        at -= usize::from(std::mem::take(&mut is_escaped));
         let start_of_block = at;
-        let mut marks = blocks::string_marks(block);
+        let mut marks = blocks::string_marks(bytes[at..].first_chunk()?);
         while marks != 0 {
             let next = start_of_block + marks.trailing_zeros() as usize;
             marks &= marks - 1;
@@ -277,25 +307,53 @@ fn inside(bytes: &[u8], start: usize) -> Option<Inside> {
                 continue; // It is what is escaped.
             }
             match bytes[next] {
-                b'"' => return Some(Inside { start, end: next, escaped }),
-                b'\\' => at = next + escape_length(&bytes[next..])?,
+                b'"' => {
+                    return Some(Inside {
+                        start,
+                        end: next,
+                        escapes: seen(bytes, from, next, escapes),
+                    });
+                }
+                b'\\' => at = next + escape(&bytes[next..], &mut escapes)?,
+                DEL => escapes = Escapes::Others,
                 _ => return None,
             }
-            escaped = true;
         }
         at = at.max(start_of_block + BLOCK);
     }
+    at -= usize::from(is_escaped);
     loop {
         match bytes.get(at)? {
-            b'"' => return Some(Inside { start, end: at, escaped }),
-            b'\\' => {
-                at += escape_length(&bytes[at..])?;
-                escaped = true;
+            b'"' => {
+                return Some(Inside { start, end: at, escapes: seen(bytes, from, at, escapes) });
             }
+            b'\\' => at += escape(&bytes[at..], &mut escapes)?,
             0..32 => return None,
-            _ => at += 1,
+            byte => {
+                at += 1;
+                if *byte == DEL {
+                    escapes = Escapes::Others;
+                }
+            }
         }
     }
+}
+
+/// What stands in a string, given what was seen of it: plain blocks are not asked one by one.
+fn seen(bytes: &[u8], from: usize, end: usize, escapes: Escapes) -> Escapes {
+    match escapes {
+        Escapes::None if memchr::memchr(b'\\', &bytes[from..end]).is_some() => Escapes::Ours,
+        seen => seen,
+    }
+}
+
+/// The length of the escape at the start of `bytes`, which is noted.
+#[inline(always)]
+fn escape(bytes: &[u8], escapes: &mut Escapes) -> Option<usize> {
+    let length = escape_length(bytes)?;
+    let is_ours = matches!(bytes[1], b'n' | b'"' | b't' | b'r' | b'\\');
+    *escapes = (*escapes).max(if is_ours { Escapes::Ours } else { Escapes::Others });
+    Some(length)
 }
 
 /// The length of the escape at the start of `bytes`.
@@ -463,6 +521,20 @@ impl<'de> Deserializer<'de> for &mut Place<'de, '_> {
     ) -> Result<V::Value> {
         if name == RAW_VALUE {
             return visitor.visit_map(Raw(Some(self.skip()?)));
+        }
+        if name == QUOTED {
+            let Inside { start, end, escapes } = self.string()?;
+            let inside = &self.text[start..end];
+            return match escapes {
+                Escapes::None => visitor.visit_borrowed_str(inside),
+                // Of a shorter one is not known whether there is a DEL in it.
+                Escapes::Ours if inside.len() >= LONG => {
+                    visitor.visit_newtype_struct(BorrowedStrDeserializer::new(inside))
+                }
+                Escapes::Ours | Escapes::Others => {
+                    visitor.visit_string(json::unescaped(inside).into_owned())
+                }
+            };
         }
         visitor.visit_newtype_struct(self)
     }
@@ -692,6 +764,20 @@ mod tests {
                 compare(&text);
                 text.truncate(place + 4);
                 compare(&text);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_backslashes_are_counted_wherever_a_block_ends() {
+        for place in SHORT - 2..SHORT + 2 * BLOCK + 2 {
+            for count in 0..6 {
+                let before = format!("{}{}", "x".repeat(place), "\\".repeat(count));
+                for behind in ["\"", "n", "x", "u0041", "\u{7f}", "\u{1}"] {
+                    for rest in ["", "y", &"y\\n\\t".repeat(40)] {
+                        compare(&format!("[\"{before}{behind}{rest}\",1]"));
+                    }
+                }
             }
         }
     }

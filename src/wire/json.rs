@@ -4,6 +4,7 @@
 //! field as it is. The writer remembers the largest member it wrote, so that an event that turns
 //! out too large can be cut without being built again.
 
+use super::quoted::Quoted;
 use crate::base::blocks::{self, BLOCK};
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -18,6 +19,8 @@ pub struct Object<'a> {
     empty: bool,
     /// A member of more bytes is not written but taken out.
     member_size_max: usize,
+    /// Memory for what is taken out.
+    room: Option<&'a mut Vec<u8>>,
     largest: Largest,
 }
 
@@ -42,13 +45,15 @@ pub struct LargeValue {
 }
 
 impl LargeValue {
-    /// Of JSON: a string becomes its text.
-    pub fn of(json: &str) -> LargeValue {
+    /// Of JSON: a string becomes its text. It takes the memory of `bytes`, if that is enough.
+    pub fn of(json: &str, mut bytes: Vec<u8>) -> LargeValue {
         let inside = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        let mut bytes = Vec::new();
         match inside {
-            Some(inside) => bytes = unescaped(inside).into_owned().into_bytes(),
-            None => raw(&mut bytes, json),
+            Some(inside) => bytes = unescape(inside, bytes),
+            None => {
+                bytes.clear();
+                raw(&mut bytes, json);
+            }
         }
         LargeValue { bytes, is_text: inside.is_some() }
     }
@@ -70,14 +75,19 @@ pub fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Object<'_>)) {
 impl<'a> Object<'a> {
     /// Opens an object; [`Object::end`] closes it.
     pub fn begin(out: &'a mut Vec<u8>) -> Object<'a> {
-        Object::begin_within(out, usize::MAX)
+        out.push(b'{');
+        let (member_size_max, largest) = (usize::MAX, Largest::default());
+        Object { out, empty: true, member_size_max, room: None, largest }
     }
 
     /// The same, and the first string or JSON of more bytes than that is taken out, so that it is
-    /// not written only to be cut out again.
-    pub fn begin_within(out: &'a mut Vec<u8>, member_size_max: usize) -> Object<'a> {
-        out.push(b'{');
-        Object { out, empty: true, member_size_max, largest: Largest::default() }
+    /// not written only to be cut out again. It takes `room` for its memory, if that suits it.
+    pub fn begin_within(
+        out: &'a mut Vec<u8>,
+        member_size_max: usize,
+        room: &'a mut Vec<u8>,
+    ) -> Object<'a> {
+        Object { member_size_max, room: Some(room), ..Object::begin(out) }
     }
 
     /// Closes the object. Returns its largest member, which is the one taken out if there is one.
@@ -89,6 +99,13 @@ impl<'a> Object<'a> {
     /// Whether a value of this size is to be taken out.
     fn is_large(&self, size: usize) -> bool {
         size > self.member_size_max && self.largest.taken_out.is_none()
+    }
+
+    /// Memory that may do for so many bytes.
+    fn room_for(&mut self, size: usize) -> Vec<u8> {
+        let room = self.room.take().map(std::mem::take).unwrap_or_default();
+        // What is kept is counted by the memory that it takes: not much more than it needs.
+        if room.capacity() / 8 * 7 > size { Vec::new() } else { room }
     }
 
     fn take_out(&mut self, name: &'static str, taken_out: LargeValue) {
@@ -125,6 +142,23 @@ impl<'a> Object<'a> {
             return self.take_out(name, LargeValue { bytes, is_text: true });
         }
         self.member(name, |out| string(out, &value));
+    }
+
+    /// The same of text that may still be as it stood in JSON.
+    pub fn quoted(&mut self, name: &'static str, value: Quoted<'_>) {
+        match value {
+            Quoted::Text(text) => self.text(name, text),
+            Quoted::Escaped(inside) if self.is_large(inside.len()) => {
+                let bytes = unescape(inside, self.room_for(inside.len()));
+                self.take_out(name, LargeValue { bytes, is_text: true });
+            }
+            Quoted::Escaped(inside) => self.member(name, |out| {
+                out.reserve(inside.len() + 2);
+                out.push(b'"');
+                out.extend_from_slice(inside.as_bytes());
+                out.push(b'"');
+            }),
+        }
     }
 
     /// A string member, or null.
@@ -195,7 +229,8 @@ impl<'a> Object<'a> {
     /// A member that is JSON already. Line ends between its tokens are taken out.
     pub fn raw(&mut self, name: &'static str, value: &str) {
         if self.is_large(value.len()) {
-            return self.take_out(name, LargeValue::of(value));
+            let room = self.room_for(value.len());
+            return self.take_out(name, LargeValue::of(value, room));
         }
         self.member(name, |out| raw(out, value));
     }
@@ -267,7 +302,7 @@ pub fn string(out: &mut Vec<u8>, value: &str) {
 /// Bytes that are copied in one go. A copy of a known, small size is two instructions; one of any
 /// size is a call that costs more than the few bytes between two escapes.
 const STRIDE: usize = 16;
-/// Bytes of a text that are escaped in one place before they are appended.
+/// Bytes of a text, escaped, that are put together before they are appended.
 const PIECE: usize = 8 * BLOCK;
 
 /// Appends the inside of a JSON string. U+2028 and U+2029 are fine in JSON and in SSE.
@@ -291,13 +326,14 @@ fn escaped(out: &mut Vec<u8>, value: &str) {
 
 /// The same for all whole blocks. Returns what is behind them.
 fn escaped_blocks<'a>(out: &mut Vec<u8>, mut bytes: &'a [u8]) -> &'a [u8] {
-    let mut room = [0; ESCAPE_MAX * PIECE + BLOCK];
+    // It is zeroed each time, so it is no larger than it has to be.
+    let mut room = [0; PIECE + ESCAPE_MAX * BLOCK];
     while bytes.len() >= BLOCK {
         let (mut at, mut end) = (0, 0);
-        while at < PIECE
+        while end <= PIECE - STRIDE
             && let Some(block) = bytes[at..].first_chunk::<BLOCK>()
         {
-            let mut marks = blocks::escaped_marks(block);
+            let mut marks = blocks::string_marks(block);
             let mut done = 0;
             while marks != 0 {
                 let plain = marks.trailing_zeros() as usize;
@@ -327,6 +363,36 @@ fn copy_run(to: &mut [u8], from: &[u8], length: usize) {
             _ => return to[..length - done].copy_from_slice(&from[..length - done]),
         }
         done += STRIDE;
+    }
+}
+
+/// A block, and what a copy from its last byte, or to it, takes behind it.
+const WINDOW: usize = BLOCK + STRIDE;
+
+/// Copies a run that begins within a block and does not leave it, to no later a place of another,
+/// and perhaps some bytes more: what comes next covers those. Without a loop, since how often that
+/// would run cannot be foreseen, and by places of which the compiler sees that they are within.
+#[inline(always)]
+fn copy_in_window(
+    to: &mut [u8; WINDOW],
+    place: usize,
+    from: &[u8; WINDOW],
+    start: usize,
+    length: usize,
+) {
+    let mut copy = |done: usize| {
+        let (place, start) = ((place + done) % BLOCK, (start + done) % BLOCK);
+        to[place..place + STRIDE].copy_from_slice(&from[start..start + STRIDE]);
+    };
+    copy(0);
+    if length > STRIDE {
+        copy(STRIDE);
+        if length > 2 * STRIDE {
+            copy(2 * STRIDE);
+            if length > 3 * STRIDE {
+                copy(3 * STRIDE);
+            }
+        }
     }
 }
 
@@ -380,26 +446,50 @@ static MEANINGS: [u8; 256] = {
 /// The text of a JSON string, given what stands between its quotes, which is valid JSON. Half of a
 /// surrogate pair, which JSON can hold and text cannot, becomes U+FFFD.
 pub fn unescaped(inside: &str) -> Cow<'_, str> {
+    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+        return Cow::Borrowed(inside);
+    }
+    // Whole characters in, whole characters out: nothing is lost here.
+    Cow::Owned(String::from_utf8(unescape(inside, Vec::new())).unwrap_or_default())
+}
+
+/// The same text, as bytes, in memory that may have held something else.
+#[inline(never)] // Stays in this floor, which is compiled for speed.
+pub fn unescape(inside: &str, mut out: Vec<u8>) -> Vec<u8> {
     let bytes = inside.as_bytes();
-    let Some(first) = memchr::memchr(b'\\', bytes) else { return Cow::Borrowed(inside) };
-    // Never longer than what it stands for.
-    let mut out = vec![0; bytes.len()];
-    out[..first].copy_from_slice(&bytes[..first]);
-    let (mut at, mut end) = (first, first);
-    while let Some(block) = bytes[at..].first_chunk::<BLOCK>() {
-        let end_of_block = at + BLOCK;
+    // Never longer than what it stands for. What is there already need not be zeroed.
+    match out.capacity() < bytes.len() {
+        true => out = vec![0; bytes.len()],
+        false => out.resize(bytes.len(), 0),
+    }
+    let (mut at, mut end) = (0, 0);
+    'blocks: while let Some(from) = bytes[at..].first_chunk::<WINDOW>()
+        && let Some(to) = out[end..].first_chunk_mut::<WINDOW>()
+    {
+        let Some(block) = from.first_chunk() else { break };
         let mut marks = blocks::backslashes(block);
+        let (mut read, mut written) = (0, 0);
         while marks != 0 {
-            let next = end_of_block - BLOCK + marks.trailing_zeros() as usize;
+            let next = marks.trailing_zeros() as usize;
             marks &= marks - 1;
-            let Some(plain) = next.checked_sub(at) else { continue }; // It is what is escaped.
-            copy_run(&mut out[end..], &bytes[at..], plain);
-            let (read, written) = escape(&mut out[end + plain..], &bytes[next..]);
-            (at, end) = (next + read, end + plain + written);
+            let Some(plain) = next.checked_sub(read) else { continue }; // It is what is escaped.
+            copy_in_window(to, written, from, read, plain);
+            written += plain;
+            let meaning = MEANINGS[from[next % BLOCK + 1] as usize];
+            if meaning == 0 {
+                (at, end) = (at + next, end + written);
+                let (read, written) = unicode_escape(&mut out[end..], &bytes[at..]);
+                (at, end) = (at + read, end + written);
+                continue 'blocks;
+            }
+            to[written % BLOCK] = meaning;
+            (read, written) = (next + 2, written + 1);
         }
-        let rest = end_of_block.saturating_sub(at);
-        copy_run(&mut out[end..], &bytes[at..], rest);
-        (at, end) = (at + rest, end + rest);
+        let rest = BLOCK.saturating_sub(read);
+        if rest > 0 {
+            copy_in_window(to, written, from, read, rest);
+        }
+        (at, end) = (at + read + rest, end + written + rest);
     }
     while let Some(byte) = bytes.get(at) {
         let (read, written) = match byte {
@@ -412,8 +502,7 @@ pub fn unescaped(inside: &str) -> Cow<'_, str> {
         (at, end) = (at + read, end + written);
     }
     out.truncate(end);
-    // Whole characters in, whole characters out: nothing is lost here.
-    Cow::Owned(String::from_utf8(out).unwrap_or_default())
+    out
 }
 
 /// Writes what the escape at the start of `bytes` stands for to the start of `out`. Returns the
@@ -600,14 +689,16 @@ mod tests {
         let text = |bytes: &str| LargeValue { bytes: bytes.into(), is_text: true };
         let json = |bytes: &str| LargeValue { bytes: bytes.into(), is_text: false };
         type Write = fn(&mut Object<'_>);
-        let cases: [(Write, LargeValue); 3] = [
+        let cases: [(Write, LargeValue); 4] = [
+            (|object| object.quoted("a", Quoted::Escaped("1\\n3456")), text("1\n3456")),
             (|object| object.string("a", "1\n34567"), text("1\n34567")),
             (|object| object.raw("a", "\"1\\n345\""), text("1\n345")),
             (|object| object.raw("a", "[1,\r\n2]"), json("[1,  2]")),
         ];
         for (write, expected) in cases {
             let mut out = Vec::new();
-            let mut object = Object::begin_within(&mut out, 6);
+            let mut room = Vec::new();
+            let mut object = Object::begin_within(&mut out, 6, &mut room);
             object.string("fits", "123456");
             write(&mut object);
             object.string("another", "1234567");

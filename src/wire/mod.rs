@@ -10,6 +10,7 @@ pub mod head;
 pub mod json;
 pub mod operations;
 pub mod prometheus;
+pub mod quoted;
 pub mod reply;
 pub mod sse;
 pub mod target;

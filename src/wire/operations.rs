@@ -6,8 +6,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
-use memchr::memmem;
+use memchr::{memchr, memchr_iter};
 use serde_json::value::RawValue;
 
 use super::claude::{self, ToolKind};
@@ -76,6 +75,13 @@ pub fn detect<'a>(text: &'a str, mut found: impl FnMut(Operation<'a>)) {
     }
 }
 
+/// Whether a text may hold tags, by a look at it that costs less than the text itself where it is
+/// still escaped.
+#[inline(never)] // Stays in this floor, which is compiled for speed.
+pub fn may_be_in(held: &str) -> bool {
+    find(held.as_bytes(), b"<claude-").is_some()
+}
+
 /// Which tag begins here, after its `<`.
 fn tag_at(text: &str) -> Option<usize> {
     TAGS.iter().position(|(name, _)| {
@@ -93,7 +99,12 @@ fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     closing[..2].copy_from_slice(b"</");
     closing[2..name.len() + 2].copy_from_slice(name.as_bytes());
     closing[name.len() + 2] = b'>';
-    Some(&text[..memmem::find(text.as_bytes(), closing)?])
+    Some(&text[..find(text.as_bytes(), closing)?])
+}
+
+/// Where a tag begins. What a tag begins with is rare enough to be looked for by itself.
+fn find(text: &[u8], tag: &[u8]) -> Option<usize> {
+    memchr_iter(b'<', text).find(|at| text[*at..].starts_with(tag))
 }
 
 fn target<'a>(attributes: &'a str, content: Option<&'a str>, kind: &str) -> Option<Target<'a>> {

@@ -101,6 +101,7 @@ impl Server {
             });
         }
         self.update_status(key, None);
+        self.may_be_spared();
         self.arm_session_now(key);
         Ok(decided.id)
     }

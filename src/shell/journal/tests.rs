@@ -675,6 +675,20 @@ fn what_the_disk_does_not_give_now_is_not_gone() {
     assert!(world.ask("GET", &path, "").contains("xxxx"));
 }
 
+#[test]
+fn what_is_written_in_pieces_stands_there_whole() {
+    let scratch = Scratch::new("pieces");
+    let path = scratch.0.join("file");
+    for size in [0, 1, WRITE_SIZE - 1, WRITE_SIZE, WRITE_SIZE + 1, 3 * WRITE_SIZE + 7] {
+        let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+        let file = private().create(true).truncate(true).open(&path).unwrap();
+        file.write_all_at(b"before ", 0).unwrap();
+        write_at(&file, &bytes, 7).unwrap();
+        let found = fs::read(&path).unwrap();
+        assert!(found[..7] == *b"before " && found[7..] == bytes, "{size}");
+    }
+}
+
 /// Lets the next start live in another boot of the machine.
 fn reboot(dir: &Path) {
     let path = dir.join("epochs");

@@ -293,9 +293,10 @@ pub fn claude(data: &[u8]) {
         }
         let mut count = 0;
         for written in out.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let value: serde_json::Value =
+            // As it stands: a number of an agent may be one that no program holds.
+            let value: &RawValue =
                 serde_json::from_slice(written).expect("a line that we write is JSON");
-            assert!(value.is_object());
+            assert!(value.get().starts_with('{'));
             count += 1;
         }
         assert!((4..=5).contains(&count), "one line each: {count}");

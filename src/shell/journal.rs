@@ -300,6 +300,20 @@ impl Files {
         segments.sort_unstable();
         Ok(Files { dir: dir.to_owned(), segments, beside, drafts })
     }
+
+    /// After a power loss the name of a new segment may be there without what was in it. Then it
+    /// was never made, and what the one before still holds of the same frames counts.
+    fn forget_hollow(&mut self) -> io::Result<()> {
+        while let [.., _, newest] = self.segments[..] {
+            let path = self.dir.join(newest.file_name());
+            if journal::first_frame(&read_file(&path)?).is_some() {
+                break;
+            }
+            fs::remove_file(&path)?;
+            self.segments.pop();
+        }
+        Ok(())
+    }
 }
 
 fn beside_name(seq: u64, kind: Kind) -> String {
@@ -332,7 +346,10 @@ fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, St
     if !kind.is_dir() {
         return Err(damaged(&"it is no directory"));
     }
-    let files = Files::list(dir).map_err(|error| damaged(&error))?;
+    let mut files = Files::list(dir).map_err(|error| damaged(&error))?;
+    if !covered {
+        files.forget_hollow().map_err(|error| damaged(&error))?;
+    }
     let path = dir.join(SNAPSHOT);
     let text = read_if_there(&path)?;
     let snapshot = match text.is_empty() {

@@ -349,6 +349,34 @@ fn after_a_failed_sync_what_the_ring_holds_is_written_again_elsewhere() {
 }
 
 #[test]
+fn a_new_segment_that_a_power_loss_has_emptied_takes_nothing_from_the_one_before() {
+    let scratch = Scratch::new("hollow");
+    let mut world = World::new(&scratch.0, Durability::Sync, 1);
+    let session = world.create();
+    // The ring of another start begins behind what the first one wrote.
+    let mut world = World::new(&scratch.0, Durability::Sync, 2);
+    for n in 0..20 {
+        world.rename(&session, &format!("before {n}"));
+    }
+    let before = kept(&scratch.0, &session);
+    SYNC_FAILS.set(true);
+    world.rename(&session, "shown all the same");
+    SYNC_FAILS.set(false);
+    world.pass(5_000);
+    assert!(world.is_ready());
+    drop(world);
+    let dir = scratch.0.join("sessions").join(&session);
+    let names = segment_names(&dir);
+    let newest = fs::OpenOptions::new().write(true).open(dir.join(&names[1])).unwrap();
+    newest.set_len(0).unwrap();
+    let loaded = load(&scratch.0.join("sessions"), false).unwrap();
+    assert_eq!(segment_names(&dir), names[..1]);
+    let whole = fs::metadata(dir.join(&names[0])).unwrap().len();
+    assert_eq!(loaded.sessions[0].journal.segment_at(0).unwrap().1, whole);
+    assert!(kept(&scratch.0, &session).starts_with(&before));
+}
+
+#[test]
 fn a_segment_that_cannot_be_synced_at_its_end_is_given_up_as_far_as_memory_reaches() {
     let scratch = Scratch::new("roll");
     let mut world = World::new(&scratch.0, Durability::Write, 1);

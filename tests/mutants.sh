@@ -166,7 +166,7 @@ mutant retention_not_told src/core/journal.rs '/pub fn forget_oldest/,/^    }/s/
 mutant tail_not_cut src/shell/journal.rs 's/        file.set_len(length)?;/        let _ = length;/'
 mutant cut_not_synced src/shell/journal.rs 's/        file.sync_all() \/\/ Or the next.*/        Ok::<(), io::Error>(())/'
 mutant erased_name_comes_back src/shell/journal.rs 's/    sync_directory(sessions)?;/    let _ = sync_directory;/'
-mutant settled_though_failing src/shell/journal.rs 's/settled.is_ok() \&\& !self.is_failing \&\& !self.is_marked/settled.is_ok()/' --lib
+mutant settled_though_failing src/shell/journal.rs 's/settled.is_ok() \&\& !self.is_failing/settled.is_ok()/' --lib
 mutant queue_never_in_doubt src/shell/journal.rs 's/one.queue_in_doubt |= !epochs/one.queue_in_doubt |= one.torn \&\& !epochs/' --lib
 mutant only_the_last_end_counts src/core/epochs.rs 's/let at = self.starts.partition_point(|start| start.first_seq <= seq).saturating_sub(1);/let at = self.starts.len() - usize::from(seq > 0);/' --lib
 mutant segment_not_synced src/shell/journal.rs 's/            self.sync_parts(batch)?;/            let _ = batch;/'

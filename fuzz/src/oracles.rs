@@ -475,8 +475,7 @@ fn start(durability: Durability, now_ms: u64) -> (Server, Option<Store>) {
     let (epochs, store, sessions) = match durability {
         Durability::Memory => {
             let (epoch, boot_id) = (sse::Epoch::new(1), "-".to_owned());
-            let start =
-                Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
+            let start = Start::new(epoch, 1, durability, boot_id);
             (Epochs::first(start), None, Vec::new())
         }
         Durability::Write | Durability::Sync => {

@@ -56,6 +56,13 @@ pub struct Start {
     pub settled: bool,
 }
 
+impl Start {
+    /// A start that has not ended yet.
+    pub fn new(epoch: Epoch, first_seq: u64, durability: Durability, boot_id: String) -> Start {
+        Start { epoch, first_seq, durability, boot_id, broken: false, settled: false }
+    }
+}
+
 /// Every start of this data directory, the present one last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Epochs {
@@ -93,14 +100,9 @@ impl Epochs {
                 if !rises || first_seq > SEQ_MAX {
                     return None;
                 }
-                self.starts.push(Start {
-                    epoch: EventId::parse(format!("{epoch}-0").as_bytes())?.epoch,
-                    first_seq,
-                    durability: Durability::parse(durability)?,
-                    boot_id: boot_id.to_owned(),
-                    broken: false,
-                    settled: false,
-                });
+                let epoch = EventId::parse(format!("{epoch}-0").as_bytes())?.epoch;
+                let durability = Durability::parse(durability)?;
+                self.starts.push(Start::new(epoch, first_seq, durability, boot_id.to_owned()));
             }
             ["broken"] => self.starts.last_mut()?.broken = true,
             ["settled"] => self.starts.last_mut()?.settled = true,

@@ -12,6 +12,7 @@ use crate::core::journal::{self, Frame};
 use crate::core::server::Server;
 use crate::core::session::Session;
 use crate::wire::document;
+use crate::wire::json::Object;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -231,18 +232,23 @@ impl Server {
                     object.string("reason", "events_lost");
                 }
                 What::Prompt => {
-                    object.string("promptId", &thing.id);
-                    object.bool("isError", true);
-                    object.bool("interrupted", false);
-                    object.null("result");
-                    object.number("durationMs", 0);
-                    object.string("code", "events_lost");
                     let sentence = "it ended, and the events that told how were lost";
-                    object.string("error", sentence);
+                    lost_prompt(object, &thing.id, sentence);
                 }
             });
         }
     }
+}
+
+/// What a `prompt-failed` says of a prompt of which events were lost.
+pub(super) fn lost_prompt(object: &mut Object<'_>, prompt_id: &str, sentence: &str) {
+    object.string("promptId", prompt_id);
+    object.bool("isError", true);
+    object.bool("interrupted", false);
+    object.null("result");
+    object.number("durationMs", 0);
+    object.string("code", "events_lost");
+    object.string("error", sentence);
 }
 
 #[cfg(test)]

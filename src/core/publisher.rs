@@ -555,8 +555,7 @@ mod tests {
     fn world(hold_ms: u64) -> (Publisher, Feed) {
         let (epoch, boot_id) = (Epoch::new(0xabc), String::new());
         let durability = Durability::Memory;
-        let start =
-            Start { epoch, first_seq: 100, durability, boot_id, broken: false, settled: false };
+        let start = Start::new(epoch, 100, durability, boot_id);
         let large = LargeFields::new(1 << 20, 1 << 10);
         let publisher =
             Publisher::new(Epochs::first(start), Log::new(1 << 16), large, false, hold_ms);

@@ -10,6 +10,7 @@ use crate::base::ring::Ring;
 use crate::core::agents::TurnEnd;
 use crate::core::approvals::{Approval, ApprovalKind, Approvals};
 use crate::core::event::EventKind;
+use crate::core::holes;
 use crate::core::journal::{Frame, Journal};
 use crate::core::log::Log;
 use crate::core::prompts::{Prompt, Prompts};
@@ -482,15 +483,9 @@ impl Server {
         for prompt in queue.iter() {
             self.queue_size -= prompt.size();
             self.publisher.publish_apart(&mut session.feed, EventKind::PromptFailed, |object| {
-                object.string("promptId", &prompt.id);
-                object.bool("isError", true);
-                object.bool("interrupted", false);
-                object.null("result");
-                object.number("durationMs", 0);
-                object.string("code", "events_lost");
                 let sentence = "it waited, and events that may have told that it ran were lost; \
                                 it is not run again";
-                object.string("error", sentence);
+                holes::lost_prompt(object, &prompt.id, sentence);
             });
         }
     }

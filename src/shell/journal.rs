@@ -107,7 +107,7 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
         lines += &format!("erased {seq}\n");
     }
     let first_seq = epochs.next_seq(found.newest_seq);
-    let start = Start { epoch, first_seq, durability, boot_id, broken: false, settled: false };
+    let start = Start::new(epoch, first_seq, durability, boot_id);
     lines += &Epochs::line(&start);
     if is_new {
         let format = dir.join("format");
@@ -398,8 +398,7 @@ fn load_journal(
     if let Some(first) = files.segments.first().filter(|first| first.start > 0) {
         evicted = evicted.max(first.first_seq - 1);
     }
-    let (told, mut missing) = (snapshot.position, false);
-    let (mut torn, mut last_seq, mut end) = (false, snapshot.seq, 0);
+    let (mut torn, mut missing, mut last_seq, mut end) = (false, false, snapshot.seq, 0);
     let count = files.segments.len();
     for (at, id) in files.segments.iter().copied().enumerate() {
         let path = files.dir.join(id.file_name());
@@ -430,7 +429,7 @@ fn load_journal(
             // Between numbers that nobody has, any will do.
             segment.last_seq = segment.last_seq.max(next.first_seq - 1);
             if segment.end < next.start {
-                missing |= next.start > told;
+                missing |= is_new;
                 evicted = evicted.max(next.first_seq - 1);
             }
         }
@@ -938,7 +937,7 @@ impl Store {
     /// doubt if the machine was started anew in between.
     pub fn close(mut self) {
         let settled = self.settle_all();
-        if settled.is_ok() && !self.is_failing && !self.is_marked {
+        if settled.is_ok() && !self.is_failing {
             let _ = self.note("settled\n"); // Nobody is left to tell; the next start doubts.
         }
     }

@@ -131,8 +131,7 @@ impl World {
         };
         // Takes the place of a server until there is one.
         let (epoch, boot_id) = (Epoch::new(1), "-".to_owned());
-        let start =
-            Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
+        let start = Start::new(epoch, 1, durability, boot_id);
         let birth = Birth { seed: 0, epochs: Epochs::first(start), now_ms, wall_ms };
         let mut world = World {
             server: Server::new(limits.clone(), config.clone(), birth),

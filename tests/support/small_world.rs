@@ -44,8 +44,7 @@ impl World {
     pub fn new(durability: Durability, readers: u32) -> World {
         let epoch = Epoch::new(7);
         let boot_id = "-".to_owned();
-        let start =
-            Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
+        let start = Start::new(epoch, 1, durability, boot_id);
         World::with(Epochs::first(start), None, readers)
     }
 

@@ -602,8 +602,7 @@ mod tests {
         let agent = AgentConfig { name: "a".to_owned(), dialect: Dialect::Claude, program };
         let config = Config { agents: vec![agent], ..Config::default() };
         let (epoch, durability, boot_id) = (Epoch::new(7), Durability::Memory, "-".to_owned());
-        let start =
-            Start { epoch, first_seq: 1, durability, boot_id, broken: false, settled: false };
+        let start = Start::new(epoch, 1, durability, boot_id);
         let epochs = Epochs::first(start);
         let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
         let mut server = Server::new(Limits::default(), config, birth);

@@ -284,6 +284,11 @@ impl World {
         (id, seq)
     }
 
+    /// Ends in order.
+    fn stop(self) {
+        self.store.close();
+    }
+
     fn is_ready(&mut self) -> bool {
         self.ask("GET", "/ready", "").starts_with("HTTP/1.1 200")
     }
@@ -732,9 +737,9 @@ fn after_a_reboot_a_cursor_holds_and_a_queue_goes_on_only_if_the_end_was_in_orde
         let session = world.create();
         world.queue(&session, 10);
         let (cursor, _) = world.newest(&session);
-        let World { store, .. } = world;
-        if in_order {
-            store.close();
+        match in_order {
+            true => world.stop(),
+            false => drop(world),
         }
         reboot(&scratch.0);
 
@@ -767,16 +772,14 @@ fn an_end_is_not_in_order_while_the_disk_takes_nothing() {
             world.pass(5_000);
             assert!(world.is_ready());
         }
-        let World { store, .. } = world;
-        store.close();
+        world.stop();
         assert_eq!(settled(&scratch.0), heals);
     }
     let scratch = Scratch::new("unsynced");
     let mut world = World::new(&scratch.0, Durability::Write, 1);
     world.create();
     SYNC_FAILS.set(true);
-    let World { store, .. } = world;
-    store.close();
+    world.stop();
     SYNC_FAILS.set(false);
     assert!(!settled(&scratch.0));
 }

@@ -4,14 +4,18 @@
 //! The oracles are of three kinds: the whole input against every split of it, what was understood
 //! written anew and read again, and a naive twin that knows the rules and nothing else.
 
+#[path = "answers.rs"]
+mod answers;
 #[path = "reference.rs"]
 mod reference;
 
 use crate::shell::files::{self, Trouble};
 use crate::shell::journal::{Store, open};
 use crate::shell::serve;
-use reference::stands;
+use answers::Talk;
+use reference::{chunked, stands, target_stands};
 use serde_json::value::RawValue;
+use sidestream::base::arena::Key;
 use sidestream::base::lines::{Line, Lines};
 use sidestream::core::access::Access;
 use sidestream::core::access::tokens;
@@ -150,6 +154,12 @@ pub fn body(data: &[u8]) {
     }
     assert_eq!(decode(data, 0..data.len()), whole, "byte by byte");
     assert!(whole.1.len() as u64 <= BODY_SIZE_MAX);
+    match (&whole.0, chunked(data)) {
+        (Ok(Some(end)), twin) => assert_eq!(twin, Some((*end, whole.1.clone())), "not the twin"),
+        // The twin knows nothing of these.
+        (Err(BadRequest::BodyTooLarge | BadRequest::ChunkExtensionTooLong), _) => {}
+        (other, twin) => assert_eq!(twin, None, "less than the twin: {other:?}"),
+    }
     if let Ok(Some(_)) = whole.0
         && !whole.1.is_empty()
     {
@@ -181,11 +191,13 @@ fn decode(data: &[u8], cuts: impl Iterator<Item = usize>) -> Decoding {
 
 // Targets.
 
-/// A target: one reading or none, no segment that changes the path's shape, and the same reading
-/// again once its segments are escaped anew.
+/// A target: one reading or none, the one that the naive twin serves, no segment that changes the
+/// path's shape, and the same reading again once its segments are escaped anew.
 pub fn target(data: &[u8]) {
     for method in [Method::Get, Method::Options] {
-        let Ok(target) = target::parse(method, data) else { continue };
+        let parsed = target::parse(method, data);
+        assert_eq!(parsed.is_ok(), target_stands(method == Method::Options, data), "the twin");
+        let Ok(target) = parsed else { continue };
         let Ok(segments) = target.segments().collect::<Result<Vec<_>, _>>() else { continue };
         for segment in &segments {
             assert!(!matches!(&**segment, "." | "..") && !segment.contains(['/', '\\', '\0']));
@@ -374,7 +386,7 @@ fn frame_naively(bytes: &[u8]) -> Option<u64> {
 // The whole server.
 
 /// Bytes as the acts of clients, agents and time on the whole server. What it keeps must add up
-/// after every one of them.
+/// after every one of them, and what it answers must stand before a strict client.
 pub fn server(data: &[u8]) {
     play(Durability::Memory, data);
 }
@@ -398,6 +410,7 @@ fn play(durability: Durability, data: &[u8]) {
     }
     play.server.stop();
     play.turn();
+    play.judge(None, false);
 }
 
 /// What requests the fuzzer need not find by itself.
@@ -433,8 +446,9 @@ const LINES: [&str; 6] = [
 struct Play {
     server: Server,
     now_ms: u64,
-    connections: Vec<sidestream::base::arena::Key>,
-    agents: Vec<sidestream::base::arena::Key>,
+    /// The open ones, and what was said on each.
+    connections: Vec<(Key, Talk)>,
+    agents: Vec<Key>,
     disk: Vec<DiskRequest>,
     durability: Durability,
     /// The journals, if it has any.
@@ -511,6 +525,7 @@ impl Play {
 
     /// The process or the machine dies, and the server is started again on what its disk has.
     fn die(&mut self, power_lost: bool) {
+        self.judge(None, false);
         files::restart(power_lost);
         while self.server.next_effect().is_some() {}
         (self.connections, self.agents, self.disk) = Default::default();
@@ -520,19 +535,19 @@ impl Play {
     }
 
     fn act(&mut self, act: u8, number: u8, data: &mut &[u8]) {
-        let some = |keys: &[sidestream::base::arena::Key]| {
-            (!keys.is_empty()).then(|| keys[usize::from(number) % keys.len()])
-        };
+        let nth = |count: usize| usize::from(number).checked_rem(count);
+        let connection = nth(self.connections.len()).map(|at| self.connections[at].0);
         match act % 14 {
             0 => {
                 let uid = u32::from(number % 8 != 7);
-                self.connections.extend(self.server.accepted(Peer::Local { uid }));
+                let accepted = self.server.accepted(Peer::Local { uid });
+                self.connections.extend(accepted.map(|key| (key, Talk::default())));
             }
             1 => {
                 let count = usize::from(number).min(data.len());
                 let (bytes, rest) = data.split_at(count);
                 *data = rest;
-                if let Some(key) = self.connections.last().copied() {
+                if let Some(&(key, _)) = self.connections.last() {
                     self.send(key, bytes);
                 }
             }
@@ -544,16 +559,12 @@ impl Play {
                      Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 );
-                if let Some(key) = some(&self.connections) {
+                if let Some(key) = connection {
                     self.send(key, request.as_bytes());
                 }
             }
-            4 => some(&self.connections).into_iter().for_each(|key| self.server.peer_ended(key)),
-            5 => {
-                some(&self.connections)
-                    .into_iter()
-                    .for_each(|key| self.server.connection_lost(key));
-            }
+            4 => connection.into_iter().for_each(|key| self.server.peer_ended(key)),
+            5 => connection.into_iter().for_each(|key| self.server.connection_lost(key)),
             6 => {
                 self.now_ms += 1 << (number % 18);
                 self.server.set_time(self.now_ms, 1_700_000_000_000 + self.now_ms);
@@ -572,7 +583,7 @@ impl Play {
                 }
             }
             9 => {
-                if let Some(key) = some(&self.agents) {
+                if let Some(key) = nth(self.agents.len()).map(|at| self.agents[at]) {
                     self.server.agent_pipe_ended(key, Pipe::Stdout);
                     self.server.agent_pipe_ended(key, Pipe::Stderr);
                     self.server.agent_exited(key, Exit::Code(i32::from(number)));
@@ -593,12 +604,15 @@ impl Play {
         }
     }
 
-    fn send(&mut self, key: sidestream::base::arena::Key, bytes: &[u8]) {
+    fn send(&mut self, key: Key, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let count = self.server.read_allowance(key).min(rest.len());
             if count == 0 {
                 return; // It would wait in the kernel; here it is lost.
+            }
+            if let Some(talk) = self.talk(key) {
+                talk.asked.extend_from_slice(&rest[..count]);
             }
             self.server.received(key, &rest[..count]);
             rest = &rest[count..];
@@ -606,7 +620,23 @@ impl Play {
         }
     }
 
-    fn say(&mut self, key: sidestream::base::arena::Key, mut bytes: &[u8]) {
+    fn talk(&mut self, key: Key) -> Option<&mut Talk> {
+        self.connections.iter_mut().find(|(other, _)| *other == key).map(|(_, talk)| talk)
+    }
+
+    /// Looks at what was answered on a connection, or on all of them.
+    fn judge(&self, which: Option<Key>, ended: bool) {
+        let limits = &self.server.limits;
+        let heads =
+            HeadLimits { size_max: limits.head_size_max, fields_max: limits.head_fields_max };
+        for (key, talk) in &self.connections {
+            if which.is_none_or(|which| which == *key) {
+                talk.judge(ended, &heads, limits.body_size_max as u64);
+            }
+        }
+    }
+
+    fn say(&mut self, key: Key, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let space = self.server.agent_space(key, Pipe::Stdout);
             let count = space.len().min(bytes.len());
@@ -661,7 +691,10 @@ impl Play {
                     self.server.agent_spawned(spawn.agent);
                 }
                 Effect::Disk(request) => self.disk.push(request),
-                Effect::Close(key) => self.connections.retain(|other| *other != key),
+                Effect::Close(key) => {
+                    self.judge(Some(key), false);
+                    self.connections.retain(|(other, _)| *other != key);
+                }
                 Effect::ReleaseAgent(key) => self.agents.retain(|other| *other != key),
                 Effect::WhoIs(key) => {
                     let agent = self.agents.last().copied();
@@ -703,11 +736,14 @@ impl Play {
         self.server.check();
     }
 
-    fn write(&mut self, key: sidestream::base::arena::Key) {
+    fn write(&mut self, key: Key) {
         loop {
             let bytes = match self.server.output(key) {
                 Output::Nothing => return,
-                Output::Close => return self.server.connection_lost(key),
+                Output::Close => {
+                    self.judge(Some(key), true);
+                    return self.server.connection_lost(key);
+                }
                 Output::Bytes(parts) => parts.concat(),
             };
             assert!(!bytes.is_empty(), "nothing to write, and said otherwise");
@@ -715,6 +751,9 @@ impl Play {
                 let id = &bytes[at + 13..];
                 let end = id.iter().position(|&byte| byte == b'"').unwrap_or(id.len());
                 self.session = String::from_utf8_lossy(&id[..end]).into_owned();
+            }
+            if let Some(talk) = self.talk(key) {
+                talk.answered.extend_from_slice(&bytes);
             }
             self.server.sent(key, bytes.len());
             self.apply();

@@ -43,7 +43,8 @@ sim: ## the simulation over many seeds: make sim SEEDS=10000
 mutants: ## planted bugs, each of which must turn a test red: hours; some by name: make mutants ONLY='ring_ wheel_'
 	tests/mutants.sh $(ONLY)
 
-fuzz: ## every fuzzer for T seconds (nightly, cargo-fuzz): make fuzz T=60
+fuzz: ## every fuzzer for T seconds, on nightly; installs cargo-fuzz where it is missing: make fuzz T=60
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	FUZZ_SEEDS=$(CURDIR)/fuzz/corpus cargo test --test fuzz seeds_are_written
 	set -e; for target in $(FUZZERS); do \
 		cargo +nightly fuzz run --fuzz-dir fuzz $$target -- \

@@ -171,6 +171,11 @@ impl Server {
         // A stream, or one between two requests, ends with its client.
         let Phase::Http(exchange) = &mut connection.phase else { return self.close(key) };
         exchange.ended = true;
+        // One on another machine may as well have gone, and nothing would ever say so: it is told
+        // now what there is, and holds no place for nobody.
+        if exchange.stage == Stage::Waiting && matches!(exchange.peer, Peer::Remote { .. }) {
+            return self.wait_no_longer(key);
+        }
         // Whole requests are worked on as they come in: what is left of the input is none.
         let over = match exchange.stage {
             Stage::Head | Stage::Body => !exchange.has_output(),

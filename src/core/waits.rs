@@ -219,6 +219,18 @@ impl Server {
         }
     }
 
+    /// Answers a client that waits for news with what there is now. One that waits for the answer to a
+    /// question of ours goes on waiting: that comes soon.
+    pub(super) fn wait_no_longer(&mut self, connection: Key) {
+        let awaits_news = |wait: &Wait| match wait.what {
+            Awaited::Events(_) | Awaited::Prompt { .. } => wait.connection == connection,
+            Awaited::Sample => false,
+        };
+        if self.waits.iter().any(awaits_news) {
+            self.wait_is_over(connection);
+        }
+    }
+
     /// The server goes away, or a session does: those who wait there are answered now.
     pub(super) fn end_waits(&mut self, which: impl Fn(&Awaited) -> bool) {
         let over: Vec<Key> = self

@@ -218,8 +218,14 @@ impl World {
 
     /// A client's request, a turn, and what anybody was sent in it.
     pub fn told(&mut self, key: Key, request: &str) -> String {
+        self.told_by(|server| server.received(key, request.as_bytes()))
+    }
+
+    /// Anything that happens to the server, a turn, and what anybody was sent in it.
+    pub fn told_by(&mut self, happens: impl FnOnce(&mut Server)) -> String {
         self.reply = Some(Vec::new());
-        self.ask(key, request);
+        happens(&mut self.server);
+        self.finish_turn();
         String::from_utf8(self.reply.take().unwrap_or_default()).expect("text")
     }
 

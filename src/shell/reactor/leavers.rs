@@ -3,8 +3,8 @@
 //! One that has closed its socket for sending only still gets its answer (RFC 9112, section 9.6). One
 //! that has gone would keep its place until the wait ends, for nobody. On the wire the two look
 //! alike. The kernel tells them apart for a Unix socket, and for a client on this machine, which a
-//! proxy is too: no process holds the other end any more. A client elsewhere that has gone is found
-//! out when its wait ends and it is written to.
+//! proxy is too: no process holds the other end any more. Of a client elsewhere nobody can tell, and
+//! the server answers it at once.
 
 use super::Reactor;
 use crate::base::arena::Key;

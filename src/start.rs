@@ -73,7 +73,7 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
     }
     // With tokens nobody is let in on the kernel's word.
     let tcp = listeners.iter().any(|listener| listener.local().is_some());
-    if tcp && plan.tokens.is_empty() {
+    if tcp && !plan.tokens.are_wanted() {
         Peers::new().probe().map_err(|error| {
             format!(
                 "the kernel does not say who connects over TCP ({error}); \
@@ -100,7 +100,7 @@ fn inherited(plan: &Plan) -> Result<Vec<net::Listener>, String> {
     for (fd, name) in notify::inherited(|name| env::var_os(name))? {
         let listener = net::adopt(fd, &name)?;
         let strange = listener.local().filter(|address| !address.ip().to_canonical().is_loopback());
-        if let Some(address) = strange.filter(|_| plan.tokens.is_empty()) {
+        if let Some(address) = strange.filter(|_| !plan.tokens.are_wanted()) {
             return Err(format!(
                 "the socket `{name}` that was handed over is open at {address}, not on loopback, \
                  and serving others needs tokens: make one with `sidestream token add NAME SCOPE` \
@@ -169,7 +169,7 @@ impl Plan {
             nofile: self.nofile,
         };
         let (arguments, mut tokens) = (self.arguments, self.tokens);
-        if arguments.read_cookie && !tokens.is_empty() {
+        if arguments.read_cookie && tokens.are_wanted() {
             token_file::read_cookies(&state.path, &mut tokens)?;
         }
         let public_place =
@@ -264,7 +264,7 @@ impl Plan {
         let terms = terms.iter().map(|(name, bytes)| format!("{name} {}", mib(*bytes)));
         text += &terms.collect::<Vec<_>>().join(", ");
         text += &format!("; {} clients, {} agents)\n", limits.connections_max, limits.agents_max);
-        if !self.tokens.is_empty() {
+        if self.tokens.are_wanted() {
             text += "note: everybody needs a token; make one with `sidestream token add`\n";
         } else if sys::effective_uid() == 0 {
             text += "note: running as root, so whatever runs as root is served, proxies too\n";

@@ -147,10 +147,9 @@ fn read(head: &[u8]) -> Answer {
 
 /// Whole frames only, and ids that never fall.
 fn judge_frames(stream: &[u8], ended: bool) {
-    let text = str::from_utf8(stream).map_or_else(
-        |error| str::from_utf8(&stream[..error.valid_up_to()]).unwrap_or_default(),
-        |text| text,
-    );
+    // What is sent so far may end within a character.
+    let size = str::from_utf8(stream).map_or_else(|error| error.valid_up_to(), str::len);
+    let text = str::from_utf8(&stream[..size]).unwrap_or_default();
     let mut blocks: Vec<&str> = text.split("\n\n").collect();
     let rest = blocks.pop().unwrap_or_default();
     assert!(

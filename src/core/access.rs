@@ -25,7 +25,7 @@ pub struct Access {
     pub own_uid: u32,
     /// Other users who are let in.
     pub trusted_uids: Vec<u32>,
-    /// Who has a token. Empty: nobody is asked for one.
+    /// Who has a token, if anybody is asked for one.
     pub tokens: Tokens,
     /// Where people find us, if that is another place than where we listen.
     pub public: Option<PublicUrl>,
@@ -93,7 +93,7 @@ impl Access {
         peer: Peer,
     ) -> Result<(), Refusal> {
         let host = self.host(head, input, target)?;
-        let open = self.tokens.is_empty();
+        let open = !self.tokens.are_wanted();
         if open && head.forwarded {
             let sentence = "this request came through a proxy, which hides who sent it: give its \
                 user a token and start with --token-file, or connect directly";
@@ -119,7 +119,7 @@ impl Access {
         input: &[u8],
         target: &Target<'_>,
     ) -> Result<Caller<'_>, Refusal> {
-        if self.tokens.is_empty() {
+        if !self.tokens.are_wanted() {
             return Ok(Caller { by: LOCAL, scope: Scope::Full, token: 0 });
         }
         let entry = match head.authorization {
@@ -165,8 +165,7 @@ impl Access {
         let name = cookie_name(authority(head, input, target));
         let value = token.map(tokens::cookie).unwrap_or_default();
         let gone = if token.is_none() { "; Max-Age=0" } else { "" };
-        let tls = self.public.as_ref().is_some_and(|url| url.origin.starts_with("https:"));
-        let secure = if tls { "; Secure" } else { "" };
+        let secure = if self.is_tls() { "; Secure" } else { "" };
         Some(format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/{gone}{secure}"))
     }
 
@@ -220,12 +219,18 @@ impl Access {
     ) -> Result<&'a str, Refusal> {
         let authority = authority(head, input, target);
         let name = target::host_name(authority);
+        if target.is_https && !self.is_tls() {
+            let sentence = "an https URL does not lead to this server, which speaks plain HTTP: \
+                start with --public-url where TLS ends before it";
+            return Err(refusal(Status::MISDIRECTED_REQUEST, "foreign_scheme", sentence));
+        }
         // Exactly these: no trailing dot, no decimal address, no name that resolves here today.
         let local =
             ["localhost", "127.0.0.1", "[::1]"].iter().any(|ours| name.eq_ignore_ascii_case(ours));
         let public = self.public.as_ref().is_some_and(|url| url.host.eq_ignore_ascii_case(name));
         // With tokens we may be reached by address. One cannot be rebound: only names can.
-        let address = !self.tokens.is_empty() && is_address(name);
+        // Nor can none at all, which HTTP/1.0 allows, as the health checks of proxies speak it.
+        let address = self.tokens.are_wanted() && (is_address(name) || name.is_empty());
         if local || public || address {
             return Ok(authority);
         }
@@ -267,6 +272,11 @@ impl Access {
             }
         }
         Ok(())
+    }
+
+    /// Whether people reach us by `https`, by way of a proxy.
+    fn is_tls(&self) -> bool {
+        self.public.as_ref().is_some_and(|url| url.origin.starts_with("https:"))
     }
 
     fn is_public(&self, origin: &str) -> bool {

@@ -150,7 +150,8 @@ impl Server {
                 exchange.input.extend_from_slice(bytes);
                 self.advance(key);
             }
-            Phase::Stream(_) => self.close(key),
+            // A stream ends with its client's next byte.
+            Phase::Stream(_) => self.close_reader(key),
             Phase::Idle { .. } | Phase::Taken => {
                 debug_assert!(false, "bytes for a connection that is being worked on");
             }
@@ -169,7 +170,18 @@ impl Server {
     pub fn peer_ended(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         // A stream, or one between two requests, ends with its client.
-        let Phase::Http(exchange) = &mut connection.phase else { return self.close(key) };
+        let exchange = match &mut connection.phase {
+            Phase::Http(exchange) => exchange,
+            Phase::Stream(_) => {
+                self.close_reader(key);
+                let connection = self.connections.get_mut(key);
+                if let Some(Phase::Http(exchange)) = connection.map(|it| &mut it.phase) {
+                    exchange.ended = true;
+                }
+                return;
+            }
+            Phase::Idle { .. } | Phase::Taken => return self.close(key),
+        };
         exchange.ended = true;
         // One on another machine may as well have gone, and nothing would ever say so: it is told
         // now what there is, and holds no place for nobody.
@@ -378,7 +390,7 @@ impl Server {
         }
     }
 
-    /// Ends a stream whose log goes away. What it has beside the log still goes: answers to the
+    /// Ends a stream whose log or whose client goes away. What it has beside the log still goes: answers to the
     /// requests before it may be among that.
     pub(super) fn close_reader(&mut self, key: Key) {
         let reader = self.connections.get(key).map(|connection| &connection.phase);

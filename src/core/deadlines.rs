@@ -138,7 +138,8 @@ impl Server {
                 Stage::Lingering => return self.close(key),
                 // A slow client still takes its reply: the stall deadline judges that.
                 _ if exchange.has_output() => exchange.due = now_ms + self.limits.keep_alive_ms,
-                Stage::Head if exchange.input.is_empty() => {
+                // An empty line that a client sent behind a body begins no request.
+                Stage::Head if matches!(&exchange.input[..], b"" | b"\r\n") => {
                     self.counters.limits.hit(Limit::KeepAlive);
                     return self.close(key);
                 }

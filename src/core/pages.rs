@@ -83,6 +83,21 @@ pub fn find(path: &str) -> Option<&'static Page> {
     PAGES.iter().find(|page| page.path == path)
 }
 
+impl Page {
+    /// Its entity tag, plain or packed: two codings are two representations (RFC 9110 §8.8.3).
+    pub fn tag(&self, packed: bool) -> String {
+        format!("\"{:016x}{}\"", self.etag, if packed { "-gzip" } else { "" })
+    }
+
+    /// Whether an `If-Match` names one of its tags, by the strong comparison (RFC 9110 §8.8.3.2).
+    pub fn is_among(&self, tags: &[u8]) -> bool {
+        let own = [self.tag(false), self.tag(true)];
+        tags.split(|&byte| byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .any(|tag| own.iter().any(|own| own.as_bytes() == tag))
+    }
+}
+
 const fn page(path: &'static str, content_type: &'static str, packed: &'static [u8]) -> Page {
     Page { path, content_type, packed, etag: hash(packed) }
 }

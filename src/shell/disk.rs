@@ -254,7 +254,7 @@ impl Worker {
                 DiskReply::Remembered(kept.err().map(|error| error.to_string()))
             }
             DiskRequest::ReadTokens => DiskReply::Tokens(match &self.surroundings.token_file {
-                Some(path) => token_file::read(path),
+                Some(path) => token_file::reread(path),
                 None => Err("there is no token file".into()),
             }),
             DiskRequest::Sample { connection, agents } => {
@@ -329,14 +329,23 @@ fn directory(path: &Path, surroundings: &Surroundings) -> Result<PathBuf, Direct
     if !path.is_absolute() {
         return Err(DirectoryProblem::NotAbsolute);
     }
-    let canonical = fs::canonicalize(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => DirectoryProblem::Missing,
-        io::ErrorKind::NotADirectory => DirectoryProblem::NotADirectory,
-        _ => DirectoryProblem::Unreadable(error.to_string()),
-    })?;
     // By components, after every link: neither `..` nor `/home/user-2` gets out of `/home/user`.
-    let inside = |root: &PathBuf| canonical.starts_with(root);
-    if !surroundings.roots.iter().any(inside) || inside(&surroundings.data_dir) {
+    let is_inside = |canonical: &Path| {
+        let inside = |root: &PathBuf| canonical.starts_with(root);
+        surroundings.roots.iter().any(inside) && !inside(&surroundings.data_dir)
+    };
+    let canonical = fs::canonicalize(path).map_err(|error| {
+        // What there is outside is nobody's business, nor what there is not: it goes by the nearest
+        // directory above that there is.
+        let above = path.ancestors().skip(1).find_map(|above| fs::canonicalize(above).ok());
+        match error.kind() {
+            _ if !above.is_some_and(|above| is_inside(&above)) => DirectoryProblem::OutsideRoots,
+            io::ErrorKind::NotFound => DirectoryProblem::Missing,
+            io::ErrorKind::NotADirectory => DirectoryProblem::NotADirectory,
+            _ => DirectoryProblem::Unreadable(error.to_string()),
+        }
+    })?;
+    if !is_inside(&canonical) {
         return Err(DirectoryProblem::OutsideRoots);
     }
     if !canonical.is_dir() {
@@ -414,6 +423,11 @@ mod tests {
             ("root/none", Err(Missing)),
             ("root/file", Err(NotADirectory)),
             ("root/file/under", Err(NotADirectory)),
+            ("root/none/../../elsewhere", Err(Missing)),
+            ("root/out/none", Err(OutsideRoots)),
+            ("root/state/none", Err(OutsideRoots)),
+            ("elsewhere/none", Err(OutsideRoots)),
+            ("none/at/all", Err(OutsideRoots)),
         ] {
             assert_eq!(directory(&at(path), &around), expected.map(at), "{path}");
         }

@@ -221,7 +221,7 @@ impl Listener {
                 let ip = address.ip().to_canonical();
                 let peer = match owner {
                     Ok(Some(owner)) => Peer::Local { uid: owner.uid },
-                    Ok(None) if !ip.is_loopback() => Peer::Remote { address: ip },
+                    Ok(None) if !peer::is_ours(address) => Peer::Remote { address: ip },
                     Ok(None) | Err(_) => Peer::Unknown,
                 };
                 (Stream::Tcp(stream), peer)

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -119,6 +119,8 @@ const QUESTION: usize = HEADER + 8 + SOCKET_ID;
 const ANSWER: usize = HEADER + 4 + SOCKET_ID + 20;
 /// Of a socket's id, what names it: two ports and two addresses.
 const ENDPOINTS: usize = 36;
+/// The loopback device is the first one of every network namespace (`LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
 
 /// Looks up the owners of loopback connections, by one socket that stays open.
 #[derive(Debug)]
@@ -157,14 +159,24 @@ impl Peers {
     /// # Errors
     /// If neither way of looking up works.
     pub fn of_tcp(&mut self, local: SocketAddr, peer: SocketAddr) -> io::Result<Option<Owner>> {
+        let scope = if let SocketAddr::V6(v6) = peer { v6.scope_id() } else { 0 };
+        let is_ours = is_ours(peer);
         let (local, peer) = (unmapped(local), unmapped(peer));
         if local.is_ipv4() != peer.is_ipv4() {
             return Ok(None); // No connection has such ends.
         }
-        match self.ask(local, peer) {
-            Ok(owner) => Ok(owner),
-            Err(_) => in_tables(local, peer),
+        // A socket that is bound to a device (SO_BINDTODEVICE, or by a link-local address) is found
+        // only by who names that device: between two ends here it is the loopback's, or the scope.
+        let devices = [0, LOOPBACK, scope];
+        let count = if is_ours { devices.len() } else { 1 };
+        for device in &devices[..count] {
+            match self.ask(local, peer, *device) {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(_) => return in_tables(local, peer),
+            }
         }
+        Ok(None)
     }
 
     /// Where the process stands at the other end of a TCP connection.
@@ -173,8 +185,6 @@ impl Peers {
             return Holder::Outside; // Nobody to tell it from, and the most frequent case.
         }
         match self.of_tcp(local, peer) {
-            // An agent is our own user's; what it starts as another user is not held off so.
-            Ok(Some(owner)) if owner.uid != sys::effective_uid() => Holder::Outside,
             Ok(Some(owner)) => match holder_of(owner.inode) {
                 // One below us that ended while we looked was not found either: only a socket
                 // that is still held is held by somebody else.
@@ -187,10 +197,15 @@ impl Peers {
         }
     }
 
-    fn ask(&mut self, local: SocketAddr, peer: SocketAddr) -> io::Result<Option<Owner>> {
+    fn ask(
+        &mut self,
+        local: SocketAddr,
+        peer: SocketAddr,
+        device: u32,
+    ) -> io::Result<Option<Owner>> {
         self.sequence = self.sequence.wrapping_add(1);
         let netlink = self.netlink.as_mut().ok_or(io::ErrorKind::Unsupported)?;
-        let question = question(self.sequence, local, peer);
+        let question = question(self.sequence, local, peer, device);
         if netlink.write(&question)? != QUESTION {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -204,6 +219,13 @@ impl Peers {
             }
         }
     }
+}
+
+/// Whether an address is one of this machine's: then a socket can have it.
+pub fn is_ours(address: SocketAddr) -> bool {
+    let mut own = address;
+    own.set_port(0);
+    address.ip().to_canonical().is_loopback() || UdpSocket::bind(own).is_ok()
 }
 
 /// A v4 address that is written as v6 names the same sockets as when it is not.
@@ -223,8 +245,9 @@ fn words(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// A `nlmsghdr` and an `inet_diag_req_v2` for the one socket whose own end is `peer`.
-fn question(sequence: u32, local: SocketAddr, peer: SocketAddr) -> [u8; QUESTION] {
+/// A `nlmsghdr` and an `inet_diag_req_v2` for the one socket whose own end is `peer`, bound to this
+/// device or to none.
+fn question(sequence: u32, local: SocketAddr, peer: SocketAddr, device: u32) -> [u8; QUESTION] {
     let mut bytes = [0; QUESTION];
     bytes[0..4].copy_from_slice(&(QUESTION as u32).to_ne_bytes());
     bytes[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
@@ -238,6 +261,7 @@ fn question(sequence: u32, local: SocketAddr, peer: SocketAddr) -> [u8; QUESTION
     id[2..4].copy_from_slice(&local.port().to_be_bytes());
     id[4..20].copy_from_slice(&words(peer.ip()));
     id[20..36].copy_from_slice(&words(local.ip()));
+    id[36..40].copy_from_slice(&device.to_ne_bytes());
     id[40..48].fill(0xff); // INET_DIAG_NOCOOKIE.
     bytes
 }
@@ -373,7 +397,7 @@ mod tests {
             }
             let (near, _far, local, peer) = connection(bind, to);
             let (plain_local, plain_peer) = (unmapped(local), unmapped(peer));
-            let told = peers.ask(plain_local, plain_peer).unwrap().expect(to);
+            let told = peers.ask(plain_local, plain_peer, 0).unwrap().expect(to);
             let listed = in_tables(plain_local, plain_peer).unwrap().expect(to);
             assert_eq!(told, listed, "{bind} {to}");
             assert_eq!(told.uid, sys::effective_uid());
@@ -389,7 +413,7 @@ mod tests {
         let mut peers = Peers::new();
         let (near, _far, local, peer) = connection("127.0.0.1", "127.0.0.1");
         drop(near); // The kernel keeps it for a while, and calls it root's.
-        assert_eq!(peers.ask(local, peer).unwrap(), None);
+        assert_eq!(peers.ask(local, peer, 0).unwrap(), None);
         assert_eq!(in_tables(local, peer).unwrap(), None);
     }
 
@@ -398,7 +422,7 @@ mod tests {
         let mut peers = Peers::new();
         let (near, _far, local, peer) = connection("127.0.0.1", "127.0.0.1");
         near.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(peers.ask(local, peer).unwrap().unwrap().uid, sys::effective_uid());
+        assert_eq!(peers.ask(local, peer, 0).unwrap().unwrap().uid, sys::effective_uid());
     }
 
     #[test]
@@ -406,7 +430,7 @@ mod tests {
         let mut peers = Peers::new();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let (here, there) = (listener.local_addr().unwrap(), "127.0.0.1:1".parse().unwrap());
-        assert_eq!(peers.ask(there, here).unwrap(), None);
+        assert_eq!(peers.ask(there, here, 0).unwrap(), None);
         assert_eq!(in_tables(there, here).unwrap(), None);
     }
 
@@ -420,7 +444,7 @@ mod tests {
     #[test]
     fn an_answer_to_an_earlier_question_is_passed_over_and_a_torn_one_is_an_error() {
         let address = "127.0.0.1:9".parse().unwrap();
-        let asked = question(7, address, address);
+        let asked = question(7, address, address, 0);
         let mut answer = vec![0; ANSWER];
         answer[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
         answer[8..12].copy_from_slice(&6u32.to_ne_bytes());

@@ -17,13 +17,21 @@ use crate::core::access::tokens::{self, Scope, Tokens};
 /// is so because each start writes only those of tokens that still are.
 const FILE_SIZE_MAX: u64 = 256 * 1024;
 
-/// Reads everybody's tokens.
+/// Reads everybody's tokens, of which there may be none any more.
 ///
 /// # Errors
 /// A sentence that names the file, and the line where one is bad.
-pub fn read(path: &Path) -> Result<Tokens, String> {
+pub fn reread(path: &Path) -> Result<Tokens, String> {
     let mut file = open(path, OpenOptions::new().read(true))?;
-    let (tokens, _) = parse(path, &mut file)?;
+    parse(path, &mut file).map(|(tokens, _)| tokens)
+}
+
+/// Reads everybody's tokens for a start.
+///
+/// # Errors
+/// As of [`reread`], and if there is none: nobody could use the server.
+pub fn read(path: &Path) -> Result<Tokens, String> {
+    let tokens = reread(path)?;
     if tokens.is_empty() {
         let path = path.display();
         return Err(format!(
@@ -98,6 +106,7 @@ fn refused(path: &Path, why: &dyn std::fmt::Display) -> String {
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> Result<File, String> {
+    check_directory(path)?;
     // O_NONBLOCK: a pipe of that name would be waited for.
     let opened = options.custom_flags(sys::O_NOFOLLOW | sys::O_NONBLOCK).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
@@ -116,6 +125,19 @@ fn open(path: &Path, options: &mut OpenOptions) -> Result<File, String> {
         return Err(refused(path, &format!("it belongs to uid {uid}")));
     }
     Ok(file)
+}
+
+/// Whoever may write to the directory can put another file in its place; where the sticky bit is
+/// set, only of his own.
+fn check_directory(path: &Path) -> Result<(), String> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let Ok(metadata) = fs::metadata(parent) else { return Ok(()) }; // The open says why.
+    if metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0 {
+        let why = format!("others may write to its directory {}; chmod go-w it", parent.display());
+        return Err(refused(path, &why));
+    }
+    Ok(())
 }
 
 /// All of a file.

@@ -16,8 +16,9 @@ const FIELDS_ROOM: usize = 101;
 /// Room for those of most heads: a browser sends about fifteen.
 const FIELDS_MOSTLY: usize = 24;
 
-/// The methods that a 405 or an answer to `OPTIONS` lists in `Allow` (RFC 9110 §10.2.1).
-pub const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+/// The methods that some path takes: what a request about the server as a whole, or about another
+/// one, is told in `Allow` (RFC 9110 §10.2.1).
+pub const ALLOW: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
 
 /// A range of bytes in the input that was given to [`parse`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Span {
     }
 }
 
-/// The methods that are served (RFC 9110 §9, RFC 5789).
+/// The methods that are known (RFC 9110 §9, RFC 5789). A path takes some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the methods")]
 pub enum Method {
@@ -57,6 +58,8 @@ pub enum Method {
     Patch,
     Delete,
     Options,
+    Trace,
+    Query,
 }
 
 impl Method {
@@ -70,6 +73,8 @@ impl Method {
             Method::Patch => "PATCH",
             Method::Delete => "DELETE",
             Method::Options => "OPTIONS",
+            Method::Trace => "TRACE",
+            Method::Query => "QUERY",
         }
     }
 
@@ -83,7 +88,10 @@ impl Method {
             b"PATCH" => Ok(Method::Patch),
             b"DELETE" => Ok(Method::Delete),
             b"OPTIONS" => Ok(Method::Options),
-            b"CONNECT" | b"TRACE" | b"QUERY" => Err(BadRequest::MethodNotAllowed),
+            b"TRACE" => Ok(Method::Trace),
+            b"QUERY" => Ok(Method::Query),
+            // Its target is no resource of ours, and what follows it may be another protocol.
+            b"CONNECT" => Err(BadRequest::MethodNotAllowed),
             _ => Err(BadRequest::MethodUnknown),
         }
     }
@@ -145,11 +153,15 @@ pub struct Head {
     pub authorization: Option<Span>,
     /// `Content-Type`.
     pub content_type: Option<Span>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<Span>,
     /// `Last-Event-ID`, if not empty. May hold any octet above 0x7f.
     pub last_event_id: Option<Span>,
+    /// `If-Match`; of several the first, at worst a refusal where another would have matched.
+    pub if_match: Option<Span>,
     /// `If-None-Match`; of several the first, at worst a 200 where a 304 would have done.
     pub if_none_match: Option<Span>,
-    /// `Accept-Encoding`; of several the first, at worst a reply that is longer than it could be.
+    /// `Accept-Encoding`; of several none, at worst a reply that is longer than it could be.
     pub accept_encoding: Option<Span>,
     /// `X-Request-Id`, if not empty; of several the first, which is the outermost proxy's.
     pub request_id: Option<Span>,
@@ -344,7 +356,9 @@ impl Head {
             fetch_dest: None,
             authorization: None,
             content_type: None,
+            content_encoding: None,
             last_event_id: None,
+            if_match: None,
             if_none_match: None,
             accept_encoding: None,
             request_id: None,
@@ -366,11 +380,21 @@ struct Found {
     /// `Connection: keep-alive` was among the options.
     stay: bool,
     expectation: Option<bool>,
+    /// `Accept-Encoding` came again.
+    encodings: bool,
 }
 
 impl Found {
     fn new(head: Head) -> Found {
-        Found { head, length: None, coding: None, close: false, stay: false, expectation: None }
+        Found {
+            head,
+            length: None,
+            coding: None,
+            close: false,
+            stay: false,
+            expectation: None,
+            encodings: false,
+        }
     }
 
     /// Takes one field in.
@@ -405,9 +429,13 @@ impl Found {
             b"sec-fetch-dest" => once(&mut head.fetch_dest, span)?,
             b"authorization" => once(&mut head.authorization, span)?,
             b"content-type" => once(&mut head.content_type, span)?,
+            b"content-encoding" => once(&mut head.content_encoding, span)?,
             b"last-event-id" => once(&mut head.last_event_id, span)?,
+            b"if-match" => first(&mut head.if_match, span),
             b"if-none-match" => first(&mut head.if_none_match, span),
-            b"accept-encoding" => first(&mut head.accept_encoding, span),
+            b"accept-encoding" => {
+                self.encodings |= head.accept_encoding.replace(span).is_some();
+            }
             b"x-request-id" => first(&mut head.request_id, span),
             b"idempotency-key" => once(&mut head.idempotency_key, span)?,
             b"cookie" => once(&mut head.cookie, span)?,
@@ -449,6 +477,7 @@ impl Found {
             Some(false) => return Err(BadRequest::Expectation),
         };
         self.head.keep_alive = !self.close && (self.stay || !old);
+        self.head.accept_encoding = self.head.accept_encoding.filter(|_| !self.encodings);
         // An empty cursor is how a client says that it has none (WHATWG HTML §9.2.4).
         self.head.last_event_id = self.head.last_event_id.filter(|id| !id.of(input).is_empty());
         self.head.request_id = self.head.request_id.filter(|id| !id.of(input).is_empty());
@@ -511,6 +540,12 @@ fn transfer_coding(value: &[u8]) -> Result<Framing, BadRequest> {
     Err(if malformed { BadRequest::CodingInvalid } else { BadRequest::CodingUnknown })
 }
 
+/// Whether what is not yet, or not at all, a head begins as that of a `HEAD`, whose answer has no
+/// body whatever it says (RFC 9110 §9.3.2).
+pub fn begins_with_head(input: &[u8]) -> bool {
+    input[start(input)..].starts_with(b"HEAD ")
+}
+
 /// Whether `byte` may stand in a token (RFC 9110 §5.6.2).
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     let marks =
@@ -519,7 +554,8 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
 }
 
 /// Why a request was refused before anybody looked at what it asks for. All of these are the
-/// client's doing; the connection closes after the answer unless [`BadRequest::keeps_framing`].
+/// client's doing. After those that [`parse`] and the body's decoder tell, the connection closes: the
+/// request's end is in doubt. A target at fault leaves it as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is described by its sentence below")]
 pub enum BadRequest {
@@ -573,20 +609,6 @@ impl BadRequest {
     /// The human's: a sentence without a full stop.
     pub fn sentence(self) -> &'static str {
         self.row().2
-    }
-
-    /// Whether the request's end is known all the same, so that the connection may go on: only
-    /// its target was at fault, and its head had been read whole by [`parse`].
-    pub fn keeps_framing(self) -> bool {
-        matches!(
-            self,
-            BadRequest::TargetForm
-                | BadRequest::TargetAuthority
-                | BadRequest::TargetEscape
-                | BadRequest::TargetSegment
-                | BadRequest::Parameter
-                | BadRequest::ParameterDoubled
-        )
     }
 
     /// Status, code and sentence.

@@ -251,22 +251,29 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
-/// Whether a client that sent this `Accept-Encoding` takes gzip (RFC 9110, section 12.5.3). One that
-/// sent none would by the letter; but people who send none look at what they get.
+/// Whether a client that sent this `Accept-Encoding` takes gzip, and does not like it less than the
+/// plain text (RFC 9110 §12.5.3). One that sent none would by the letter; but people who send none
+/// look at what they get.
 pub fn takes_gzip(accept_encoding: &str) -> bool {
-    let mut any = false;
+    let (mut gzip, mut identity, mut any) = (None, None, None);
     for one in accept_encoding.split(',') {
         let (coding, weight) = one.split_once(';').unwrap_or((one, ""));
         let weight = weight.trim().trim_start_matches(['q', 'Q']).trim_start();
-        let weight = weight.strip_prefix('=').map_or("1", str::trim);
-        let taken = weight.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
-        match coding.trim() {
-            coding if coding.eq_ignore_ascii_case("gzip") => return taken,
-            "*" => any = taken,
-            _ => {}
+        let weight =
+            weight.strip_prefix('=').map_or(Some(1.0), |weight| weight.trim().parse().ok());
+        let weight: f32 = weight.unwrap_or_default();
+        let coding = coding.trim();
+        // RFC 9110 §8.4.1.3: the old name means the same.
+        if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
+            gzip = Some(weight);
+        } else if coding.eq_ignore_ascii_case("identity") {
+            identity = Some(weight);
+        } else if coding == "*" {
+            any = Some(weight);
         }
     }
-    any
+    let gzip = gzip.or(any).unwrap_or_default();
+    gzip > 0.0 && identity.is_none_or(|identity| gzip >= identity)
 }
 
 #[cfg(test)]
@@ -335,6 +342,11 @@ mod tests {
             ("gzip;q=0.000, *", false),
             ("*;q=0", false),
             ("x-gzipped", false),
+            ("x-gzip", true),
+            ("identity;q=1, gzip;q=0.5", false),
+            ("identity;q=0.5, gzip;q=1.0", true),
+            ("identity, gzip", true),
+            ("gzip;q=nonsense", false),
         ] {
             assert_eq!(takes_gzip(field), taken, "{field:?}");
         }

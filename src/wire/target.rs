@@ -20,6 +20,8 @@ pub struct Target<'a> {
     /// The authority of the absolute form, valid by [`split_authority`]. It wins over `Host`
     /// (RFC 9112 §3.2.2).
     pub authority: Option<&'a str>,
+    /// Whether it names an `https` resource, which is nobody's on a plain connection (RFC 9110 §7.4).
+    pub is_https: bool,
     /// Whether the request is about the server as a whole (RFC 9112 §3.2.4); only with OPTIONS.
     pub asterisk: bool,
 }
@@ -29,13 +31,19 @@ pub fn parse(method: Method, raw: &[u8]) -> Result<Target<'_>, BadRequest> {
     let raw = std::str::from_utf8(raw).map_err(|_| BadRequest::TargetByte)?;
     let options = method == Method::Options;
     if raw == "*" && options {
-        return Ok(Target { path: raw, query: "", authority: None, asterisk: true });
+        return Ok(Target {
+            path: raw,
+            query: "",
+            authority: None,
+            is_https: false,
+            asterisk: true,
+        });
     }
     if raw.starts_with('/') {
         let (path, query) = path_and_query(raw)?;
-        return Ok(Target { path, query, authority: None, asterisk: false });
+        return Ok(Target { path, query, authority: None, is_https: false, asterisk: false });
     }
-    let after_scheme = absolute(raw).ok_or(BadRequest::TargetForm)?;
+    let (after_scheme, is_https) = absolute(raw).ok_or(BadRequest::TargetForm)?;
     let end = after_scheme.find(['/', '?', '#']).unwrap_or(after_scheme.len());
     let (authority, rest) = after_scheme.split_at(end);
     split_authority(authority.as_bytes()).ok_or(BadRequest::TargetAuthority)?;
@@ -47,14 +55,15 @@ pub fn parse(method: Method, raw: &[u8]) -> Result<Target<'_>, BadRequest> {
         ("", false) => "/",
         (path, false) => path,
     };
-    Ok(Target { path, query, authority: Some(authority), asterisk })
+    Ok(Target { path, query, authority: Some(authority), is_https, asterisk })
 }
 
-/// What follows the scheme of an absolute-form target, if it is one of ours.
-fn absolute(raw: &str) -> Option<&str> {
+/// What follows the scheme of an absolute-form target, if it is `http` or `https`, and whether it is
+/// the latter.
+fn absolute(raw: &str) -> Option<(&str, bool)> {
     let (scheme, rest) = raw.split_once("://")?;
-    let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    known.then_some(rest)
+    let is_https = scheme.eq_ignore_ascii_case("https");
+    (is_https || scheme.eq_ignore_ascii_case("http")).then_some((rest, is_https))
 }
 
 /// Splits at the question mark and checks both parts, byte by byte.
@@ -194,7 +203,8 @@ pub fn split_authority(authority: &[u8]) -> Option<(&str, Option<u16>)> {
     };
     let valid = match host.strip_prefix('[') {
         Some(literal) => literal.strip_suffix(']').is_some_and(is_ip_literal),
-        None => !host.is_empty() && check(host, is_name_byte).is_ok(),
+        // A comma may stand in a name by the letter; two hosts that somebody has joined have one.
+        None => !host.is_empty() && check(host, |byte| is_name_byte(byte) && byte != b',').is_ok(),
     };
     valid.then_some((host, port))
 }

@@ -70,6 +70,8 @@ pub struct Token {
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
     entries: Vec<Token>,
+    /// There is a file of them.
+    wanted: bool,
     /// Numbers given so far.
     numbered: u16,
 }
@@ -80,7 +82,7 @@ impl Tokens {
     /// # Errors
     /// The number of the first bad line, from 1, and what is wrong with it. Never its hash.
     pub fn parse(text: &str) -> Result<Tokens, (usize, String)> {
-        let mut tokens = Tokens::default();
+        let mut tokens = Tokens { wanted: true, ..Tokens::default() };
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();
             if holds_token(line) {
@@ -111,7 +113,13 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Whether there are none, and nobody is asked for one.
+    /// Whether everybody is asked for one. So it is where the last one has been taken out of the file:
+    /// then nobody is let in.
+    pub fn are_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Whether nobody has one.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

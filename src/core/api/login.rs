@@ -13,10 +13,29 @@ impl Server {
     /// Says whether a token is one of ours; a page asks before it keeps it.
     pub(super) fn log_in(&mut self, request: &Request<'_>) -> Outcome {
         let access = &self.config.access;
-        if access.tokens.is_empty() {
+        if !access.tokens.are_wanted() {
             let sentence = "this server asks for no token: there is nothing to log in to";
             return Err(Problem::conflict("tokens_off", sentence));
         }
+        let body = request.json()?;
+        let token = text(&body, "token")?
+            .ok_or_else(|| Problem::bad("token_missing", "\"token\" is missing"))?;
+        let Some(index) = access.tokens.find(token.as_bytes()) else {
+            return Err(self.login_failed());
+        };
+        let reply = self.cookie_reply(request, Some(token));
+        let access = &mut self.config.access;
+        if access.read_cookie
+            && let Some(line) = access.tokens.show_cookie(index, token.as_bytes())
+        {
+            self.effects.push_back(Effect::Disk(DiskRequest::RememberCookie { line }));
+        }
+        Ok(reply)
+    }
+
+    /// What a token that is none is answered. Too many are not even told that: whoever has a real one is
+    /// not kept out by those who guess.
+    fn login_failed(&mut self) -> Problem {
         let since = (self.now_ms + 1).saturating_sub(LOGIN_WINDOW_MS);
         while self.login_failures.front().is_some_and(|at| *at < since) {
             self.login_failures.pop_front();
@@ -27,28 +46,14 @@ impl Server {
             let sentence = "too many logins have failed; try again in a minute";
             let mut problem = Problem::limited(Limit::LoginFailures, sentence);
             problem.fields = vec![("Retry-After", wait_s.to_string())];
-            return Err(problem);
+            return problem;
         }
-        let body = request.json()?;
-        let token = text(&body, "token")?
-            .ok_or_else(|| Problem::bad("token_missing", "\"token\" is missing"))?;
-        let Some(index) = access.tokens.find(token.as_bytes()) else {
-            self.login_failures.push_back(self.now_ms);
-            self.counters.logins_failed += 1;
-            let sentence = "this is none of the tokens that this server knows";
-            let mut problem = Problem::new(Status::UNAUTHORIZED, "token_unknown", sentence);
-            let challenge = "Bearer realm=\"sidestream\"".to_owned();
-            problem.fields.push(("WWW-Authenticate", challenge));
-            return Err(problem);
-        };
-        let reply = self.cookie_reply(request, Some(token));
-        let access = &mut self.config.access;
-        if access.read_cookie
-            && let Some(line) = access.tokens.show_cookie(index, token.as_bytes())
-        {
-            self.effects.push_back(Effect::Disk(DiskRequest::RememberCookie { line }));
-        }
-        Ok(reply)
+        self.login_failures.push_back(self.now_ms);
+        self.counters.logins_failed += 1;
+        let sentence = "this is none of the tokens that this server knows";
+        let mut problem = Problem::new(Status::UNAUTHORIZED, "token_unknown", sentence);
+        problem.fields.push(("WWW-Authenticate", "Bearer realm=\"sidestream\"".to_owned()));
+        problem
     }
 
     /// Takes a browser's cookie away, which its pages cannot. Whoever asks, it is only his own.
@@ -69,7 +74,7 @@ impl Server {
     ///
     /// Returns whether it is read: the disk thread's answer ends it then, and else it has ended.
     pub fn reload(&mut self) -> bool {
-        if self.config.access.tokens.is_empty() {
+        if !self.config.access.tokens.are_wanted() {
             let told = vec![("cure", "restart to read the options again".to_owned())];
             self.log(Level::Info, "access", "there is no token file to read again", told);
             return false;
@@ -89,6 +94,10 @@ impl Server {
             }
         };
         tokens.succeed(&self.config.access.tokens);
+        if tokens.is_empty() {
+            let told = vec![("cure", "`sidestream token add`, then SIGHUP".to_owned())];
+            self.log(Level::Error, "access", "no token is left, and nobody is let in", told);
+        }
         self.config.access.tokens = tokens;
         let mut ended = 0;
         for index in 0..self.connections.capacity() {
@@ -113,12 +122,13 @@ impl Server {
 
     /// Whether it is known who asks for a change, and that it is no agent.
     ///
-    /// Only a process of this machine can be an agent's, and only once there has been one: what
-    /// it left behind may outlive it.
+    /// Only a process of this machine can be one that we started, and only once there has been one, an
+    /// agent or a command for an event: what it left behind may outlive it.
     pub(super) fn asker_may(&mut self, request: &Request<'_>) -> Result<bool, Problem> {
-        let local = matches!(request.peer, Peer::Local { .. });
-        let none = self.counters.agents_started == 0;
-        if !local || none || self.config.access.allow_agent_access {
+        // One of whom the kernel says nothing may be of this machine.
+        let elsewhere = matches!(request.peer, Peer::Remote { .. });
+        let none = self.counters.agents_started == 0 && self.counters.hooks_started == 0;
+        if elsewhere || none || self.config.access.allow_agent_access {
             return Ok(true);
         }
         let asker = match request.asker {

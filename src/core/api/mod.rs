@@ -47,7 +47,7 @@ use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
 use crate::wire::base64;
 use crate::wire::claude;
-use crate::wire::head::{self, BadRequest, Head, Method, Span};
+use crate::wire::head::{self, BadRequest, Framing, Head, Method, Span};
 use crate::wire::json::{self, Object};
 use crate::wire::reply::{self, ReplyHead, Status};
 use crate::wire::target::{self, Target};
@@ -177,6 +177,9 @@ const FIELDS_MAX: usize = 8;
 /// The most segments of a path that is one of ours, those of the base path among them.
 const SEGMENTS_MAX: usize = 32;
 
+/// The segments of a path that is none of ours.
+const FOREIGN: [&str; 2] = ["", ""];
+
 /// The segments of a decoded path. What is deeper than there is room for is nothing of ours.
 fn segments<'a, 'b>(path: &'a str, room: &'b mut [&'a str; SEGMENTS_MAX]) -> &'b [&'a str] {
     if path.is_empty() {
@@ -186,7 +189,7 @@ fn segments<'a, 'b>(path: &'a str, room: &'b mut [&'a str; SEGMENTS_MAX]) -> &'b
     for segment in path.split('/') {
         match room.get_mut(count) {
             Some(place) => *place = segment,
-            None => return &[""],
+            None => return &FOREIGN,
         }
         count += 1;
     }
@@ -204,6 +207,11 @@ fn gather<'a, 'b>(
         count += part.len();
     }
     &all[..count]
+}
+
+/// Whether a method may change something.
+fn changes(method: Method) -> bool {
+    !matches!(method, Method::Get | Method::Head)
 }
 
 /// Whether a browser asks on behalf of a page before it sends the page's own request.
@@ -267,7 +275,7 @@ impl Server {
     /// Answers a whole request. Returns whether the connection can go on to the next one.
     pub(super) fn answer(&mut self, key: Key, mut exchange: Box<Exchange>) -> bool {
         let head = *exchange.head();
-        self.name_unfinished(&mut exchange);
+        self.note_request(&mut exchange);
         exchange.close |= !head.keep_alive || self.is_draining();
         let outcome = self.with_request(key, &mut exchange, Server::handle);
         let etag = head.if_none_match.and_then(|span| span.text(&exchange.input));
@@ -288,9 +296,10 @@ impl Server {
             }
             Ok(Reply::Stream(request)) if head.method != Method::Head => {
                 if exchange.input.len() > head.length {
-                    // A stream ends with the client's next byte, and that is here already.
+                    // A stream ends with the client's next byte, and that is here already. What the
+                    // requests before it were answered still goes.
+                    (exchange.stage, exchange.close) = (Stage::Ending, true);
                     self.put_exchange(key, exchange);
-                    self.close(key);
                     return false;
                 }
                 self.open_stream(key, exchange, request);
@@ -360,7 +369,6 @@ impl Server {
         let body = std::mem::take(&mut exchange.body);
         let result = match target::parse(head.method, head.target.of(&input)) {
             Ok(target) => {
-                exchange.origin = self.config.access.allowed_origin(&head, &input);
                 let mut request = Request {
                     connection: key,
                     head,
@@ -388,7 +396,7 @@ impl Server {
             server.judge(request, segments(&path, &mut [""; SEGMENTS_MAX])).map(drop)
         });
         let Err(problem) = judged else { return false };
-        self.name_unfinished(exchange);
+        self.note_request(exchange);
         exchange.close = true;
         exchange.stage = Stage::Ending;
         self.log_problem(exchange, &problem);
@@ -425,10 +433,13 @@ impl Server {
         }
     }
 
-    /// The same for a request that is answered before it is whole: its id is not the last one's.
-    fn name_unfinished(&mut self, exchange: &mut Exchange) {
+    /// Notes what every answer to a request carries of it, whole or not: its id, which is not the last
+    /// one's, and the allowed origin whose page may read the answer.
+    fn note_request(&mut self, exchange: &mut Exchange) {
         let head = exchange.has_head().copied();
         let input = std::mem::take(&mut exchange.input);
+        let access = &self.config.access;
+        exchange.origin = head.and_then(|head| access.allowed_origin(&head, &input));
         self.name_request(exchange, head.as_ref(), &input);
         exchange.input = input;
     }
@@ -442,8 +453,7 @@ impl Server {
             Judged::Answered(reply) => return Ok(reply),
             Judged::Routed(route) => route,
         };
-        let changes = !matches!(request.head.method, Method::Get | Method::Head);
-        if changes && !self.asker_may(request)? {
+        if changes(request.head.method) && !self.asker_may(request)? {
             return Ok(Reply::Asks);
         }
         self.dispatch_route(request, route)
@@ -464,7 +474,7 @@ impl Server {
             let allow = vec![("Allow", head::ALLOW.to_owned())];
             return Ok(Judged::Answered(Reply::Empty(allow)));
         }
-        let found = self.find(path, request.target.path);
+        let found = self.find(path);
         admitted?;
         if is_preflight(head) && access.allowed_origin(head, input).is_some() {
             return Ok(Judged::Answered(preflight()));
@@ -498,7 +508,11 @@ impl Server {
             format!("{}, OPTIONS", names.join(", "))
         };
         if method == Method::Options {
-            return Ok(Judged::Answered(Reply::Empty(vec![("Allow", allow())])));
+            let mut fields = vec![("Allow", allow())];
+            if methods.contains(&Method::Patch) {
+                fields.push((request::ACCEPT_PATCH.0, request::ACCEPT_PATCH.1.to_owned()));
+            }
+            return Ok(Judged::Answered(Reply::Empty(fields)));
         }
         if !methods.contains(&method) {
             let sentence = format!("this path takes {}", allow());
@@ -507,28 +521,52 @@ impl Server {
             problem.fields.push(("Allow", allow()));
             return Err(problem);
         }
+        // A ticket's form is sent as browsers send forms.
+        if changes(method) && !matches!(route, Route::Ticket) {
+            request.check_media_type()?;
+        }
+        self.precondition(request, &route)?;
         Ok(Judged::Routed(route))
     }
 
+    /// Holds a request to what its client wants to be true of the resource (RFC 9110 §13): what has no
+    /// entity tag matches none, and it exists. Whether a page is still the same is `write_page`'s.
+    fn precondition(&self, request: &Request<'_>, route: &Route<'_>) -> Result<(), Problem> {
+        let (head, method) = (&request.head, request.head.method);
+        let of = |span: Option<Span>| span.map(|span| span.of(request.input));
+        let is_gone = route.session().is_some_and(|id| self.session_key(id).is_err());
+        let unmatched = of(head.if_match).is_some_and(|tags| match route {
+            Route::Page(page) => tags != b"*" && !page.is_among(tags),
+            _ => tags != b"*",
+        });
+        let exists = changes(method) && of(head.if_none_match) == Some(b"*");
+        if is_gone || !(unmatched || exists) {
+            return Ok(()); // That there is nothing comes first (§13.2.1).
+        }
+        let sentence =
+            "an If-Match or If-None-Match of this request is not so, and nothing was done";
+        Err(Problem::new(Status::PRECONDITION_FAILED, "precondition_failed", sentence))
+    }
+
     /// What a path names. It is matched whole first, then without the base path.
-    fn find<'a>(&self, path: &[&'a str], raw: &str) -> Option<Found<'a>> {
-        if let Some(found) = Route::find(path, raw) {
+    fn find<'a>(&self, path: &[&'a str]) -> Option<Found<'a>> {
+        if let Some(found) = Route::find(path) {
             return Some(found);
         }
         let base: Vec<&str> = self.config.base_path.split('/').filter(|s| !s.is_empty()).collect();
         if base.is_empty() || !path.starts_with(&base) {
             return None;
         }
-        // By segments: a base path that came escaped is longer than it is.
-        match raw.match_indices('/').nth(base.len()) {
-            Some((at, _)) => Route::find(&path[base.len()..], &raw[at..]),
-            None => Some(Found::BASE),
+        match &path[base.len()..] {
+            [] => Some(Found::BASE),
+            rest => Route::find(rest),
         }
     }
 
     /// The home page is one step below the base path.
-    fn below_base(&self) -> Problem {
-        let location = format!("{}/", self.config.base_path);
+    fn below_base(&self, query: &str) -> Problem {
+        let mark = if query.is_empty() { "" } else { "?" };
+        let location = format!("{}/{mark}{query}", self.config.base_path);
         let sentence = format!("the home page is at {location}");
         let mut problem = Problem::new(Status::PERMANENT_REDIRECT, "moved", sentence);
         problem.fields.push(("Location", location));
@@ -586,7 +624,7 @@ impl Server {
             (Route::Login, _) => self.log_in(request),
             (Route::Ticket, _) => self.answer_by_ticket(request),
             (Route::OldWebSocket, _) => Err(self.old_websocket()),
-            (Route::Base, _) => Err(self.below_base()),
+            (Route::Base, _) => Err(self.below_base(request.target.query)),
             (Route::Page(page), _) => Ok(Reply::Page(page)),
         }
     }

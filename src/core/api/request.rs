@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What a `PATCH` may be written in (RFC 5789 §3.1).
+pub(super) const ACCEPT_PATCH: (&str, &str) = ("Accept-Patch", "application/json");
+
 /// A request, taken apart.
 pub(super) struct Request<'a> {
     pub(super) connection: Key,
@@ -42,16 +45,41 @@ impl<'a> Request<'a> {
         self.target.parameter(name).map_err(Problem::from)
     }
 
-    /// The body as a JSON object. An empty body is an empty object.
-    pub(super) fn json(&self) -> Result<Value, Problem> {
-        if self.body.is_empty() && self.head.content_type.is_none() {
-            return Ok(Value::Object(serde_json::Map::new()));
+    /// Refuses a change whose body is anything but JSON as it stands: only that makes a browser ask
+    /// first on behalf of a page of another origin. By the head alone, before the body is read.
+    pub(super) fn check_media_type(&self) -> Result<(), Problem> {
+        let bare = matches!(self.head.framing, Framing::None | Framing::Length(0));
+        if bare && self.head.content_type.is_none() {
+            return Ok(());
         }
+        let unsupported = |code, sentence: &str, (name, value): (&'static str, &str)| {
+            let mut problem = Problem::new(Status::UNSUPPORTED_MEDIA_TYPE, code, sentence);
+            problem.fields.push((name, value.to_owned()));
+            Err(problem)
+        };
         let media_type = self.text(self.head.content_type).unwrap_or_default();
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
             let sentence = "the body must be sent as Content-Type: application/json";
-            return Err(Problem::new(Status::UNSUPPORTED_MEDIA_TYPE, "not_json", sentence));
+            let accepted = match self.head.method {
+                Method::Patch => ACCEPT_PATCH,
+                _ => ("Accept", "application/json"), // RFC 9110 §12.5.1.
+            };
+            return unsupported("not_json", sentence, accepted);
+        }
+        let coding = self.text(self.head.content_encoding).unwrap_or("identity");
+        if !coding.eq_ignore_ascii_case("identity") {
+            let sentence = "the body must be sent without a Content-Encoding";
+            let accepted = ("Accept-Encoding", "identity"); // RFC 9110 §12.5.3.
+            return unsupported("unknown_content_encoding", sentence, accepted);
+        }
+        Ok(())
+    }
+
+    /// The body as a JSON object. An empty body is an empty object.
+    pub(super) fn json(&self) -> Result<Value, Problem> {
+        if self.body.is_empty() {
+            return Ok(Value::Object(serde_json::Map::new()));
         }
         match json::value(self.body) {
             Ok(Value::Object(object)) => Ok(Value::Object(object)),

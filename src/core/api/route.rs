@@ -128,14 +128,38 @@ impl Entry {
 }
 
 impl<'a> Route<'a> {
-    /// What a path names, given whole and by its decoded segments, and what may be done with it.
-    pub(super) fn find(segments: &[&'a str], path: &str) -> Option<Found<'a>> {
+    /// What a path names, given by its decoded segments, and what may be done with it.
+    pub(super) fn find(segments: &[&'a str]) -> Option<Found<'a>> {
         for entry in &ROUTES {
             if let Some(ids) = entry.matches(segments) {
                 return Some(Found { route: (entry.route)(ids), methods: entry.methods });
             }
         }
-        Some(Found { route: Route::Page(pages::find(path)?), methods: GET })
+        let page = pages::find(&format!("/{}", segments.join("/")))?;
+        Some(Found { route: Route::Page(page), methods: GET })
+    }
+
+    /// The session that it is about, if it is about one.
+    pub(super) fn session(&self) -> Option<&'a str> {
+        match self {
+            Route::Session(id)
+            | Route::Fork(id)
+            | Route::Archive(id, _)
+            | Route::Status(id)
+            | Route::Context(id)
+            | Route::Events(id)
+            | Route::EventsStatus(id)
+            | Route::Poll(id)
+            | Route::History(id)
+            | Route::Event(id, _)
+            | Route::Prompt(id)
+            | Route::Interrupt(id)
+            | Route::Queue(id)
+            | Route::Queued(id, _)
+            | Route::Approvals(id)
+            | Route::Approval(id, _) => Some(id),
+            _ => None,
+        }
     }
 
     /// How far a token must reach; none where nobody is asked for one.
@@ -195,12 +219,11 @@ mod tests {
             (&["api", "session", "a", "queue", "b", "c"], false),
             (&[], false),
         ] {
-            let whole = format!("/{}", path.join("/"));
-            let found = Route::find(path, &whole).map(|found| found.route);
+            let found = Route::find(path).map(|found| found.route);
             let is_page = matches!(found, None | Some(Route::Page(_)));
             assert_eq!(!is_page, named, "{path:?}");
         }
-        let Some(found) = Route::find(&["api", "sessions", "a", "queue", "b"], "") else {
+        let Some(found) = Route::find(&["api", "sessions", "a", "queue", "b"]) else {
             panic!("it is named");
         };
         assert!(matches!(found.route, Route::Queued("a", "b")));

@@ -90,7 +90,7 @@ impl Server {
             });
             object.string("durability", server.keeper.durability.as_str());
             object.object("access", |object| {
-                object.bool("tokens", !server.config.access.tokens.is_empty());
+                object.bool("tokens", server.config.access.tokens.are_wanted());
                 object.string("name", &request.by);
                 object.string("scope", request.scope.as_str());
             });

@@ -116,10 +116,11 @@ fn html(title: &str, body: &str) -> String {
 }
 
 /// What goes with every such page: it is kept nowhere, tells no other site where it was, runs
-/// nothing, and sends its form to nobody but us.
+/// nothing, and sends its form to nobody but us. To us a browser must say where the form was: without
+/// a referrer it says that its origin is `null`, and we refuse that.
 pub(super) const FIELDS: [(&str, &str); 4] = [
     ("Cache-Control", "no-store"),
-    ("Referrer-Policy", "no-referrer"),
+    ("Referrer-Policy", "same-origin"),
     ("X-Robots-Tag", "noindex"),
     (
         "Content-Security-Policy",

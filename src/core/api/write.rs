@@ -40,7 +40,7 @@ impl Server {
     ) -> bool {
         let (version, is_head) = match exchange.has_head() {
             Some(head) => (head.version, head.method == Method::Head),
-            None => (head::Version::Http11, false),
+            None => (head::Version::Http11, head::begins_with_head(&exchange.input)),
         };
         let cors = self.cors_fields(exchange.origin);
         let usual = [
@@ -204,8 +204,7 @@ impl Server {
         let accepted = exchange.has_head().and_then(|head| head.accept_encoding);
         let accepted = accepted.and_then(|span| span.text(&exchange.input));
         let packed = accepted.is_some_and(reply::takes_gzip);
-        // Two codings are two representations, so each has a tag of its own.
-        let tag = format!("\"{:016x}{}\"", page.etag, if packed { "-gzip" } else { "" });
+        let tag = page.tag(packed);
         let csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
             img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
         let mut fields =
@@ -228,7 +227,7 @@ impl Server {
 
     /// Answers what was no request.
     pub(in crate::core) fn answer_bad(&mut self, exchange: &mut Exchange, bad: BadRequest) {
-        self.name_unfinished(exchange);
+        self.note_request(exchange);
         exchange.close = true;
         let mut problem = Problem::from(bad);
         self.count_bad(problem.status);
@@ -242,7 +241,7 @@ impl Server {
 
     /// Answers a request that did not come in time.
     pub(in crate::core) fn answer_late(&mut self, exchange: &mut Exchange) {
-        self.name_unfinished(exchange);
+        self.note_request(exchange);
         exchange.close = true;
         let sentence = "the request did not arrive in time";
         let mut problem = Problem::new(Status::REQUEST_TIMEOUT, "request_timeout", sentence);
@@ -269,7 +268,7 @@ impl Server {
 
     /// Answers a request that is not whole, and ends its connection with that.
     fn refuse_rest(&mut self, exchange: &mut Exchange, problem: &Problem) {
-        self.name_unfinished(exchange);
+        self.note_request(exchange);
         exchange.close = true;
         exchange.stage = Stage::Ending;
         self.write_problem(exchange, problem);

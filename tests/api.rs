@@ -1199,7 +1199,7 @@ fn directories_are_listed_inside_the_roots_only() {
         ("/", 403, "working_dir_outside_roots"),
         (&*format!("{root}/.."), 403, "working_dir_outside_roots"),
         (&format!("{root}/out"), 403, "working_dir_outside_roots"),
-        (&format!("{root}x"), 404, "working_dir_not_found"),
+        (&format!("{root}x"), 403, "working_dir_outside_roots"),
         (&format!("{root}/absent"), 404, "working_dir_not_found"),
         (&format!("{root}/file"), 400, "working_dir_not_a_directory"),
         ("relative", 400, "working_dir_not_absolute"),

@@ -11,7 +11,7 @@ use std::process::Command;
 use support::proxy::{Proxy, Whose};
 use support::users::{NOBODY, as_user, can_be_others, own_uid};
 use support::{
-    Connection, Options, Response, Scratch, Server, add_token, eventually, need, request,
+    Connection, Options, Response, Scratch, Server, add_token, eventually, http, need, request,
 };
 
 /// Runs `curl` as another user; returns the status and the body.
@@ -732,6 +732,57 @@ fn an_agent_is_known_whatever_its_socket_is_bound_to_and_whoever_it_belongs_to()
         let (text, _) = run(&server, &session, &format!("python3 {file}"));
         assert_eq!(text, "200\n403\n");
     }
+}
+
+/// Requests a client with a token is answered while strangers hold what room they can.
+#[track_caller]
+fn served(guarded: &Guarded, by_strangers: &str) {
+    let mut connection = Connection::open(guarded.server.address);
+    let bearer = format!("Bearer {}", guarded.read);
+    let head = [("Authorization", &*bearer)];
+    let request = http::encode(guarded.server.address, "GET", "/api/sessions", &head, b"");
+    for at in 0..50 {
+        connection.send(&request);
+        assert_eq!(connection.response("GET").status, 200, "request {at}, {by_strangers}");
+    }
+}
+
+#[test]
+fn strangers_who_take_their_pages_slowly_or_never_end_their_heads_keep_nobody_waiting() {
+    let guarded = Guarded::start(&["--requests-size-max", "256KiB"]);
+    let address = guarded.server.address;
+    // Pages are public, and large; they read nothing of them.
+    let page = "GET /openapi.yaml HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(8);
+    let takers: Vec<Connection> = (0..64)
+        .map(|_| {
+            let mut connection = Connection::open(address);
+            connection.send(&page);
+            connection
+        })
+        .collect();
+    served(&guarded, "pages");
+    drop(takers);
+    // Heads that do not end: more of them than there is room for.
+    let connection = Connection::open(address); // One that is in before the flood.
+    let bearer = format!("Bearer {}", guarded.read);
+    let request =
+        http::encode(address, "GET", "/api/sessions", &[("Authorization", &*bearer)], b"");
+    let mut connection = connection;
+    connection.send(&request);
+    assert_eq!(connection.response("GET").status, 200);
+    let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(14_000));
+    let heads: Vec<Connection> = (0..64)
+        .map(|_| {
+            let mut connection = Connection::open(address);
+            connection.send(&head);
+            connection
+        })
+        .collect();
+    for at in 0..50 {
+        connection.send(&request);
+        assert_eq!(connection.response("GET").status, 200, "request {at}, heads");
+    }
+    drop(heads);
 }
 
 /// The last token that is taken out of the file is the last one that opens anything.

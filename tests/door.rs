@@ -236,6 +236,33 @@ fn pipelined_requests_are_answered_in_order_and_no_faster_than_they_are_taken() 
     assert_eq!(rows["sessions"].as_array().unwrap().len(), 1, "it came after");
 }
 
+/// A request that found no room all the time is told so, under the name of the limit.
+#[test]
+fn a_request_that_found_no_room_in_time_is_told_so() {
+    let server = Server::demo(&["--requests-size-max", "256KiB", "--head-timeout", "1s"]);
+    let session = server.create();
+    let cursor = server.told(&format!("/api/session/{session}"))["lastEventId"].clone();
+    // Long polls hold their heads for as long as they wait.
+    let poll = format!(
+        "GET /api/session/{session}/events/poll?wait=60&after={} HTTP/1.1\r\nHost: localhost\r\n\
+         X: {}\r\n\r\n",
+        cursor.as_str().unwrap(),
+        "x".repeat(14_000)
+    );
+    let mut polls: Vec<Connection> = (0..24).map(|_| Connection::open(server.address)).collect();
+    polls.iter_mut().for_each(|connection| connection.send(&poll));
+    let mut connection = Connection::open(server.address);
+    connection.send(HEALTH);
+    let answer = connection.response("GET").expect(503);
+    assert_eq!(answer.header("retry-after"), Some("5"));
+    connection.expect_end();
+    drop(polls);
+    eventually("there is room again", || {
+        request(server.address, "GET", "/health", &[], b"").status == 200
+    });
+    assert!(hits(&server, "requests-size-max") > 0);
+}
+
 /// What a session is called.
 #[track_caller]
 fn name(server: &Server, session: &str) -> Value {
@@ -585,6 +612,9 @@ fn who_says_nothing_between_requests_is_hung_up_on() {
     used.response("GET").expect(200);
     used.expect_end();
     fresh.expect_end();
+    // Each under its own name; nobody else has met either.
+    eventually("both are counted", || hits(&server, "head-timeout") == 1);
+    assert!(hits(&server, "keep-alive") > 0);
 }
 
 #[test]

@@ -51,6 +51,12 @@ pub const HOOKS_SIZE_MAX: usize = MIB;
 /// What is known of the tickets that were given out.
 const TICKETS_SIZE: usize = 2 * MIB;
 
+/// The body of a request for which nobody is asked for a token: a login, a tap on a ticket's button.
+pub const OPEN_BODY_SIZE_MAX: usize = 4 * KIB;
+/// Values in one body's JSON, however nested. Each takes some hundred bytes while the body is understood,
+/// so that all of them stay below the largest body itself.
+pub const BODY_VALUES_MAX: usize = 16 * 1024;
+
 /// Descriptors of one agent: three pipes and a pidfd, and as many again while it is spawned.
 const FILES_PER_AGENT: u32 = 8;
 

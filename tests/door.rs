@@ -263,6 +263,49 @@ fn a_request_that_found_no_room_in_time_is_told_so() {
     assert!(hits(&server, "requests-size-max") > 0);
 }
 
+/// Whatever a body is made of, what is made of it stays within the bound; and whoever has shown no token
+/// sends next to nothing.
+#[test]
+fn a_body_of_very_many_values_is_refused_before_it_is_understood() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let before = peak();
+    for value in ["{\"\":0},", "[0],", "0,"] {
+        let body = format!("{{\"a\":[{}0]}}", value.repeat(8_000_000 / value.len()));
+        for path in ["/api/sessions", &format!("/api/session/{session}/prompt")] {
+            let answer = request(server.address, "POST", path, &[], body.as_bytes());
+            assert_eq!(answer.expect_error(400).1, "too_many_values", "{value} {path}");
+        }
+    }
+    let grown = peak() - before;
+    assert!(grown < 32 * 1024, "{grown} KiB more at its peak");
+    // The text of a prompt is one value, whatever stands in it.
+    let command = json!({"command": format!("say: {}", "[{\",\\\"".repeat(20_000))}).to_string();
+    let path = format!("/api/session/{session}/prompt");
+    request(server.address, "POST", &path, &[], command.as_bytes()).expect(202);
+    // Nobody is asked for a token at a login.
+    let kind = ("Content-Type", "application/json");
+    let body = format!("{{\"token\":\"{}\"}}", "x".repeat(5_000));
+    let answer = request(server.address, "POST", "/api/login", &[kind], body.as_bytes());
+    assert_eq!(answer.expect_error(413).1, "body_too_large");
+    for size in [5_000, 1_000_000] {
+        let mut connection = Connection::open(server.address);
+        let head = "POST /api/login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
+            Content-Type: application/json\r\n\r\n";
+        connection.send(format!("{head}{size:x}\r\n"));
+        assert_eq!(connection.response("POST").expect_error(413).1, "body_too_large", "{size}");
+        let mut connection = Connection::open(server.address);
+        connection.send(format!("{head}1\r\n"));
+        connection.send(format!("x\r\n{size:x}\r\n"));
+        assert_eq!(connection.response("POST").expect_error(413).1, "body_too_large", "{size}");
+    }
+}
+
 /// What a session is called.
 #[track_caller]
 fn name(server: &Server, session: &str) -> Value {

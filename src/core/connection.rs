@@ -608,6 +608,14 @@ impl Exchange {
         self.stage == Stage::Body && self.body_due.is_none()
     }
 
+    /// Lowers the bound of the body that is on its way.
+    ///
+    /// # Errors
+    /// It is beyond that already.
+    pub fn limit_body(&mut self, size_max: usize) -> Result<(), BadRequest> {
+        self.decoder.as_mut().map_or(Ok(()), |decoder| decoder.limit(size_max as u64))
+    }
+
     /// Tells a client that waits for it to send its body (RFC 9110 §10.1.1).
     pub fn invite_body(&mut self) {
         let waits = self.head.filter(|head| {

@@ -1,6 +1,7 @@
 //! A request, taken apart: its parameters, and its body as JSON.
 
 use super::*;
+use crate::limits::BODY_VALUES_MAX;
 
 /// What a `PATCH` may be written in (RFC 5789 §3.1).
 pub(super) const ACCEPT_PATCH: (&str, &str) = ("Accept-Patch", "application/json");
@@ -79,6 +80,10 @@ impl<'a> Request<'a> {
     pub(super) fn json(&self) -> Result<Value, Problem> {
         if self.body.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
+        }
+        if json::count_values(self.body) > BODY_VALUES_MAX {
+            let sentence = format!("the body holds more than {BODY_VALUES_MAX} values");
+            return Err(Problem::bad("too_many_values", sentence));
         }
         match json::value(self.body) {
             Ok(Value::Object(object)) => Ok(Value::Object(object)),

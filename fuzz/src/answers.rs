@@ -147,10 +147,8 @@ fn read(head: &[u8]) -> Answer {
 
 /// Whole frames only, and ids that never fall.
 fn judge_frames(stream: &[u8], ended: bool) {
-    let text = str::from_utf8(stream).map_or_else(
-        |error| str::from_utf8(&stream[..error.valid_up_to()]).unwrap_or_default(),
-        |text| text,
-    );
+    let text = str::from_utf8(stream)
+        .unwrap_or_else(|error| str::from_utf8(&stream[..error.valid_up_to()]).unwrap_or_default());
     let mut blocks: Vec<&str> = text.split("\n\n").collect();
     let rest = blocks.pop().unwrap_or_default();
     assert!(

@@ -518,6 +518,11 @@ impl Server {
     /// Whether everything has come to its end, or the time for that is up.
     pub fn finished(&self) -> Option<End> {
         let Drain::Draining(at) = self.drain else { return None };
+    /// When the drain is cut, if there is one.
+    pub fn drain_due(&self) -> Option<u64> {
+        if let Drain::Draining(at) = self.drain { Some(at) } else { None }
+    }
+
         let is_written = !self.publisher.has_hidden() && !self.keeper.leftovers.is_busy();
         if self.agents.is_empty() && self.connections.is_empty() && is_written {
             return Some(End::Clean);

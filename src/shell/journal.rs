@@ -106,6 +106,9 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
         epochs.erased = epochs.erased.max(*seq);
         lines += &format!("erased {seq}\n");
     }
+    if durability != Durability::Memory {
+        lines += &epochs.reach_last(found.newest_seq).unwrap_or_default();
+    }
     let first_seq = epochs.next_seq(found.newest_seq);
     let start = Start::new(epoch, first_seq, durability, boot_id);
     lines += &Epochs::line(&start);

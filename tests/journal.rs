@@ -136,6 +136,34 @@ fn a_text_that_was_being_written_when_the_server_was_killed_is_ended_at_the_rest
 }
 
 #[test]
+fn a_compact_view_from_disk_passes_over_text_that_is_told_again() {
+    let mut rig = Rig::start(&["--agent", "demo", "--delta-hold", "0"]);
+    let session = rig.create();
+    let first = rig.prompt(&session, "think: hm ;; say 30 words")["promptId"].clone();
+    rig.stream(&session, "", None).turn_end(first.as_str().unwrap());
+    rig.kill();
+    rig.again();
+    let path = format!("/api/session/{session}");
+    let start = ids_of(&rig.journal(&session))[0].clone();
+    for (page, compact) in [
+        (format!("{path}/history?limit=1000"), false),
+        (format!("{path}/history?limit=1000&view=compact"), true),
+        (format!("{path}/events/poll?wait=0&after={start}"), false),
+        (format!("{path}/events/poll?wait=0&after={start}&view=compact"), true),
+        (format!("/api/events/poll?wait=0&after={start}&view=compact"), true),
+    ] {
+        let told = rig.get(&page).expect(200).json();
+        let count = |name: &str| {
+            let events = told["events"].as_array().unwrap().iter();
+            events.filter(|event| event["event"] == name).count()
+        };
+        assert_eq!(count("session-output") == 0, compact, "{page}: {told}");
+        assert_eq!(count("message-block"), 3, "{page}: {told}");
+        assert_eq!(told["unknown"].is_array(), page.starts_with("/api/events"), "{page}: {told}");
+    }
+}
+
+#[test]
 fn fifty_readers_get_everything_from_the_disk_while_output_goes_on() {
     let flags = ["--ring-size", "64KiB", "--all-ring-size", "64KiB", "--delta-hold", "0ms"];
     let mut rig = Rig::lines(&flags);

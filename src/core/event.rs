@@ -128,10 +128,12 @@ impl Filter {
         self.0 >> EventKind::SessionOutput as u8 & 1 == 1
     }
 
-    /// Whether it takes events of this name.
-    pub fn takes_name(self, name: &str) -> bool {
+    /// Whether it takes an event of this name. `is_superseded` is asked only of text in a compact view.
+    pub fn takes_name(self, name: &str, is_superseded: impl FnOnce() -> bool) -> bool {
         let kind = NAMES.iter().position(|known| *known == name);
-        kind.is_some_and(|kind| self.takes(kind as u8, false))
+        let is_text = kind == Some(EventKind::SessionOutput as usize);
+        let superseded = is_text && self.is_compact() && is_superseded();
+        kind.is_some_and(|kind| self.takes(kind as u8, superseded))
     }
 
     /// Whether it takes this frame.

@@ -520,9 +520,9 @@ impl Publisher {
         }
     }
 
-    /// The name and the data of the event that was published last.
-    pub fn last_event(&self) -> Option<(&str, &str)> {
-        sse::parse_frame(&self.frame).map(|(_, name, data)| (name, data))
+    /// The frame of the event that was published last.
+    pub fn last_frame(&self) -> &[u8] {
+        &self.frame
     }
 
     /// Whether anything is published and not visible.

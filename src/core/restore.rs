@@ -13,7 +13,7 @@ use crate::core::event::EventKind;
 use crate::core::holes;
 use crate::core::journal::{Frame, Journal};
 use crate::core::log::Log;
-use crate::core::prompts::{Prompt, Prompts};
+use crate::core::prompts::{Image, Prompt, Prompts};
 use crate::core::publisher::{Feed, InTurn};
 use crate::core::server::{AgentConfig, Dialect, Server};
 use crate::core::session::{
@@ -124,6 +124,8 @@ pub struct Recent {
     command: String,
     cursor: u64,
     position: u32,
+    /// The number of its last event, 0 before that.
+    end: u64,
 }
 
 /// A turn that had begun and not ended.
@@ -219,7 +221,9 @@ impl Snapshot {
             "session-closed" => self.status = "closed".into(),
             "prompt-queued" => self.queued(frame.seq, data, beside),
             "prompt-started" => self.started(data),
-            "prompt-completed" | "prompt-failed" | "prompt-cancelled" => self.ended(data),
+            "prompt-completed" | "prompt-failed" | "prompt-cancelled" => {
+                self.ended(frame.seq, data);
+            }
             "session-output" => self.output(data),
             "message-block" => self.block(data),
             "tool-started" => {
@@ -282,15 +286,17 @@ impl Snapshot {
         let Some(id) = data.prompt_id else { return };
         let command = data.command.or_else(|| beside.large(seq)).unwrap_or_default();
         let images = data.images.and_then(|_| beside.images(seq));
-        let images = images.and_then(|json| document::read(&json).ok()).unwrap_or_default();
+        let images: Option<Vec<Image>> = images.and_then(|json| document::read(&json).ok());
+        let images = images.unwrap_or_default();
         let position = data.position.and_then(|raw| raw.get().parse().ok()).unwrap_or(u32::MAX);
         self.last_prompt =
             Some(command[..command.floor_char_boundary(LAST_PROMPT_SIZE)].to_owned());
         if self.recent.len() == RECENT_MAX {
             self.recent.remove(0);
         }
-        let digest = Prompts::digest(&command);
-        self.recent.push(Recent { id: id.clone(), command: digest, cursor: seq - 1, position });
+        let digest = Prompts::digest(&command, &images);
+        let (cursor, end) = (seq - 1, 0);
+        self.recent.push(Recent { id: id.clone(), command: digest, cursor, position, end });
         let by = data.by.unwrap_or_default();
         let prompt = Waiting { id, command, images, by, client_id: data.client_id };
         self.queue.insert((position as usize).min(self.queue.len()), prompt);
@@ -306,7 +312,13 @@ impl Snapshot {
         self.turn = Some(Running { id, prompt, started_at, open });
     }
 
-    fn ended(&mut self, data: Data<'_>) {
+    fn ended(&mut self, seq: u64, data: Data<'_>) {
+        let recent = self.recent.iter_mut().rev();
+        if let Some(recent) =
+            recent.into_iter().find(|one| Some(&one.id) == data.prompt_id.as_ref())
+        {
+            recent.end = seq;
+        }
         if data.turn_id.is_some() {
             // Those of a background subagent go on; all others have ended by now.
             self.tools.extend(self.turn.take().into_iter().flat_map(|turn| turn.open.tools));
@@ -407,7 +419,8 @@ impl Server {
         let mut prompts = Prompts::default();
         prompts.queue.extend(snapshot.queue.into_iter().map(prompt));
         for recent in &snapshot.recent {
-            prompts.remember_digest(&recent.id, &recent.command, recent.cursor, recent.position);
+            let answer = (recent.cursor, recent.end);
+            prompts.remember_digest(&recent.id, &recent.command, answer, recent.position);
         }
         self.queue_size += prompts.size();
         let mut approvals = Approvals::default();
@@ -482,11 +495,13 @@ impl Server {
         let queue = std::mem::take(&mut session.prompts.queue);
         for prompt in queue.iter() {
             self.queue_size -= prompt.size();
-            self.publisher.publish_apart(&mut session.feed, EventKind::PromptFailed, |object| {
+            let feed = &mut session.feed;
+            let seq = self.publisher.publish_apart(feed, EventKind::PromptFailed, |object| {
                 let sentence = "it waited, and events that may have told that it ran were lost; \
                                 it is not run again";
                 holes::lost_prompt(object, &prompt.id, sentence);
             });
+            session.prompts.ended(&prompt.id, seq);
         }
     }
 
@@ -545,11 +560,12 @@ impl Server {
             started_at: wall(turn.started_at),
             open: turn.open(),
         });
-        let recent = session.prompts.recent().map(|(id, command, cursor, position)| Recent {
+        let recent = session.prompts.recent().map(|(id, command, taken)| Recent {
             id: id.to_owned(),
             command,
-            cursor,
-            position,
+            cursor: taken.cursor,
+            position: taken.position,
+            end: taken.end,
         });
         let approvals = session.approvals.open.iter();
         let subagents = session.subagents.iter();

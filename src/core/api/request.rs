@@ -41,6 +41,18 @@ impl<'a> Request<'a> {
         })
     }
 
+    /// A cursor of the query, if there is one. What cannot be read is a cursor that nobody knows:
+    /// any other answer than a stream that says so would end a browser's for good.
+    pub(super) fn cursor(&self, name: &str) -> Result<Option<Vec<u8>>, Problem> {
+        match self.target.parameter(name) {
+            Ok(text) => {
+                Ok(text.filter(|text| !text.is_empty()).map(|text| text.as_bytes().to_vec()))
+            }
+            Err(BadRequest::Parameter) => Ok(Some(Vec::new())),
+            Err(bad) => Err(bad.into()),
+        }
+    }
+
     pub(super) fn parameter(&self, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
         self.target.parameter(name).map_err(Problem::from)
     }

@@ -287,7 +287,10 @@ impl Server {
         {
             self.forget_session(oldest);
         }
-        let id = format!("session-{}-{:08x}", self.wall_ms, self.random.bits() as u32);
+        let node = &self.config.node;
+        let hyphen = if node.is_empty() { "" } else { "-" };
+        let bits = self.random.bits() as u32;
+        let id = format!("session-{node}{hyphen}{}-{bits:08x}", self.wall_ms);
         let adopted = new.conversation.is_some();
         let (forked_from, fork) = new.fork.unzip();
         let conversation = Conversation {

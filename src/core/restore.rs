@@ -9,7 +9,7 @@ use crate::base::arena::Key;
 use crate::base::ring::Ring;
 use crate::core::agents::TurnEnd;
 use crate::core::approvals::{Approval, ApprovalKind, Approvals};
-use crate::core::event::EventKind;
+use crate::core::event::{self, EventKind};
 use crate::core::holes;
 use crate::core::journal::{Frame, Journal};
 use crate::core::log::Log;
@@ -61,7 +61,7 @@ pub struct Snapshot {
     pub mode: Option<String>,
     /// When it was created, in milliseconds since 1970.
     pub created_at: u64,
-    /// When anything last happened.
+    /// When it was last active, in milliseconds since 1970.
     pub active_at: u64,
     /// The beginning of the last prompt.
     pub last_prompt: Option<String>,
@@ -174,6 +174,7 @@ struct Data<'a> {
     name: Option<String>,
     conversation: Option<String>,
     resumable: Option<bool>,
+    last_activity_at: Option<u64>,
     conversation_entry: Option<String>,
     fork: Option<Fork>,
     permissions: Option<Vec<serde_json::Value>>,
@@ -215,7 +216,12 @@ impl Snapshot {
         self.seq = frame.seq;
         // Text as it comes is most of a journal, and of no interest once its block has ended.
         let Ok(data) = document::read::<Data<'_>>(frame.data) else { return };
-        self.active_at = data.timestamp;
+        // A status says for itself since when nothing has happened.
+        match data.last_activity_at {
+            Some(at) => self.active_at = at,
+            None if event::is_activity(frame.name) => self.active_at = data.timestamp,
+            None => {}
+        }
         match frame.name {
             "session-created" | "session-status" => self.described(frame.name, data),
             "session-closed" => self.status = "closed".into(),
@@ -380,6 +386,7 @@ impl Server {
     /// Takes in the sessions that were found, before anybody can connect.
     pub fn restore(&mut self, mut found: Vec<Found>) {
         found.sort_by_key(|found| found.snapshot.created_at);
+        self.publisher.restores = true; // A restart is nothing that happens in a session.
         for one in found {
             if self.sessions.len() == self.sessions.capacity() as usize {
                 let told = vec![("session", one.snapshot.session_id)];
@@ -396,6 +403,7 @@ impl Server {
             }
             self.settle(key, &tools);
         }
+        self.publisher.restores = false;
     }
 
     fn restore_session(&mut self, found: Found) -> (Key, Vec<OpenTool>) {
@@ -407,6 +415,7 @@ impl Server {
         self.keeper.total += journal.size();
         let ring = Ring::new_at(self.limits.ring_size, journal.written(), journal.last_seq());
         feed.log = Log::found(ring, journal);
+        feed.active_at = snapshot.active_at;
         let now_ms = self.now_ms;
         let prompt = |waiting: Waiting| Prompt {
             id: waiting.id,
@@ -451,7 +460,6 @@ impl Server {
             model_in_use: None,
             mode_in_use: None,
             created_at: snapshot.created_at,
-            active_at: snapshot.active_at,
             last_prompt: snapshot.last_prompt.map(String::into_boxed_str),
             prompts,
             approvals: approvals.into(),
@@ -508,7 +516,6 @@ impl Server {
     /// Ends what had started and not ended, tool calls that outlived their turn among it, and lets
     /// go on what waits.
     fn settle(&mut self, key: Key, tools: &[OpenTool]) {
-        let active_at = self.sessions.get(key).map_or(0, |session| session.active_at);
         self.withdraw_approvals(key, "server_restarted", |_| true);
         if let Some(session) = self.sessions.get_mut(key) {
             let (feed, now_ms) = (&mut session.feed, self.now_ms);
@@ -524,9 +531,6 @@ impl Server {
             session.conversation.id = self.random.uuid().into();
         }
         self.after(key, Some("server_restarted"));
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.active_at = active_at; // A restart is nothing that happened in it.
-        }
     }
 
     /// The agent of that name; one that cannot be started if nobody configured it.
@@ -582,7 +586,7 @@ impl Server {
             model: session.unusual.model.as_deref().map(str::to_owned),
             mode: session.mode().map(str::to_owned),
             created_at: session.created_at,
-            active_at: session.active_at,
+            active_at: session.feed.active_at,
             last_prompt: session.last_prompt.as_deref().map(str::to_owned),
             status: session.told.as_str().to_owned(),
             conversation: session.conversation.id.to_string(),

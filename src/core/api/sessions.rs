@@ -320,7 +320,6 @@ impl Server {
             model_in_use: None,
             mode_in_use: None,
             created_at: self.wall_ms,
-            active_at: self.wall_ms,
             last_prompt: None,
             prompts: Prompts::default(),
             approvals: Seldom::default(),
@@ -392,7 +391,7 @@ impl Server {
         let mode = session.mode();
         object.string_or_null("mode", mode);
         object.number("createdAt", session.created_at);
-        object.number("lastActivityAt", session.active_at);
+        object.number("lastActivityAt", session.feed.active_at);
         object.string_or_null("lastPrompt", session.last_prompt.as_deref());
         object.number("openApprovals", session.approvals.open.len() as u64);
         object.number("queueLength", session.prompts.queue.len() as u64);
@@ -412,8 +411,17 @@ impl Server {
             return Err(Problem::bad("invalid_value", sentence));
         }
         let query = request.parameter("q")?.map(|text| text.to_lowercase());
-        let before = request.parameter("before")?;
-        let mut rows: Vec<(u64, u32, Key)> = self
+        // By its place in the order, which it has also where it is none of those that are wanted, or
+        // has just been deleted.
+        let place = |session: &Session| (session.feed.active_at, session.feed.number);
+        let behind = request.parameter("before")?.map(|id| {
+            let open = self.by_id.find(&self.sessions, &id);
+            let key = open.or_else(|| self.closed_ids.find(&self.sessions, &id));
+            let session = key.and_then(|key| self.sessions.get(key));
+            session.map(place).ok_or_else(|| Problem::session_not_found(&id))
+        });
+        let behind = behind.transpose()?;
+        let mut rows: Vec<((u64, u32), Key)> = self
             .by_id
             .keys()
             .filter_map(|key| self.sessions.get(key))
@@ -423,19 +431,15 @@ impl Server {
                 None => !session.archived,
             })
             .filter(|session| query.as_deref().is_none_or(|query| matches_query(session, query)))
-            .map(|session| (session.active_at, session.feed.number, session.key()))
+            .map(|session| (place(session), session.key()))
+            .filter(|(place, _)| behind.is_none_or(|behind| *place < behind))
             .collect();
-        rows.sort_unstable_by_key(|row| std::cmp::Reverse((row.0, row.1)));
-        if let Some(before) = before {
-            let key = self.session_key(&before)?;
-            let at = rows.iter().position(|row| row.2 == key).map_or(0, |at| at + 1);
-            rows.drain(..at);
-        }
+        rows.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
         let more = rows.len() > limit;
         self.say(|server, object| {
             object.bool("success", true);
             object.array("sessions", |array| {
-                for (_, _, key) in rows.iter().take(limit) {
+                for (_, key) in rows.iter().take(limit) {
                     array.object(|object| server.write_session(object, *key));
                 }
             });

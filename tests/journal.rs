@@ -454,6 +454,48 @@ fn large_fields_and_large_prompts_survive() {
 }
 
 #[test]
+fn a_backup_made_under_a_running_server_does_not_know_the_cursors_that_came_after_it() {
+    let mut rig = Rig::lines(&[]);
+    let (session, deleted) = (rig.create(), rig.create());
+    let turn = |rig: &Rig, command: &str| {
+        let prompt = rig.prompt(&session, command)["promptId"].as_str().unwrap().to_owned();
+        let mut reader = rig.stream(&session, "", None);
+        reader.turn_end(&prompt);
+        let status = format!("/api/session/{session}/status");
+        eventually("its process is gone", || rig.get(&status).json()["status"] == "suspended");
+        rig.get(&status).json()["lastEventId"].as_str().unwrap().to_owned()
+    };
+    turn(&rig, "one");
+    // The newest number is that of a session that was deleted: it stands in no journal.
+    let path = format!("/api/session/{deleted}");
+    http::request(rig.address, "DELETE", &path, &[], b"").expect(200);
+    let known = rig.get("/api/sessions").json()["lastEventId"].as_str().unwrap().to_owned();
+    let scratch = rig.options.scratch().path();
+    let (data, copy) = (scratch.join("data"), scratch.join("copy"));
+    let copied = |from: &std::path::Path, to: &std::path::Path| {
+        let _ = std::fs::remove_dir_all(to);
+        let status = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+        assert!(status.success());
+    };
+    copied(&data, &copy);
+    let beyond = turn(&rig, "two");
+    rig.kill();
+    copied(&copy, &data);
+    // As long as nothing new has happened, and after another start that knows it only by what is written.
+    for start in 0..3 {
+        rig.again();
+        let page = rig.get(&format!("/api/events/poll?after={beyond}&wait=0")).expect(200).json();
+        assert_eq!(page["resume"], "gap", "start {start}: {page}");
+        let mut stale = rig.stream(&session, "", Some(&beyond));
+        assert_eq!(stale.joined().data["resume"], "gap", "start {start}");
+        let mut good = rig.stream(&session, "", Some(&known));
+        assert_eq!(good.joined().data["resume"], "ok", "start {start}");
+        turn(&rig, "three");
+        rig.kill();
+    }
+}
+
+#[test]
 fn a_deleted_session_is_erased_and_stays_gone() {
     let mut rig = Rig::lines(&[]);
     let (kept, gone) = (rig.create(), rig.create());
@@ -573,48 +615,6 @@ fn memory_survives_nothing_and_says_so() {
     let mut all = Reader::open(rig.address, "/api/events", &[("Last-Event-ID", cursor)]);
     assert_eq!(all.joined().data["resume"], "gap");
     assert!(!rig.data("sessions").exists());
-}
-
-#[test]
-fn a_backup_made_under_a_running_server_does_not_know_the_cursors_that_came_after_it() {
-    let mut rig = Rig::lines(&[]);
-    let (session, deleted) = (rig.create(), rig.create());
-    let turn = |rig: &Rig, command: &str| {
-        let prompt = rig.prompt(&session, command)["promptId"].as_str().unwrap().to_owned();
-        let mut reader = rig.stream(&session, "", None);
-        reader.turn_end(&prompt);
-        let status = format!("/api/session/{session}/status");
-        eventually("its process is gone", || rig.get(&status).json()["status"] == "suspended");
-        rig.get(&status).json()["lastEventId"].as_str().unwrap().to_owned()
-    };
-    turn(&rig, "one");
-    // The newest number is that of a session that was deleted: it stands in no journal.
-    let path = format!("/api/session/{deleted}");
-    http::request(rig.address, "DELETE", &path, &[], b"").expect(200);
-    let known = rig.get("/api/sessions").json()["lastEventId"].as_str().unwrap().to_owned();
-    let scratch = rig.options.scratch().path();
-    let (data, copy) = (scratch.join("data"), scratch.join("copy"));
-    let copied = |from: &std::path::Path, to: &std::path::Path| {
-        let _ = std::fs::remove_dir_all(to);
-        let status = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-        assert!(status.success());
-    };
-    copied(&data, &copy);
-    let beyond = turn(&rig, "two");
-    rig.kill();
-    copied(&copy, &data);
-    // As long as nothing new has happened, and after another start that knows it only by what is written.
-    for start in 0..3 {
-        rig.again();
-        let page = rig.get(&format!("/api/events/poll?after={beyond}&wait=0")).expect(200).json();
-        assert_eq!(page["resume"], "gap", "start {start}: {page}");
-        let mut stale = rig.stream(&session, "", Some(&beyond));
-        assert_eq!(stale.joined().data["resume"], "gap", "start {start}");
-        let mut good = rig.stream(&session, "", Some(&known));
-        assert_eq!(good.joined().data["resume"], "ok", "start {start}");
-        turn(&rig, "three");
-        rig.kill();
-    }
 }
 
 #[test]

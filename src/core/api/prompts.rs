@@ -34,10 +34,10 @@ impl Server {
             return Err(Problem::conflict("session_archived", sentence));
         }
         if session.deleting {
-            return Err(Problem::conflict("session_stopping", "the session is being deleted"));
+            return Err(Problem::session_stopping());
         }
         if let Some(prompt_id) = &prompt_id {
-            match session.prompts.known(prompt_id, command) {
+            match session.prompts.known(prompt_id, command, &images) {
                 Known::New => {}
                 Known::Same(taken) => {
                     let (cursor, position) = (taken.cursor, taken.position);
@@ -376,20 +376,20 @@ fn accepted(seq: u64) -> Outcome {
 
 /// The client's id for a prompt: the field wins over the header.
 fn prompt_id(request: &Request<'_>, body: &Value) -> Result<Option<String>, Problem> {
-    let header = request.text(request.head.idempotency_key);
-    let id = text(body, "promptId")?.or(header);
-    let unfit = |id: &str| {
-        let fit = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'/';
-        id.is_empty() || id.len() > PROMPT_ID_SIZE_MAX || !id.bytes().all(fit)
-    };
-    if id.is_some_and(unfit) {
+    let header = || Some(("Idempotency-Key", request.text(request.head.idempotency_key)?));
+    let field = text(body, "promptId")?.map(|id| ("\"promptId\"", id));
+    let Some((name, id)) = field.or_else(header) else { return Ok(None) };
+    // It is a segment of the path by which the prompt is cancelled, too.
+    let fit = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'/' | b'\\');
+    let size = 1..=PROMPT_ID_SIZE_MAX;
+    if !size.contains(&id.len()) || !id.bytes().all(fit) || matches!(id, "." | "..") {
         let sentence = format!(
-            "\"promptId\" must be 1 to {PROMPT_ID_SIZE_MAX} visible ASCII characters \
-             other than quote and slash"
+            "{name} must be 1 to {PROMPT_ID_SIZE_MAX} visible ASCII characters other than quote, \
+             slash and backslash, and not \".\" or \"..\""
         );
         return Err(Problem::bad("invalid_prompt_id", sentence));
     }
-    Ok(id.map(str::to_owned))
+    Ok(Some(id.to_owned()))
 }
 
 /// Images that go with a prompt.
@@ -404,24 +404,27 @@ fn images(body: &Value) -> Result<Vec<Image>, Problem> {
         return Err(Problem::bad("too_many_images", sentence));
     }
     let types = ["image/png", "image/jpeg", "image/gif", "image/webp"];
-    list.iter()
-        .map(|image| {
-            let kind = text(image, "mediaType")?.unwrap_or_default();
-            let data = text(image, "data")?.unwrap_or_default();
-            if !types.contains(&kind) {
-                let sentence =
-                    format!("an image's \"mediaType\" must be one of {}", types.join(", "));
-                return Err(Problem::bad("invalid_image", sentence));
-            }
-            if data.len() > IMAGE_SIZE_MAX {
-                let sentence =
-                    format!("an image's \"data\" may be {IMAGE_SIZE_MAX} bytes of base64 long");
-                return Err(Problem::new(Status::CONTENT_TOO_LARGE, "image_too_large", sentence));
-            }
-            if base64::decode(data).is_none() {
-                return Err(Problem::bad("invalid_image", "an image's \"data\" must be base64"));
-            }
-            Ok((kind.to_owned(), data.to_owned()))
-        })
-        .collect()
+    let one = |(at, image): (usize, &Value)| {
+        let invalid = |name: &str, expected: &str| {
+            let sentence = format!("\"images[{at}]{name}\" must be {expected}");
+            Problem::bad("invalid_image", sentence)
+        };
+        if !image.is_object() {
+            return Err(invalid("", "an object with \"mediaType\" and \"data\""));
+        }
+        let kind = image["mediaType"].as_str().filter(|kind| types.contains(kind));
+        let kind =
+            kind.ok_or_else(|| invalid(".mediaType", &format!("one of {}", types.join(", "))))?;
+        let data = image["data"].as_str().ok_or_else(|| invalid(".data", "base64"))?;
+        if data.len() > IMAGE_SIZE_MAX {
+            let sentence =
+                format!("\"images[{at}].data\" may be {IMAGE_SIZE_MAX} bytes of base64 long");
+            return Err(Problem::new(Status::CONTENT_TOO_LARGE, "image_too_large", sentence));
+        }
+        if base64::decode(data).is_none() {
+            return Err(invalid(".data", "base64"));
+        }
+        Ok((kind.to_owned(), data.to_owned()))
+    };
+    list.iter().enumerate().map(one).collect()
 }

@@ -1,6 +1,7 @@
 //! A request, taken apart: its parameters, and its body as JSON.
 
 use super::*;
+use crate::wire::json::Members;
 
 /// What a `PATCH` may be written in (RFC 5789 §3.1).
 pub(super) const ACCEPT_PATCH: (&str, &str) = ("Accept-Patch", "application/json");
@@ -93,9 +94,16 @@ impl<'a> Request<'a> {
         if self.body.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
         }
-        match json::value(self.body) {
-            Ok(Value::Object(object)) => Ok(Value::Object(object)),
-            Ok(_) => Err(Problem::bad("invalid_body", "the body must be a JSON object")),
+        let invalid = |sentence| Problem::bad("invalid_body", sentence);
+        match json::object_of(self.body) {
+            Ok(Members::Once(object)) => Ok(Value::Object(object)),
+            Ok(Members::Doubled(name)) => {
+                let name: String = name.chars().take(NAME_LENGTH_MAX).collect();
+                Err(invalid(format!(
+                    "the body has two members \"{name}\", and only one can be meant"
+                )))
+            }
+            Ok(Members::None) => Err(invalid("the body must be a JSON object".to_owned())),
             Err(error) => {
                 let sentence = format!("the body is not JSON: {error}");
                 Err(Problem::bad("invalid_json", sentence))

@@ -36,6 +36,8 @@ General
                         unix:/run/sidestream.sock, 0.0.0.0:3010 (with tokens only); port 0
                         picks a free one [127.0.0.1:3010 and [::1]:3010]
   --base-path PATH      also answer below this path, as a proxy may pass it on: /claude [none]
+  --node NAME           put this node's name into the ids of its sessions, session-NAME-…, for a
+                        proxy that spreads them over several: n1 [none]
   --data-dir DIR        where state is kept [$XDG_STATE_HOME/sidestream]
   --durability MODE     what events survive: memory, nothing; write, our being killed; sync,
                         power loss [write]
@@ -53,6 +55,8 @@ Agents
   --root DIR            sessions may work in here only, repeatable [$HOME]
   --agent-env NAME      also pass this variable to agents, repeatable [none]
   --allow-bypass        allow the mode bypassPermissions [no]
+  --allow-persistent-rules
+                        let an approval grant suggested rules that outlive its session [no]
   --raw-events          tell every line of an agent verbatim, too [no]
 
 Notifications
@@ -168,10 +172,15 @@ pub struct Arguments {
     pub roots: Vec<PathBuf>,
     /// Empty, or a path with a leading slash and without a trailing one.
     pub base_path: String,
+    /// What stands in the ids of our sessions: empty, or a letter and letters and digits, lower case,
+    /// at most 16.
+    pub node: String,
     /// Names of variables that agents are given beside the usual ones.
     pub agent_env: Vec<String>,
     /// Whether the mode `bypassPermissions` may be asked for.
     pub allow_bypass: bool,
+    /// Whether an approval may grant rules that outlive its session.
+    pub allow_persistent_rules: bool,
     /// Users beside our own whose processes are served.
     pub trust_uids: Vec<u32>,
     /// Directories whose own hooks and MCP commands may run without being asked about.
@@ -286,6 +295,7 @@ enum Arity {
 const OPTIONS: &[(&str, Arity)] = &[
     ("listen", Arity::Many(b',')),
     ("base-path", Arity::One),
+    ("node", Arity::One),
     ("data-dir", Arity::One),
     ("durability", Arity::One),
     ("log-level", Arity::One),
@@ -294,6 +304,7 @@ const OPTIONS: &[(&str, Arity)] = &[
     ("root", Arity::Many(b':')),
     ("agent-env", Arity::Many(b',')),
     ("allow-bypass", Arity::Switch),
+    ("allow-persistent-rules", Arity::Switch),
     ("raw-events", Arity::Switch),
     ("on-event", Arity::Pairs),
     ("on-event-tickets", Arity::Switch),
@@ -398,6 +409,9 @@ const BOUNDS: &[Bound] = &[
 ];
 
 const _: () = assert!(usize::BITS == 64);
+
+/// The longest name of a node, in bytes: it stands in every id, and so in every event.
+const NODE_SIZE_MAX: usize = 16;
 
 /// One value of one option.
 struct Given {
@@ -605,9 +619,9 @@ impl Given {
         }
     }
 
-    fn path(&self) -> Result<PathBuf, String> {
+    fn path(&self, expected: &str) -> Result<PathBuf, String> {
         if self.value.is_empty() {
-            return Err(self.refuse("a directory"));
+            return Err(self.refuse(expected));
         }
         Ok(PathBuf::from(&self.value))
     }
@@ -679,7 +693,8 @@ impl Arguments {
                 self.listen.push(listen);
             }
             "base-path" => self.base_path = base_path(given)?,
-            "data-dir" => self.data_dir = Some(given.path()?),
+            "node" => self.node = node(given)?,
+            "data-dir" => self.data_dir = Some(given.path("a directory")?),
             "durability" => self.durability = durability(given)?,
             "log-level" => self.log_level = log_level(given)?,
             "log-format" => self.log_format = log_format(given)?,
@@ -695,20 +710,21 @@ impl Arguments {
                 }
                 self.agents.push(agent);
             }
-            "root" => self.roots.push(given.path()?),
+            "root" => self.roots.push(given.path("a directory")?),
             "agent-env" => self.agent_env.push(variable_name(given)?),
             "allow-bypass" => self.allow_bypass = given.switch()?,
+            "allow-persistent-rules" => self.allow_persistent_rules = given.switch()?,
             "raw-events" => self.raw_events = given.switch()?,
             "on-event" => self.on_event.push(hooks::hook(given)?),
             "on-event-tickets" => self.on_event_tickets = given.switch()?,
-            "trust" => self.trust.push(given.path()?),
+            "trust" => self.trust.push(given.path("a directory")?),
             "trust-uid" => {
                 let uid = digits(given.text()?).and_then(|uid| u32::try_from(uid).ok());
                 // The last one is the kernel's word for "no user".
                 let uid = uid.filter(|uid| *uid != u32::MAX);
                 self.trust_uids.push(uid.ok_or_else(|| given.refuse("a user id such as 33"))?);
             }
-            "token-file" => self.token_file = Some(given.path()?),
+            "token-file" => self.token_file = Some(given.path("a file")?),
             "public-url" => self.public_url = Some(public_url(given)?),
             "allow-origin" => {
                 let origin = origin(given)?;
@@ -743,8 +759,10 @@ impl Default for Arguments {
             agents: Vec::new(),
             roots: Vec::new(),
             base_path: String::new(),
+            node: String::new(),
             agent_env: Vec::new(),
             allow_bypass: false,
+            allow_persistent_rules: false,
             trust: Vec::new(),
             trust_uids: Vec::new(),
             token_file: None,
@@ -1004,6 +1022,17 @@ fn base_path(given: &Given) -> Result<String, String> {
     }
 }
 
+/// Reads a node's name. It begins with a letter: what follows `session-` in the ids of a server
+/// without a name is a number.
+fn node(given: &Given) -> Result<String, String> {
+    let name = given.text()?;
+    let good = name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.len() <= NODE_SIZE_MAX
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let expected = "a name such as n1: a letter, then letters and digits, lower case, 16 at most";
+    if good { Ok(name.into()) } else { Err(given.refuse(expected)) }
+}
+
 /// Reads the name of an environment variable.
 fn variable_name(given: &Given) -> Result<String, String> {
     let name = given.text()?;
@@ -1215,6 +1244,8 @@ mod tests {
             ("SIDESTREAM_TRUST_UID", "33,34"),
             ("SIDESTREAM_RAW_EVENTS", "yes"),
             ("SIDESTREAM_ALLOW_BYPASS", "1"),
+            ("SIDESTREAM_ALLOW_PERSISTENT_RULES", "1"),
+            ("SIDESTREAM_NODE", "n1"),
         ];
         let words = ["--trust-uid", "5", "--allow-bypass=0"];
         let arguments = served(&words, &variables);
@@ -1228,6 +1259,7 @@ mod tests {
         assert_eq!(arguments.agent_env, ["A", "B"]);
         assert_eq!(arguments.trust_uids, [5]);
         assert!(arguments.raw_events && !arguments.allow_bypass && !arguments.listen_is_default);
+        assert!(arguments.allow_persistent_rules && arguments.node == "n1");
         let bad = run(&[], &[("SIDESTREAM_QUEUE_MAX", "x")]).unwrap_err();
         assert_eq!(bad, "SIDESTREAM_QUEUE_MAX: `x` is not a number");
         // A bad variable that an option overrules is never read.
@@ -1521,6 +1553,14 @@ mod tests {
         for text in ["", "-1", "www-data", "4294967295", "4294967296"] {
             assert!(refused(&["--trust-uid", text]).contains("a user id"), "{text}");
         }
+        for name in ["a", "n1", "eu2west1", "abcdefghijklmnop"] {
+            assert_eq!(served(&["--node", name], &[]).node, name);
+        }
+        for name in ["", "1", "1n", "N1", "n-1", "n.1", "n_1", "\u{e9}", "abcdefghijklmnopq"] {
+            assert!(refused(&["--node", name]).contains("a name such as n1"), "{name}");
+        }
+        assert!(served(&[], &[]).node.is_empty() && !served(&[], &[]).allow_persistent_rules);
+        assert!(refused(&["--token-file", ""]).contains("is not a file"));
         assert!(refused(&["--root", ""]).contains("a directory"));
         assert!(refused(&["--data-dir="]).contains("a directory"));
     }

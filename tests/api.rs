@@ -65,14 +65,8 @@ fn names(events: &Value) -> Vec<&str> {
 
 #[test]
 fn a_session_is_created_with_what_was_asked_for() {
-    let server = Server::start(&[
-        "--agent",
-        "first=demo",
-        "--agent",
-        "second=lines:cat",
-        "--delta-hold",
-        "0",
-    ]);
+    let server =
+        Server::start(&["--agent", "first=demo", "--agent", "second=demo", "--delta-hold", "0"]);
     let asked = json!({"agent": "second", "model": "some-model", "mode": "plan", "name": "A name \u{1f600}"});
     let session = server.create_as(asked.clone());
     for (member, value) in asked.as_object().unwrap() {
@@ -96,7 +90,7 @@ fn a_session_that_cannot_be_created_is_refused_and_none_is_there() {
         (json!({}), 400, "working_dir_missing"),
         (json!({"workingDir": 7}), 400, "invalid_type"),
         (json!({"workingDir": "relative"}), 400, "working_dir_not_absolute"),
-        (json!({"workingDir": "/a\u{0}b"}), 400, "working_dir_not_absolute"),
+        (json!({"workingDir": "/a\u{0}b"}), 400, "invalid_value"),
         (json!({"workingDir": format!("{root}/absent")}), 400, "working_dir_not_found"),
         (json!({"workingDir": format!("{root}/file")}), 400, "working_dir_not_a_directory"),
         (json!({"workingDir": "/"}), 403, "working_dir_outside_roots"),
@@ -118,6 +112,10 @@ fn a_session_that_cannot_be_created_is_refused_and_none_is_there() {
     }
     let bad = http::request(server.address, "POST", "/api/sessions", &[], b"{\"workingDir\":");
     refusal("cut JSON", bad, 400, "invalid_json");
+    let doubled = format!("{{\"workingDir\":\"/none\",\"workingDir\":\"{root}\"}}");
+    let bad = http::request(server.address, "POST", "/api/sessions", &[], doubled.as_bytes());
+    let sentence = refusal("which of both?", bad, 400, "invalid_body");
+    assert!(sentence.contains("\"workingDir\""), "{sentence}");
     let form = [("Content-Type", "text/plain")];
     let bad = http::request(server.address, "POST", "/api/sessions", &form, b"{}");
     refusal("plain text", bad, 415, "not_json");
@@ -143,12 +141,98 @@ fn a_session_is_renamed_and_its_mode_and_model_are_changed() {
         assert_eq!(told.data[member], change[member], "{}", told.data);
         assert_eq!(told.id.as_deref(), answer["lastEventId"].as_str(), "the cursor is behind it");
     }
-    // What a change does not name stays, and what is unknown is ignored.
-    let answer = server.json("PATCH", &path, &[], &json!({"colour": "red"})).expect(200).json();
-    let session = &answer["session"];
-    assert_eq!((&session["name"], &session["mode"]), (&json!("a new name"), &json!("acceptEdits")));
-    assert_eq!(session["model"], "another-model");
-    assert_eq!(session["status"], "idle");
+    // What a change does not name stays, and what is unknown is ignored: nothing is told then.
+    for nothing in [json!({"colour": "red"}), json!({})] {
+        let before = snapshot(&server, &session);
+        let answer = server.json("PATCH", &path, &[], &nothing).expect(200).json();
+        let row = &answer["session"];
+        assert_eq!((&row["name"], &row["mode"]), (&json!("a new name"), &json!("acceptEdits")));
+        assert_eq!((&row["model"], &row["status"]), (&json!("another-model"), &json!("idle")));
+        assert_eq!(snapshot(&server, &session), before, "{nothing}");
+    }
+    // A name can be taken away again.
+    let answer = server.json("PATCH", &path, &[], &json!({"name": null})).expect(200).json();
+    assert_eq!(answer["session"]["name"], Value::Null, "{answer}");
+    let told = reader.until_name("session-status");
+    assert_eq!((&told.data["name"], &told.data["reason"]), (&Value::Null, &json!("changed")));
+    assert_eq!(told.data["model"], "another-model", "{}", told.data);
+}
+
+#[test]
+fn an_agent_that_is_a_command_has_no_models_and_no_modes() {
+    let server = Server::start(&["--agent", "lines:cat", "--agent", "demo"]);
+    let agents = server.told("/api/agents");
+    assert_eq!(agents["agents"][0]["modes"], json!([]), "{agents}");
+    assert!(!agents["agents"][1]["modes"].as_array().unwrap().is_empty(), "{agents}");
+    let session = server.create();
+    for (change, code) in
+        [(json!({"mode": "plan"}), "no_modes"), (json!({"model": "x"}), "no_models")]
+    {
+        let mut body = change.clone();
+        body["workingDir"] = json!(server.root());
+        refusal("a new one", server.post("/api/sessions", body.clone()), 400, code);
+        refuses(&server, &session, &[("PATCH", "", change, 400, code)]);
+        body["agent"] = json!("demo");
+        server.post("/api/sessions", body).expect(201);
+    }
+}
+
+#[test]
+fn a_session_that_is_being_deleted_takes_no_changes() {
+    // Its agent pays no heed to its end.
+    let server = Server::fake(&["--ladder-term", "10s"]);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    server.prompt(&session, "ignore-term ;; say: x ;; silent");
+    reader.until_name("session-output");
+    server.send("DELETE", &format!("/api/session/{session}")).expect(200);
+    refuses(
+        &server,
+        &session,
+        &[
+            ("POST", "/prompt", json!({"command": "ls"}), 409, "session_stopping"),
+            ("POST", "/fork", json!({}), 409, "session_stopping"),
+            ("POST", "/archive", json!({}), 409, "session_stopping"),
+            ("POST", "/unarchive", json!({}), 409, "session_stopping"),
+            ("PATCH", "", json!({"name": "late"}), 409, "session_stopping"),
+        ],
+    );
+}
+
+#[test]
+fn a_page_of_the_list_goes_on_behind_a_session_that_is_not_in_it() {
+    let server = Server::demo(&["--closed-sessions-max", "1"]);
+    let created: Vec<String> = (0..6)
+        .map(|number| {
+            let name = if number % 2 == 0 { "even" } else { "odd" };
+            let id = text(&server.create_as(json!({"name": name})), "sessionId").to_owned();
+            // Each in a millisecond of its own: the order is that of their creation.
+            let path = format!("/api/session/{id}/prompt?wait=30");
+            server.post(&path, json!({"command": "say: x"})).expect(200);
+            id
+        })
+        .collect();
+    let page = |query: &str| -> Vec<String> {
+        let json = server.told(&format!("/api/sessions?{query}"));
+        let rows = json["sessions"].as_array().unwrap();
+        rows.iter().map(|row| text(row, "sessionId").to_owned()).collect()
+    };
+    let even = [created[4].clone(), created[2].clone(), created[0].clone()];
+    assert_eq!(page("q=even"), even);
+    assert_eq!(page(&format!("q=even&before={}", created[3])), even[1..], "it is none of them");
+    assert_eq!(page(&format!("q=even&before={}", created[0])), [""; 0]);
+    server.post(&format!("/api/session/{}/archive", created[1]), json!({})).expect(200);
+    let archived = page(&format!("before={}", created[1]));
+    assert_eq!(archived[0], created[5], "putting it away was the newest that happened");
+    server.close(&created[4]);
+    assert_eq!(
+        page(&format!("q=even&before={}", created[4])),
+        even[1..],
+        "it was deleted just now"
+    );
+    server.close(&created[5]);
+    let gone = server.get(&format!("/api/sessions?before={}", created[4]));
+    refusal("it is forgotten", gone, 404, "session_not_found");
 }
 
 #[test]
@@ -794,6 +878,9 @@ fn a_prompt_that_does_not_fit_is_refused() {
         ("POST", "/prompt", with("promptId", json!("")), 400, "invalid_prompt_id"),
         ("POST", "/prompt", with("promptId", json!("a b")), 400, "invalid_prompt_id"),
         ("POST", "/prompt", with("promptId", json!("a/b")), 400, "invalid_prompt_id"),
+        ("POST", "/prompt", with("promptId", json!("a\\b")), 400, "invalid_prompt_id"),
+        ("POST", "/prompt", with("promptId", json!(".")), 400, "invalid_prompt_id"),
+        ("POST", "/prompt", with("promptId", json!("..")), 400, "invalid_prompt_id"),
         ("POST", "/prompt", with("promptId", json!("\u{e9}")), 400, "invalid_prompt_id"),
         ("POST", "/prompt", with("promptId", json!("x".repeat(129))), 400, "invalid_prompt_id"),
         ("POST", "/prompt", with("promptId", json!(1)), 400, "invalid_type"),
@@ -817,6 +904,66 @@ fn a_prompt_that_does_not_fit_is_refused() {
         table.push(("POST", "/prompt", with("images", images), 400, "invalid_image"));
     }
     refuses(&server, &session, &table);
+    // A refusal names what it is about.
+    let path = format!("/api/session/{session}/prompt");
+    let key = [("Idempotency-Key", "a/b")];
+    let refused = server.json("POST", &path, &key, &json!({"command": "ls"}));
+    let sentence = refusal("the header", refused, 400, "invalid_prompt_id");
+    assert!(sentence.starts_with("Idempotency-Key "), "{sentence}");
+    let good = json!({"mediaType": "image/png", "data": png});
+    for (bad, named) in [
+        (json!(1), "\"images[1]\""),
+        (json!({"mediaType": "image/tiff", "data": png}), "\"images[1].mediaType\""),
+        (json!({"mediaType": "image/png", "data": 7}), "\"images[1].data\""),
+    ] {
+        let refused = server.post(&path, with("images", json!([good, bad])));
+        let sentence = refusal(named, refused, 400, "invalid_image");
+        assert!(sentence.starts_with(named), "{sentence}");
+    }
+    // Whatever is taken can be cancelled by its name.
+    let running = server.prompt(&session, "slow 1000 50");
+    for id in ["...", ".a", "a.", "~!@#$%^&*()", "a%2fb", "<>[]{}|`'"] {
+        server.post(&path, with("promptId", json!(id))).expect(202);
+        let segment: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let cancelled = server.send("DELETE", &format!("/api/session/{session}/queue/{segment}"));
+        assert_eq!(cancelled.expect(200).json()["promptId"], id);
+    }
+    server.interrupt(&session);
+    server.stream_with(&session, "?replay=all", &[]).turn_end(&running);
+}
+
+#[test]
+fn a_prompt_that_fails_at_once_is_answered_with_that() {
+    let server = Server::start(&["--agent", "claude:/nonexistent/claude"]);
+    let session = server.create();
+    let path = format!("/api/session/{session}/prompt?wait=30");
+    let body = json!({"command": "ls", "promptId": "mine"});
+    for attempt in 0..2 {
+        let start = Instant::now();
+        let told = server.post(&path, body.clone()).expect(200).json();
+        assert_eq!(told["event"], "prompt-failed", "{attempt}: {told}");
+        assert_eq!(told["data"]["code"], "agent_failed_to_start", "{attempt}: {told}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{attempt}: it waits for nothing");
+    }
+    server.post(&path.replace("30", "0"), body).expect(202);
+}
+
+#[test]
+fn a_retry_with_other_images_is_another_prompt() {
+    let server = Server::fake(&[]);
+    let session = server.create();
+    let path = format!("/api/session/{session}/prompt?wait=30");
+    let body = |images: Value| json!({"command": "say: x", "promptId": "mine", "images": images});
+    let (png, gif) = (
+        json!({"mediaType": "image/png", "data": "iVBORw0KGgo="}),
+        json!({"mediaType": "image/gif", "data": "R0lGODlh"}),
+    );
+    server.post(&path, body(json!([png]))).expect(200);
+    server.post(&path, body(json!([png]))).expect(200);
+    for images in [json!([]), json!([gif]), json!([png, gif])] {
+        let what = images.to_string();
+        refusal(&what, server.post(&path, body(images)), 409, "prompt_id_reused");
+    }
 }
 
 #[test]
@@ -1204,7 +1351,8 @@ fn directories_are_listed_inside_the_roots_only() {
         (&format!("{root}/file"), 400, "working_dir_not_a_directory"),
         ("relative", 400, "working_dir_not_absolute"),
     ] {
-        refusal(path, list(path), status, code);
+        let sentence = refusal(path, list(path), status, code);
+        assert!(sentence.contains("\"path\"") && !sentence.contains("working"), "{sentence}");
     }
     refusal("POST", server.post("/api/directories", json!({})), 405, "method_not_allowed");
 }
@@ -1229,7 +1377,11 @@ fn images_go_in_as_bytes_and_come_out_as_addresses() {
     let expected: [(&str, &[u8]); 2] =
         [("image/png", b"\x89PNG\r\n\x1a\n"), ("image/gif", b"GIF89a")];
     for (one, (kind, bytes)) in told.iter().zip(expected) {
-        assert_eq!(one["mediaType"], kind, "{one}");
+        assert_eq!(
+            (&one["mediaType"], &one["bytes"]),
+            (&json!(kind), &json!(bytes.len())),
+            "{one}"
+        );
         let href = text(one, "href");
         let image = server.get(href).expect(200);
         assert_eq!(image.header("content-type"), Some(kind), "{image}");

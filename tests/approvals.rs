@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Event, Reader, Server, eventually};
+use support::{Event, Reader, Server, eventually, http};
 
 fn session(server: &Server) -> (String, Reader) {
     let session = server.create();
@@ -269,4 +269,71 @@ fn the_demo_asks_too_and_runs_nothing() {
     server.decide(&session, &asked, "allow", json!({})).expect(200);
     assert!(reader.answer(&prompt).contains("done"));
     assert!(!std::path::Path::new(&path).exists(), "the demo runs nothing");
+}
+
+#[test]
+fn a_rule_may_outlive_its_session_only_where_the_operator_allows_that() {
+    let rule = json!({"type": "addRules", "behavior": "allow", "destination": "localSettings",
+        "rules": [{"toolName": "Bash", "ruleContent": "ls"}]});
+    let request = json!({"tool_name": "Bash", "input": {"command": "ls"},
+        "permission_suggestions": [rule]});
+    let grant = json!({"updatedPermissions": [rule]});
+    for (flags, granted) in [(&[][..], false), (&["--allow-persistent-rules"][..], true)] {
+        let server = Server::fake(flags);
+        let (session, mut reader) = session(&server);
+        let prompt = server.prompt(&session, &format!("request {request}"));
+        let asked = required(&mut reader);
+        let answer = server.decide(&session, &asked, "allow", grant.clone());
+        if !granted {
+            let (sentence, code) = answer.expect_error(400);
+            assert_eq!(code, "permission_not_session", "{sentence}");
+            assert!(sentence.contains("--allow-persistent-rules"), "{sentence}");
+            server.decide(&session, &asked, "allow", json!({})).expect(200);
+        } else {
+            answer.expect(200);
+            let resolved = reader.until_name("approval-resolved");
+            assert_eq!(resolved.data["permissions"], json!([rule]), "{}", resolved.data);
+        }
+        reader.turn_end(&prompt);
+    }
+}
+
+#[test]
+fn a_decision_that_is_none_is_told_apart_from_one_that_is_missing() {
+    let server = Server::fake(&[]);
+    let (session, mut reader) = session(&server);
+    let prompt = server.prompt(&session, r#"approve Bash {"command":"ls"}"#);
+    let asked = required(&mut reader);
+    let path = format!("/api/session/{session}/approvals/{}", asked.text("approvalId"));
+    for (body, code) in [
+        (r#"{"decision":"maybe"}"#, "invalid_value"),
+        (r#"{}"#, "decision_missing"),
+        (r#"{"decision":true}"#, "invalid_type"),
+        // Which of both is meant?
+        (r#"{"decision":"deny","decision":"allow"}"#, "invalid_body"),
+    ] {
+        let answer = http::request(server.address, "POST", &path, &[], body.as_bytes());
+        let (sentence, told) = answer.expect_error(400);
+        assert_eq!(told, code, "{body}: {sentence}");
+        assert!(sentence.contains("\"decision\""), "{body}: {sentence}");
+    }
+    assert_eq!(open(&server, &session).len(), 1, "nothing is decided");
+    server.decide(&session, &asked, "deny", json!({})).expect(200);
+    reader.turn_end(&prompt);
+}
+
+#[test]
+fn half_a_surrogate_pair_reaches_nobody_and_what_is_shown_is_what_runs() {
+    let server = Server::fake(&[]);
+    let (session, mut reader) = session(&server);
+    let broken = r#"{"command":"a \ud800 b \ude00\ud83d\ude00"}"#;
+    let mended = json!({"command": "a \u{fffd} b \u{fffd}\u{1f600}"});
+    let prompt = server.prompt(&session, &format!("tool Bash {broken} ;; approve Bash {broken}"));
+    let asked = required(&mut reader);
+    assert_eq!(asked.data["input"], mended);
+    let started = reader.seen.iter().find(|event| event.name == "tool-started").expect("a tool");
+    assert_eq!(started.data["input"], mended);
+    server.decide(&session, &asked, "allow", json!({})).expect(200);
+    let told = answer_told(&reader.answer(&prompt), "answer: ");
+    assert_eq!(told["updatedInput"], mended);
 }

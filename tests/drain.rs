@@ -5,7 +5,7 @@ mod support;
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-use support::{Connection, PATIENCE, Reader, Server, eventually, http};
+use support::{Connection, PATIENCE, Reader, Rig, Server, eventually, http};
 
 #[test]
 fn sigterm_tells_the_streams_ends_them_and_exits_with_zero() {
@@ -59,6 +59,45 @@ fn a_stop_ends_deaf_agents_and_their_grandchildren_within_the_ladder() {
     let grandchild = support::pid_from(&path);
     assert!(server.stop().success(), "{}", server.stderr());
     assert!(!support::is_alive(grandchild));
+}
+
+#[test]
+fn a_commands_turn_that_the_stop_cut_short_is_told_as_that_however_the_command_ends() {
+    // One that makes a good end of our signal, one that dies of it, one that ends badly.
+    for end in ["trap 'exit 0' TERM;", "", "trap 'exit 3' TERM;"] {
+        let agent = format!("lines:{end} echo begun; while :; do sleep 0.05; done");
+        let mut rig = Rig::start(&["--agent", &agent]);
+        let session = rig.create();
+        rig.prompt(&session, "go");
+        rig.stream(&session, "", None).until_name("session-output");
+        rig.stop();
+        let told = String::from_utf8(rig.journal(&session)).unwrap();
+        let failed = told.lines().filter(|line| line.contains("\"_eventType\":\"prompt-failed\""));
+        let codes = failed.map(|line| line.contains("\"code\":\"server_stopping\""));
+        assert_eq!(codes.collect::<Vec<_>>(), [true], "{end}: {told}");
+        assert!(!told.contains("session-error") && !told.contains("prompt-completed"), "{told}");
+    }
+}
+
+#[test]
+fn a_commands_turn_that_somebody_else_ended_is_no_failure_of_it() {
+    for how in ["interrupt", "archive", "delete"] {
+        let agent = "lines:trap 'exit 3' TERM; echo begun; while :; do sleep 0.05; done";
+        let server = Server::start(&["--agent", agent]);
+        let session = server.create();
+        let mut reader = server.stream(&session);
+        let prompt = server.prompt(&session, "go");
+        reader.until_name("session-output");
+        let path = format!("/api/session/{session}");
+        match how {
+            "delete" => server.send("DELETE", &path).expect(200),
+            _ => server.post(&format!("{path}/{how}"), serde_json::json!({})).expect(200),
+        };
+        let end = reader.turn_end(&prompt);
+        assert_eq!(end.name, "prompt-completed", "{how}: {}", end.data);
+        assert_eq!(end.data["interrupted"], true, "{how}: {}", end.data);
+        assert_eq!(reader.count("session-error"), 0, "{how}: {}", reader.story());
+    }
 }
 
 #[test]

@@ -136,6 +136,34 @@ fn a_text_that_was_being_written_when_the_server_was_killed_is_ended_at_the_rest
 }
 
 #[test]
+fn a_compact_view_from_disk_passes_over_text_that_is_told_again() {
+    let mut rig = Rig::start(&["--agent", "demo", "--delta-hold", "0"]);
+    let session = rig.create();
+    let first = rig.prompt(&session, "think: hm ;; say 30 words")["promptId"].clone();
+    rig.stream(&session, "", None).turn_end(first.as_str().unwrap());
+    rig.kill();
+    rig.again();
+    let path = format!("/api/session/{session}");
+    let start = ids_of(&rig.journal(&session))[0].clone();
+    for (page, compact) in [
+        (format!("{path}/history?limit=1000"), false),
+        (format!("{path}/history?limit=1000&view=compact"), true),
+        (format!("{path}/events/poll?wait=0&after={start}"), false),
+        (format!("{path}/events/poll?wait=0&after={start}&view=compact"), true),
+        (format!("/api/events/poll?wait=0&after={start}&view=compact"), true),
+    ] {
+        let told = rig.get(&page).expect(200).json();
+        let count = |name: &str| {
+            let events = told["events"].as_array().unwrap().iter();
+            events.filter(|event| event["event"] == name).count()
+        };
+        assert_eq!(count("session-output") == 0, compact, "{page}: {told}");
+        assert_eq!(count("message-block"), 3, "{page}: {told}");
+        assert_eq!(told["unknown"].is_array(), page.starts_with("/api/events"), "{page}: {told}");
+    }
+}
+
+#[test]
 fn fifty_readers_get_everything_from_the_disk_while_output_goes_on() {
     let flags = ["--ring-size", "64KiB", "--all-ring-size", "64KiB", "--delta-hold", "0ms"];
     let mut rig = Rig::lines(&flags);
@@ -304,6 +332,106 @@ fn retention_takes_the_oldest_segments_and_old_cursors_are_told() {
 }
 
 #[test]
+fn the_retry_of_a_prompt_that_has_ended_is_given_its_end_from_memory_and_from_disk() {
+    let mut rig = Rig::lines(&["--ring-size", "64KiB", "--delta-hold", "0ms"]);
+    let session = rig.create();
+    let path = format!("/api/session/{session}/prompt?wait=30");
+    let body = json!({"command": "one", "promptId": "mine"});
+    let first = rig.post(&path, body.clone()).expect(200).json();
+    assert_eq!(first["event"], "prompt-completed", "{first}");
+    let again = |rig: &Rig, when: &str| {
+        let told = rig.post(&path, body.clone()).expect(200).json();
+        for member in ["event", "data", "promptId", "lastEventId"] {
+            assert_eq!(told[member], first[member], "{when}, {member}: {told}");
+        }
+        // Who does not wait is given the first answer.
+        let taken = rig.post(&path.replace("30", "0"), body.clone()).expect(202).json();
+        assert_eq!(taken["position"], 0, "{when}: {taken}");
+    };
+    again(&rig, "from the ring");
+    rig.post(&path, json!({"command": "count 20000"})).expect(200);
+    assert!(rig.journal(&session).len() > 3 * 65536, "larger than the ring");
+    again(&rig, "from the disk");
+    for end in ["kill", "stop"] {
+        match end {
+            "kill" => rig.kill(),
+            _ => rig.stop(),
+        }
+        rig.again();
+        again(&rig, end);
+    }
+    let other = json!({"command": "two", "promptId": "mine"});
+    assert_eq!(rig.post(&path, other).expect(409).json()["code"], "prompt_id_reused");
+}
+
+#[test]
+fn the_ids_of_a_nodes_sessions_say_whose_they_are() {
+    let mut rig = Rig::start(&["--agent", "demo", "--node", "n1"]);
+    let session = rig.create();
+    let form: Vec<&str> = session.split('-').collect();
+    assert!(
+        matches!(form[..], ["session", "n1", ms, random] if ms.len() == 13 && random.len() == 8)
+    );
+    rig.kill();
+    rig.again();
+    assert_eq!(
+        rig.get(&format!("/api/session/{session}")).expect(200).json()["session"]["id"],
+        session
+    );
+}
+
+#[test]
+fn a_session_in_which_nothing_happens_stays_where_it_is_in_the_list() {
+    let mut rig = Rig::start(&["--agent", "demo", "--suspend-after", "300ms"]);
+    let sessions: Vec<String> = (0..3).map(|_| rig.create()).collect();
+    // The oldest was active last.
+    for session in sessions.iter().rev() {
+        let path = format!("/api/session/{session}/prompt?wait=30");
+        rig.post(&path, json!({"command": "say: x"})).expect(200);
+    }
+    let rows = |rig: &Rig| {
+        let rows = rig.get("/api/sessions").expect(200).json()["sessions"].clone();
+        let row = |row: &serde_json::Value| {
+            (row["sessionId"].as_str().unwrap().to_owned(), row["lastActivityAt"].clone())
+        };
+        rows.as_array().unwrap().iter().map(row).collect::<Vec<_>>()
+    };
+    let before = rows(&rig);
+    assert_eq!(
+        before.iter().map(|(id, _)| id).collect::<Vec<_>>(),
+        sessions.iter().collect::<Vec<_>>()
+    );
+    let status = |rig: &Rig, id: &str| rig.get(&format!("/api/session/{id}/status")).json();
+    let suspended = |rig: &Rig| {
+        let mut sessions = sessions.iter();
+        sessions.all(|id| status(rig, id)["status"] == "suspended")
+    };
+    eventually("all are suspended", || suspended(&rig));
+    assert_eq!(rows(&rig), before, "a process that is stopped is no activity");
+    for end in ["kill", "stop", "kill"] {
+        match end {
+            "kill" => rig.kill(),
+            _ => rig.stop(),
+        }
+        rig.again();
+        eventually("all are there", || suspended(&rig));
+        assert_eq!(rows(&rig), before, "after {end}: a restart is none either");
+    }
+    // What a restart ends is ended by it, and not by anybody who is active.
+    rig.prompt(&sessions[2], "slow 1000 20");
+    let mut reader = rig.stream(&sessions[2], "", None);
+    reader.until_name("session-output");
+    rig.kill();
+    rig.again();
+    let ended = rows(&rig);
+    assert_eq!(ended[0].0, sessions[2], "it was active last");
+    assert_eq!(ended[1..], before[..2]);
+    rig.kill();
+    rig.again();
+    assert_eq!(rows(&rig), ended, "and how it ended is not new with each start");
+}
+
+#[test]
 fn large_fields_and_large_prompts_survive() {
     let mut rig = Rig::lines(&["--ring-size", "64KiB"]);
     let session = rig.create();
@@ -323,6 +451,48 @@ fn large_fields_and_large_prompts_survive() {
     reader.turn_end("long");
     let text = reader.output("long", "stdout");
     assert_eq!(text.len(), command.len() + 5, "it ran as it was sent");
+}
+
+#[test]
+fn a_backup_made_under_a_running_server_does_not_know_the_cursors_that_came_after_it() {
+    let mut rig = Rig::lines(&[]);
+    let (session, deleted) = (rig.create(), rig.create());
+    let turn = |rig: &Rig, command: &str| {
+        let prompt = rig.prompt(&session, command)["promptId"].as_str().unwrap().to_owned();
+        let mut reader = rig.stream(&session, "", None);
+        reader.turn_end(&prompt);
+        let status = format!("/api/session/{session}/status");
+        eventually("its process is gone", || rig.get(&status).json()["status"] == "suspended");
+        rig.get(&status).json()["lastEventId"].as_str().unwrap().to_owned()
+    };
+    turn(&rig, "one");
+    // The newest number is that of a session that was deleted: it stands in no journal.
+    let path = format!("/api/session/{deleted}");
+    http::request(rig.address, "DELETE", &path, &[], b"").expect(200);
+    let known = rig.get("/api/sessions").json()["lastEventId"].as_str().unwrap().to_owned();
+    let scratch = rig.options.scratch().path();
+    let (data, copy) = (scratch.join("data"), scratch.join("copy"));
+    let copied = |from: &std::path::Path, to: &std::path::Path| {
+        let _ = std::fs::remove_dir_all(to);
+        let status = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+        assert!(status.success());
+    };
+    copied(&data, &copy);
+    let beyond = turn(&rig, "two");
+    rig.kill();
+    copied(&copy, &data);
+    // As long as nothing new has happened, and after another start that knows it only by what is written.
+    for start in 0..3 {
+        rig.again();
+        let page = rig.get(&format!("/api/events/poll?after={beyond}&wait=0")).expect(200).json();
+        assert_eq!(page["resume"], "gap", "start {start}: {page}");
+        let mut stale = rig.stream(&session, "", Some(&beyond));
+        assert_eq!(stale.joined().data["resume"], "gap", "start {start}");
+        let mut good = rig.stream(&session, "", Some(&known));
+        assert_eq!(good.joined().data["resume"], "ok", "start {start}");
+        turn(&rig, "three");
+        rig.kill();
+    }
 }
 
 #[test]

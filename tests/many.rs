@@ -222,3 +222,97 @@ fn a_stream_of_some_sessions_hears_those_and_names_the_unknown() {
     drop((none, reader, all));
     eventually("all closed", || server.metrics()["sse"]["totalConnections"] == 0);
 }
+
+#[test]
+fn a_list_of_sessions_is_taken_whole_or_refused() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let list = |count: usize| vec!["none"; count].join(",");
+    for path in ["/api/events", "/api/events/poll"] {
+        let ask = |count: usize| server.get(&format!("{path}?wait=0&sessions={}", list(count)));
+        let (sentence, code) = ask(1001).expect_error(400);
+        assert_eq!(code, "invalid_value", "{path}");
+        assert!(sentence.contains("1000"), "{path}: {sentence}");
+    }
+    // Who names none means all, as with types.
+    for query in ["?sessions=", "?sessions=,", "?sessions=&types="] {
+        let mut reader = Reader::open(server.address, &format!("/api/events{query}"), &[]);
+        reader.joined();
+        let path = format!("/api/session/{session}");
+        server.json("PATCH", &path, &[], &serde_json::json!({"name": query})).expect(200);
+        assert_eq!(reader.until_name("session-status").data["name"], query);
+    }
+}
+
+#[test]
+fn what_a_stream_opens_with_is_small_whatever_was_asked_for() {
+    let server = Server::fake(&["--approvals-max", "100"]);
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    server.prompt(&session, "approves 64 10");
+    support::eventually("all are open", || {
+        let open = server.told(&format!("/api/session/{session}/approvals"));
+        open["approvals"].as_array().unwrap().len() == 64
+    });
+    let connected = server.stream(&session).joined();
+    assert!(connected.bytes.len() <= 2048, "{} bytes: {}", connected.bytes.len(), connected.data);
+    assert_eq!(connected.data["openApprovals"], 64, "{}", connected.data);
+    assert_eq!(connected.data["pendingApprovals"].as_array().unwrap().len(), 32);
+    server.interrupt(&session);
+    reader.until_name("prompt-completed");
+    let long = "%C3%A9".repeat(90);
+    let ids = [&*long; 20].join(",");
+    let plain: Vec<String> = (0..100).map(|number| format!("session-1-{number:08}")).collect();
+    for ids in [ids, plain.join(",")] {
+        let count = ids.split(',').count();
+        let path = format!("/api/events?sessions={ids}");
+        let connected = Reader::open(server.address, &path, &[]).joined();
+        assert!(connected.bytes.len() <= 2048, "{} bytes", connected.bytes.len());
+        assert_eq!(connected.data["unknownCount"], count, "{}", connected.data);
+        assert!(!connected.data["unknown"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_cursor_that_cannot_be_read_is_a_gap_and_never_the_end_of_a_stream() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    for cursor in ["%00", "%ff", "%0a", "x", "%C3%A9", "-", "0-0", "%20"] {
+        for path in [format!("/api/session/{session}/events"), "/api/events".to_owned()] {
+            let path = format!("{path}?lastEventId={cursor}");
+            let connected = Reader::open(server.address, &path, &[]).joined();
+            assert_eq!(connected.data["resume"], "gap", "{path}");
+        }
+        let poll = format!("/api/session/{session}/events/poll?wait=0&after={cursor}");
+        assert_eq!(server.told(&poll)["resume"], "gap", "{poll}");
+    }
+    let twice = server.get(&format!("/api/session/{session}/events?lastEventId=1&lastEventId=2"));
+    assert_eq!(twice.status, 400, "{twice}");
+}
+
+#[test]
+fn what_a_gap_has_taken_is_counted_where_numbers_have_no_holes() {
+    let flags = ["--durability", "memory", "--all-ring-size", "64KiB", "--ring-size", "64KiB"];
+    let server = Server::demo(&flags);
+    let session = server.create();
+    let first = server.told(&format!("/api/session/{session}"));
+    let cursor = first["lastEventId"].as_str().unwrap().to_owned();
+    let path = format!("/api/session/{session}");
+    for number in 0..400 {
+        let change = serde_json::json!({"name": format!("name {number}")});
+        server.json("PATCH", &path, &[], &change).expect(200);
+    }
+    let seq = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
+    let header = [("Last-Event-ID", &*cursor)];
+    let mut all = Reader::open(server.address, "/api/events", &header);
+    let connected = all.joined();
+    assert_eq!(connected.data["resume"], "gap", "{}", connected.data);
+    let oldest = all.ids()[0].clone();
+    assert_eq!(connected.data["missed"], seq(&oldest) - seq(&cursor) - 1, "{}", connected.data);
+    for path in [format!("/api/session/{session}/events"), "/api/events?types=-agent-event".into()]
+    {
+        let connected = Reader::open(server.address, &path, &header).joined();
+        assert_eq!(connected.data["resume"], "gap", "{path}: {}", connected.data);
+        assert_eq!(connected.data["missed"], serde_json::Value::Null, "{path}");
+    }
+}

@@ -411,9 +411,19 @@ impl Server {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let dialect = self.config.agents[session.agent].dialect;
         let described = describe(exit);
+        let interrupted = session.turn.as_ref().is_some_and(|turn| turn.interrupted);
+        if session.deleting {
+            let interrupted = true;
+            return self.end_turn(key, TurnEnd { interrupted, ..TurnEnd::default() });
+        }
+        // One that was gone before it was told to says for itself how it ended.
+        if draining && suspending && !interrupted {
+            let sentence = "the server was stopped in the middle of the turn".to_owned();
+            let failure = Some(Failure { code: "server_stopping", sentence });
+            return self.end_turn(key, TurnEnd { failure, ..TurnEnd::default() });
+        }
         if dialect == Dialect::Lines {
             let failed = exit != Some(Exit::Code(0));
-            let interrupted = session.turn.as_ref().is_some_and(|turn| turn.interrupted);
             let failure = (failed && !interrupted).then(|| Failure {
                 code: "agent_exited",
                 sentence: format!("the command {described}"),
@@ -422,15 +432,6 @@ impl Server {
                 self.session_error(key, failure, Some((&tail, exit)));
             }
             return self.end_turn(key, TurnEnd { failure, interrupted, ..TurnEnd::default() });
-        }
-        if session.deleting {
-            let interrupted = true;
-            return self.end_turn(key, TurnEnd { interrupted, ..TurnEnd::default() });
-        }
-        if draining {
-            let sentence = "the server was stopped in the middle of the turn".to_owned();
-            let failure = Some(Failure { code: "server_stopping", sentence });
-            return self.end_turn(key, TurnEnd { failure, ..TurnEnd::default() });
         }
         if let Some(turn) = &session.turn {
             let interrupted = turn.interrupted && turn.failure.is_none();
@@ -523,7 +524,7 @@ impl Server {
             let Some(agent_key) = self.agents.key_at(index) else { continue };
             let (now_ms, limits) = (self.now_ms, &self.limits);
             let Some(agent) = self.agents.get_mut(agent_key) else { continue };
-            agent.suspending = true;
+            agent.suspending |= agent.is_alive();
             let session = self.sessions.get(agent.session);
             // A turn under way would run on to its end after its input has closed.
             let busy = session.is_some_and(|session| session.turn.is_some());
@@ -540,7 +541,9 @@ impl Server {
     pub(super) fn kill_agents(&mut self) {
         for index in 0..self.agents.capacity() {
             let Some(agent_key) = self.agents.key_at(index) else { continue };
-            let effect = self.agents.get_mut(agent_key).and_then(|agent| agent.kill(agent_key));
+            let Some(agent) = self.agents.get_mut(agent_key) else { continue };
+            agent.suspending |= agent.is_alive();
+            let effect = agent.kill(agent_key);
             self.effects.extend(effect);
             self.arm_agent(agent_key);
         }

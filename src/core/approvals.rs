@@ -323,9 +323,12 @@ impl Approvals {
     }
 }
 
-/// JSON from an agent's line, on one line: what stands in an event and goes into a hash.
+/// JSON from an agent's line, on one line and as text that everybody can read: what stands in an
+/// event, goes into a hash and will run.
 pub fn one_line(raw: &RawValue) -> String {
-    raw.get().replace(['\r', '\n'], " ")
+    let mut line = raw.get().replace(['\r', '\n'], " ").into_bytes();
+    json::mend_halves(&mut line);
+    String::from_utf8(line).unwrap_or_default() // It puts ASCII in the place of ASCII.
 }
 
 #[cfg(test)]

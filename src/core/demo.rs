@@ -298,6 +298,11 @@ impl Demo {
         model.clone_into(&mut self.model);
     }
 
+    /// Lets this command run without being asked for.
+    pub fn allow_command(&mut self, command: &str) {
+        self.rules.push(command.to_owned());
+    }
+
     /// Lets the mode `bypassPermissions` be chosen later.
     pub fn allow_bypass(&mut self) {
         self.bypass_allowed = true;

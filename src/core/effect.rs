@@ -294,12 +294,29 @@ pub struct Read {
     pub within: bool,
 }
 
+/// The end of a prompt that somebody asked for once more.
+#[derive(Debug)]
+pub struct PromptEnd {
+    /// Its session.
+    pub session: Key,
+    /// The prompt.
+    pub prompt_id: String,
+    /// The number of its last event.
+    pub seq: u64,
+    /// The cursor of its first answer.
+    pub cursor: u64,
+    /// The position of its first answer.
+    pub position: u32,
+}
+
 /// A page of a journal's past.
 #[derive(Debug)]
 pub struct Page {
     /// Who asked.
     pub connection: Key,
-    /// The journal, all of it.
+    /// Who asked for the end of a prompt: that is the one frame that is wanted.
+    pub awaited: Option<Box<PromptEnd>>,
+    /// The journal, all of it or what is wanted of it.
     pub source: Source,
     /// Frames before this number,
     pub before: u64,
@@ -309,7 +326,9 @@ pub struct Page {
     pub size_max: usize,
     /// of these kinds.
     pub filter: Filter,
-    /// The frames, oldest first.
+    /// The message and the number of each block whose text is still coming: a compact view tells it.
+    pub open: Vec<(String, u32)>,
+    /// The frames, oldest first: at the beginning, those that memory holds.
     pub bytes: Vec<u8>,
     /// There are more before them.
     pub more: bool,

@@ -54,12 +54,16 @@ pub struct Start {
     pub broken: bool,
     /// It ended in order, and all that it and the starts before it wrote was on the medium by then.
     pub settled: bool,
+    /// How far it got, as the start after it found: no number above this one is on disk, or of a
+    /// session that was erased. Not known of one that has not ended, or kept nothing.
+    pub reached: Option<u64>,
 }
 
 impl Start {
     /// A start that has not ended yet.
     pub fn new(epoch: Epoch, first_seq: u64, durability: Durability, boot_id: String) -> Start {
-        Start { epoch, first_seq, durability, boot_id, broken: false, settled: false }
+        let (broken, settled, reached) = (false, false, None);
+        Start { epoch, first_seq, durability, boot_id, broken, settled, reached }
     }
 }
 
@@ -106,6 +110,7 @@ impl Epochs {
             }
             ["broken"] => self.starts.last_mut()?.broken = true,
             ["settled"] => self.starts.last_mut()?.settled = true,
+            ["reached", seq] => self.starts.last_mut()?.reached = Some(seq.parse().ok()?),
             ["erased", seq] => self.erased = self.erased.max(seq.parse().ok()?),
             _ => return None,
         }
@@ -150,6 +155,19 @@ impl Epochs {
         }
     }
 
+    /// Says how far the newest start got, if its numbers are on disk: `found` is the newest number of
+    /// all that is left of it. Returns the line that tells so, unless there is one.
+    ///
+    /// A directory may be an older copy of itself. Then that start showed more than is left, to
+    /// clients whose cursors must not pass for good.
+    pub fn reach_last(&mut self, found: u64) -> Option<String> {
+        let reached = found.max(self.erased);
+        let last = self.starts.last_mut();
+        let last = last.filter(|last| last.durability != Durability::Memory)?;
+        let is_news = last.reached.replace(reached) != Some(reached);
+        is_news.then(|| format!("reached {reached}\n"))
+    }
+
     /// Whether what the newest start showed is on disk, if the next one lives in boot `boot_id`.
     pub fn last_survived(&self, boot_id: &str) -> bool {
         self.starts.last().is_none_or(|last| survived(last, boot_id))
@@ -188,16 +206,21 @@ impl Epochs {
         kept.zip(boots).all(|(start, next)| survived(start, next))
     }
 
-    /// Whether a cursor holds: its epoch is known, issued that number, and what was shown since
-    /// then has survived the end of every start up to the present one. A power loss takes what an
-    /// earlier start of the same boot wrote, too.
+    /// Whether a cursor holds: its epoch is known, got as far as that number for all that is left of
+    /// it, and what was shown since then has survived the end of every start up to the present one.
+    /// A power loss takes what an earlier start of the same boot wrote, too.
     pub fn holds(&self, cursor: EventId, visible: u64) -> bool {
         let Some(at) = self.starts.iter().rposition(|start| start.epoch == cursor.epoch) else {
             return false;
         };
         let (start, next) = (&self.starts[at], self.starts.get(at + 1));
-        let end = next.map_or(visible.saturating_add(1), |next| next.first_seq);
-        if cursor.seq.saturating_add(1) < start.first_seq || cursor.seq >= end {
+        // Before its first event a start has shown the number before that.
+        let least = start.first_seq.saturating_sub(1);
+        let newest = match next {
+            None => visible,
+            Some(next) => start.reached.unwrap_or(u64::MAX).clamp(least, next.first_seq - 1),
+        };
+        if !(least..=newest).contains(&cursor.seq) {
             return false;
         }
         self.starts[at..].windows(2).all(|pair| survived(&pair[0], &pair[1].boot_id))
@@ -274,6 +297,52 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_above_what_is_left_of_its_start_does_not_hold() {
+        let mut epochs = epochs();
+        assert_eq!(epochs.reach_last(520), Some("reached 520\n".to_owned()));
+        assert_eq!(epochs.reach_last(520), None, "it is told already");
+        let line = Epochs::line(&Start { first_seq: 600, ..epochs.present().clone() });
+        let told = "start 00000000000f 500 write boot3\n";
+        let text = format!("{told}reached 520\n{line}reached 560\n");
+        let read = Epochs::parse(text.as_bytes()).unwrap().0;
+        assert_eq!(
+            read.starts.iter().map(|one| one.reached).collect::<Vec<_>>(),
+            [Some(520), Some(560)]
+        );
+        epochs.begin(Start {
+            first_seq: 600,
+            epoch: Epoch::new(16),
+            ..Start::clone(epochs.present())
+        });
+        epochs.starts[6].reached = None;
+        let holds = |epochs: &Epochs, epoch, seq| {
+            epochs.holds(EventId { epoch: Epoch::new(epoch), seq }, 640)
+        };
+        for (seq, expected) in [(498, false), (499, true), (520, true), (521, false), (599, false)]
+        {
+            assert_eq!(holds(&epochs, 0xf, seq), expected, "{seq}");
+        }
+        assert!(holds(&epochs, 16, 599) && holds(&epochs, 16, 640) && !holds(&epochs, 16, 641));
+        // A start that never said anything, and an older version that did not say how far it got.
+        assert_eq!(epochs.reach_last(520), Some("reached 520\n".to_owned()));
+        epochs.begin(Start {
+            first_seq: 700,
+            epoch: Epoch::new(17),
+            ..Start::clone(epochs.present())
+        });
+        assert!(holds(&epochs, 16, 599) && !holds(&epochs, 16, 600));
+        epochs.starts[5].reached = None;
+        assert!(holds(&epochs, 0xf, 599), "it is not known");
+        let mut memory =
+            Epochs::first(Start::new(Epoch::new(1), 1, Durability::Memory, "-".into()));
+        assert_eq!(memory.reach_last(7), None, "nothing of it is left, and nobody says so");
+        // A session that is gone showed what no journal holds any more.
+        let mut erased = Epochs::parse(text.as_bytes()).unwrap().0;
+        erased.erased = 570;
+        assert_eq!(erased.reach_last(560), Some("reached 570\n".to_owned()));
+    }
+
+    #[test]
     fn an_id_says_which_start_issued_it() {
         let epochs = epochs();
         for (seq, epoch) in
@@ -300,8 +369,14 @@ mod tests {
         let line = Epochs::line(&start);
         let (read, whole) = Epochs::parse(format!("{line}start 0000").as_bytes()).unwrap();
         assert_eq!((read, whole), (Epochs::first(start), line.len()));
-        for damaged in ["x\n", "start 1 2 3 4\n", "broken\n", "start 00000000000a 1 write\n", "\n"]
-        {
+        for damaged in [
+            "x\n",
+            "start 1 2 3 4\n",
+            "broken\n",
+            "reached 1\n",
+            "start 00000000000a 1 write\n",
+            "\n",
+        ] {
             assert_eq!(Epochs::parse(damaged.as_bytes()), Err(1), "{damaged:?}");
         }
         assert_eq!(Epochs::parse(format!("{line}{line}").as_bytes()), Err(2), "it does not rise");

@@ -76,6 +76,28 @@ impl EventKind {
     pub fn name(self) -> &'static str {
         NAMES[self as usize]
     }
+
+    /// Whether it tells that somebody, or an agent, is at work.
+    pub fn is_activity(self) -> bool {
+        !IDLE.contains(&self)
+    }
+}
+
+/// What happens also while nobody is at work: a process is started or stopped for a session, an
+/// approval is withdrawn when the server goes.
+const IDLE: [EventKind; 7] = [
+    EventKind::AgentEvent,
+    EventKind::SessionStatus,
+    EventKind::SessionClosed,
+    EventKind::ApprovalWithdrawn,
+    EventKind::SessionError,
+    EventKind::SessionStalled,
+    EventKind::EventsLost,
+];
+
+/// Whether an event of this name is [activity](EventKind::is_activity).
+pub fn is_activity(name: &str) -> bool {
+    !IDLE.iter().any(|kind| kind.name() == name)
 }
 
 /// Which events a stream wants: a bit per kind, and whether superseded deltas are passed over.
@@ -128,10 +150,12 @@ impl Filter {
         self.0 >> EventKind::SessionOutput as u8 & 1 == 1
     }
 
-    /// Whether it takes events of this name.
-    pub fn takes_name(self, name: &str) -> bool {
+    /// Whether it takes an event of this name. `is_superseded` is asked only of text in a compact view.
+    pub fn takes_name(self, name: &str, is_superseded: impl FnOnce() -> bool) -> bool {
         let kind = NAMES.iter().position(|known| *known == name);
-        kind.is_some_and(|kind| self.takes(kind as u8, false))
+        let is_text = kind == Some(EventKind::SessionOutput as usize);
+        let superseded = is_text && self.is_compact() && is_superseded();
+        kind.is_some_and(|kind| self.takes(kind as u8, superseded))
     }
 
     /// Whether it takes this frame.
@@ -163,5 +187,7 @@ mod tests {
         assert!(Filter::ALL.takes(0, true) && !Filter::ALL.compact().takes(0, true));
         assert_eq!(EventKind::EventsLost as usize, KINDS - 1);
         assert_eq!(EventKind::EventsLost.name(), "events-lost");
+        assert!(is_activity("prompt-queued") && EventKind::PromptQueued.is_activity());
+        assert!(!is_activity("session-status") && !EventKind::SessionStatus.is_activity());
     }
 }

@@ -195,8 +195,8 @@ impl Server {
         if session.unusual.closed_at.is_some() {
             return; // Nothing comes after its end, which ended all of it.
         }
-        let feed = &mut session.feed;
         for thing in things {
+            let feed = &mut session.feed;
             let kind = match thing.what {
                 What::Block => EventKind::MessageBlock,
                 What::Tool => EventKind::ToolCompleted,
@@ -204,7 +204,7 @@ impl Server {
                 What::Approval => EventKind::ApprovalWithdrawn,
                 What::Prompt => EventKind::PromptFailed,
             };
-            self.publisher.publish_apart(feed, kind, |object| match thing.what {
+            let seq = self.publisher.publish_apart(feed, kind, |object| match thing.what {
                 What::Block => {
                     object.string("messageId", &thing.id);
                     object.number("block", thing.block.into());
@@ -236,6 +236,9 @@ impl Server {
                     lost_prompt(object, &thing.id, sentence);
                 }
             });
+            if thing.what == What::Prompt {
+                session.prompts.ended(&thing.id, seq);
+            }
         }
     }
 }

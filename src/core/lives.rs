@@ -19,9 +19,7 @@ impl Server {
 
     /// Tells a session's status if it has changed.
     pub(super) fn update_status(&mut self, key: Key, reason: Option<&str>) {
-        let wall_ms = self.wall_ms;
         let Some(session) = self.sessions.get_mut(key) else { return };
-        session.active_at = wall_ms;
         let (status, previous) = (session.status(), session.told);
         let waits = reason == Some("agents_max");
         if status == previous && !waits || status == Status::Closed {
@@ -40,6 +38,7 @@ impl Server {
         let model = session.unusual.model.as_deref();
         let name = session.unusual.name.as_deref();
         let dir = session.working_dir.to_string_lossy();
+        let active_at = session.feed.active_at;
         self.publisher.publish(&mut session.feed, EventKind::SessionStatus, |object| {
             object.string("status", status.as_str());
             object.string("previous", previous.as_str());
@@ -51,6 +50,7 @@ impl Server {
             object.string_or_null("name", name);
             object.string("conversation", &session.conversation.id);
             object.bool("resumable", session.conversation.begun);
+            object.number("lastActivityAt", active_at);
         });
     }
 

@@ -6,7 +6,7 @@
 //! them by moving one list, and a reader that is busy elsewhere costs a publish nothing.
 
 use crate::base::list::List;
-use crate::base::ring::{Ring, TooLarge};
+use crate::base::ring::{Found, Mark, Ring, TooLarge};
 use crate::core::journal::Journal;
 
 /// A log. One per session, and one over all sessions.
@@ -65,6 +65,14 @@ impl Log {
     ) -> Result<bool, TooLarge> {
         self.ring.push(frame, seq, owner, tag)?;
         Ok(!std::mem::replace(&mut self.dirty, true))
+    }
+
+    /// The bytes of a frame of the ring: in two parts if it wraps there.
+    pub fn frame(&self, mark: &Mark) -> [&[u8]; 2] {
+        match self.ring.at(mark.start, self.ring.after(mark.seq)) {
+            Found::Bytes(part, wrapped) => [part, wrapped],
+            Found::CaughtUp | Found::Lapped => [&[], &[]],
+        }
     }
 
     /// The position up to which readers may read.

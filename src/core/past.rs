@@ -6,11 +6,12 @@
 //! merges their journals by number, and joins the ring that holds all of them at the number where
 //! it stands. Nothing is lost, repeated or reordered at either seam.
 
-use crate::base::arena::Key;
+use crate::base::arena::{Arena, Key};
 use crate::core::connection::{Across, Phase, Place, Reader, Whose};
 use crate::core::effect::{DiskRequest, Effect, Level, Read, ReadFailure, Source};
 use crate::core::event::{EventKind, NAMES};
 use crate::core::journal::Journal;
+use crate::core::names::Names;
 use crate::core::server::Server;
 use crate::core::session::Session;
 use crate::core::streams::log_read;
@@ -203,6 +204,22 @@ impl Delta<'_> {
     }
 }
 
+/// Whether a `session-output` brings text of a block that has ended, which a compact view passes over.
+/// `is_open`: whether a session has not ended that block of that message.
+pub fn is_superseded(frame: &[u8], is_open: impl FnOnce(&str, &str, u32) -> bool) -> bool {
+    let delta = Delta::of(frame);
+    delta.is_some_and(|delta| !is_open(delta.session_id, delta.message_id, delta.block))
+}
+
+/// The same, by the sessions as they are now.
+pub(super) fn is_superseded_now(by_id: &Names, sessions: &Arena<Session>, frame: &[u8]) -> bool {
+    is_superseded(frame, |session_id, message_id, block| {
+        let session = by_id.find(sessions, session_id).and_then(|key| sessions.get(key));
+        let turn = session.and_then(|session| session.turn.as_ref());
+        turn.is_some_and(|turn| turn.has_open_block(message_id, block))
+    })
+}
+
 /// How much is left of the frame within which `bytes` begin.
 fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
     // The last newline alone: the next one ends the next frame.
@@ -224,8 +241,8 @@ enum Run {
 
 /// Finds the next frames of a reader's piece that are to be sent. `None`: the piece is no frame.
 ///
-/// `is_open`: whether the block whose text this frame brings has not ended.
-fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<Run> {
+/// `is_superseded`: whether the block whose text this frame brings has ended.
+fn find_run(reader: &mut Reader, is_superseded: impl Fn(&[u8]) -> bool) -> Option<Run> {
     let rare = reader.rare.as_deref_mut()?;
     let past = rare.past.as_mut()?;
     let piece = past.piece.as_mut()?;
@@ -262,7 +279,7 @@ fn find_run(reader: &mut Reader, is_open: impl Fn(&[u8]) -> bool) -> Option<Run>
         let is_begun = past.beyond > 0 && seq == past.begun;
         let is_delta = kind == EventKind::SessionOutput as u8 && !is_begun;
         let superseded =
-            is_delta && reader.filter.is_compact() && !is_open(&piece.bytes[at..at + length]);
+            is_delta && reader.filter.is_compact() && is_superseded(&piece.bytes[at..at + length]);
         if seq <= past.skip_to || !reader.filter.takes(kind, superseded) {
             if has_run {
                 break;
@@ -350,16 +367,9 @@ impl Server {
                 self.serve_readers();
                 return Step::Seam;
             }
-            let is_open = |frame: &[u8]| {
-                let delta = Delta::of(frame);
-                delta.is_none_or(|delta| {
-                    let session = self.by_id.find(&self.sessions, delta.session_id);
-                    let session = session.and_then(|key| self.sessions.get(key));
-                    let turn = session.and_then(|session| session.turn.as_ref());
-                    turn.is_some_and(|turn| turn.has_open_block(delta.message_id, delta.block))
-                })
-            };
-            match find_run(reader, is_open) {
+            let is_superseded =
+                |frame: &[u8]| is_superseded_now(&self.by_id, &self.sessions, frame);
+            match find_run(reader, is_superseded) {
                 Some(Run::Seam) => return Step::Seam,
                 Some(Run::Frames) => {}
                 Some(Run::Gone) => {
@@ -770,6 +780,14 @@ mod tests {
         assert_eq!(Delta::of(frame("stdout", "m").as_bytes()), Some(delta));
         assert_eq!(Delta::of(frame("stderr", "m").as_bytes()), None, "no block's end ends it");
         assert_eq!(Delta::of(frame("stdout", "turn-1").as_bytes()), None, "it has no messages");
+        let superseded = |message: &str, open: &[(&str, u32)]| {
+            is_superseded(frame("stdout", message).as_bytes(), |session_id, message_id, block| {
+                session_id == "s" && open.contains(&(message_id, block))
+            })
+        };
+        assert!(superseded("m", &[]) && superseded("m", &[("m", 2), ("n", 3)]));
+        assert!(!superseded("m", &[("m", 3)]), "its end has not come yet");
+        assert!(!superseded("turn-1", &[]), "its text is told nowhere else");
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub struct Feed {
     pub log: Log,
     /// What the events say in common.
     pub scope: Scope,
+    /// When the session was last active, in milliseconds since 1970: the newest event that is
+    /// [activity](EventKind::is_activity), or a human's change.
+    pub active_at: u64,
     held: Seldom<Held>,
 }
 
@@ -121,7 +124,8 @@ impl Feed {
     /// A feed for a new session.
     pub fn new(key: Key, number: u32, session_id: String, ring_size: usize) -> Feed {
         let scope = Scope { session_id: session_id.into(), turn: None };
-        Feed { key, number, log: Log::new(ring_size), scope, held: Seldom::default() }
+        let (log, held) = (Log::new(ring_size), Seldom::default());
+        Feed { key, number, log, scope, active_at: 0, held }
     }
 
     /// Gives back what only a session with an agent needs: its ring, and what joins its text.
@@ -214,6 +218,8 @@ pub struct Publisher {
     pub published: [u64; KINDS],
     /// Events that commands are to be told of.
     pub aside: Aside,
+    /// What is published ends what another start began: that is no activity.
+    pub restores: bool,
     /// The frame is standard error's.
     is_stderr: bool,
     /// Text deltas are joined for so long.
@@ -246,6 +252,7 @@ impl Publisher {
             large,
             published: [0; KINDS],
             aside: Aside::default(),
+            restores: false,
             is_stderr: false,
             hold_ms,
             now_ms: 0,
@@ -467,6 +474,9 @@ impl Publisher {
             let fits = self.append_frame(feed, kind);
             assert_eq!(fits, Ok(()), "a frame without members fits into any ring");
         }
+        if kind.is_activity() && !self.restores {
+            feed.active_at = self.wall_ms;
+        }
         self.published[kind as usize] += 1;
         if self.aside.mask & 1 << kind as u32 != 0
             && let Some((_, _, data)) = sse::parse_frame(&self.frame)
@@ -520,9 +530,9 @@ impl Publisher {
         }
     }
 
-    /// The name and the data of the event that was published last.
-    pub fn last_event(&self) -> Option<(&str, &str)> {
-        sse::parse_frame(&self.frame).map(|(_, name, data)| (name, data))
+    /// The frame of the event that was published last.
+    pub fn last_frame(&self) -> &[u8] {
+        &self.frame
     }
 
     /// Whether anything is published and not visible.

@@ -9,11 +9,11 @@ use crate::base::arena::Key;
 use crate::base::ring::Ring;
 use crate::core::agents::TurnEnd;
 use crate::core::approvals::{Approval, ApprovalKind, Approvals};
-use crate::core::event::EventKind;
+use crate::core::event::{self, EventKind};
 use crate::core::holes;
 use crate::core::journal::{Frame, Journal};
 use crate::core::log::Log;
-use crate::core::prompts::{Prompt, Prompts};
+use crate::core::prompts::{Image, Prompt, Prompts};
 use crate::core::publisher::{Feed, InTurn};
 use crate::core::server::{AgentConfig, Dialect, Server};
 use crate::core::session::{
@@ -61,7 +61,7 @@ pub struct Snapshot {
     pub mode: Option<String>,
     /// When it was created, in milliseconds since 1970.
     pub created_at: u64,
-    /// When anything last happened.
+    /// When it was last active, in milliseconds since 1970.
     pub active_at: u64,
     /// The beginning of the last prompt.
     pub last_prompt: Option<String>,
@@ -124,6 +124,8 @@ pub struct Recent {
     command: String,
     cursor: u64,
     position: u32,
+    /// The number of its last event, 0 before that.
+    end: u64,
 }
 
 /// A turn that had begun and not ended.
@@ -172,6 +174,7 @@ struct Data<'a> {
     name: Option<String>,
     conversation: Option<String>,
     resumable: Option<bool>,
+    last_activity_at: Option<u64>,
     conversation_entry: Option<String>,
     fork: Option<Fork>,
     permissions: Option<Vec<serde_json::Value>>,
@@ -213,13 +216,20 @@ impl Snapshot {
         self.seq = frame.seq;
         // Text as it comes is most of a journal, and of no interest once its block has ended.
         let Ok(data) = document::read::<Data<'_>>(frame.data) else { return };
-        self.active_at = data.timestamp;
+        // A status says for itself since when nothing has happened.
+        match data.last_activity_at {
+            Some(at) => self.active_at = at,
+            None if event::is_activity(frame.name) => self.active_at = data.timestamp,
+            None => {}
+        }
         match frame.name {
             "session-created" | "session-status" => self.described(frame.name, data),
             "session-closed" => self.status = "closed".into(),
             "prompt-queued" => self.queued(frame.seq, data, beside),
             "prompt-started" => self.started(data),
-            "prompt-completed" | "prompt-failed" | "prompt-cancelled" => self.ended(data),
+            "prompt-completed" | "prompt-failed" | "prompt-cancelled" => {
+                self.ended(frame.seq, data);
+            }
             "session-output" => self.output(data),
             "message-block" => self.block(data),
             "tool-started" => {
@@ -282,15 +292,17 @@ impl Snapshot {
         let Some(id) = data.prompt_id else { return };
         let command = data.command.or_else(|| beside.large(seq)).unwrap_or_default();
         let images = data.images.and_then(|_| beside.images(seq));
-        let images = images.and_then(|json| document::read(&json).ok()).unwrap_or_default();
+        let images: Option<Vec<Image>> = images.and_then(|json| document::read(&json).ok());
+        let images = images.unwrap_or_default();
         let position = data.position.and_then(|raw| raw.get().parse().ok()).unwrap_or(u32::MAX);
         self.last_prompt =
             Some(command[..command.floor_char_boundary(LAST_PROMPT_SIZE)].to_owned());
         if self.recent.len() == RECENT_MAX {
             self.recent.remove(0);
         }
-        let digest = Prompts::digest(&command);
-        self.recent.push(Recent { id: id.clone(), command: digest, cursor: seq - 1, position });
+        let digest = Prompts::digest(&command, &images);
+        let (cursor, end) = (seq - 1, 0);
+        self.recent.push(Recent { id: id.clone(), command: digest, cursor, position, end });
         let by = data.by.unwrap_or_default();
         let prompt = Waiting { id, command, images, by, client_id: data.client_id };
         self.queue.insert((position as usize).min(self.queue.len()), prompt);
@@ -306,7 +318,13 @@ impl Snapshot {
         self.turn = Some(Running { id, prompt, started_at, open });
     }
 
-    fn ended(&mut self, data: Data<'_>) {
+    fn ended(&mut self, seq: u64, data: Data<'_>) {
+        let recent = self.recent.iter_mut().rev();
+        if let Some(recent) =
+            recent.into_iter().find(|one| Some(&one.id) == data.prompt_id.as_ref())
+        {
+            recent.end = seq;
+        }
         if data.turn_id.is_some() {
             // Those of a background subagent go on; all others have ended by now.
             self.tools.extend(self.turn.take().into_iter().flat_map(|turn| turn.open.tools));
@@ -368,6 +386,7 @@ impl Server {
     /// Takes in the sessions that were found, before anybody can connect.
     pub fn restore(&mut self, mut found: Vec<Found>) {
         found.sort_by_key(|found| found.snapshot.created_at);
+        self.publisher.restores = true; // A restart is nothing that happens in a session.
         for one in found {
             if self.sessions.len() == self.sessions.capacity() as usize {
                 let told = vec![("session", one.snapshot.session_id)];
@@ -384,6 +403,7 @@ impl Server {
             }
             self.settle(key, &tools);
         }
+        self.publisher.restores = false;
     }
 
     fn restore_session(&mut self, found: Found) -> (Key, Vec<OpenTool>) {
@@ -395,6 +415,7 @@ impl Server {
         self.keeper.total += journal.size();
         let ring = Ring::new_at(self.limits.ring_size, journal.written(), journal.last_seq());
         feed.log = Log::found(ring, journal);
+        feed.active_at = snapshot.active_at;
         let now_ms = self.now_ms;
         let prompt = |waiting: Waiting| Prompt {
             id: waiting.id,
@@ -407,7 +428,8 @@ impl Server {
         let mut prompts = Prompts::default();
         prompts.queue.extend(snapshot.queue.into_iter().map(prompt));
         for recent in &snapshot.recent {
-            prompts.remember_digest(&recent.id, &recent.command, recent.cursor, recent.position);
+            let answer = (recent.cursor, recent.end);
+            prompts.remember_digest(&recent.id, &recent.command, answer, recent.position);
         }
         self.queue_size += prompts.size();
         let mut approvals = Approvals::default();
@@ -438,7 +460,6 @@ impl Server {
             model_in_use: None,
             mode_in_use: None,
             created_at: snapshot.created_at,
-            active_at: snapshot.active_at,
             last_prompt: snapshot.last_prompt.map(String::into_boxed_str),
             prompts,
             approvals: approvals.into(),
@@ -481,18 +502,19 @@ impl Server {
         let queue = std::mem::take(&mut session.prompts.queue);
         for prompt in queue.iter() {
             self.queue_size -= prompt.size();
-            self.publisher.publish_apart(&mut session.feed, EventKind::PromptFailed, |object| {
+            let feed = &mut session.feed;
+            let seq = self.publisher.publish_apart(feed, EventKind::PromptFailed, |object| {
                 let sentence = "it waited, and events that may have told that it ran were lost; \
                                 it is not run again";
                 holes::lost_prompt(object, &prompt.id, sentence);
             });
+            session.prompts.ended(&prompt.id, seq);
         }
     }
 
     /// Ends what had started and not ended, tool calls that outlived their turn among it, and lets
     /// go on what waits.
     fn settle(&mut self, key: Key, tools: &[OpenTool]) {
-        let active_at = self.sessions.get(key).map_or(0, |session| session.active_at);
         self.withdraw_approvals(key, "server_restarted", |_| true);
         if let Some(session) = self.sessions.get_mut(key) {
             let (feed, now_ms) = (&mut session.feed, self.now_ms);
@@ -508,9 +530,6 @@ impl Server {
             session.conversation.id = self.random.uuid().into();
         }
         self.after(key, Some("server_restarted"));
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.active_at = active_at; // A restart is nothing that happened in it.
-        }
     }
 
     /// The agent of that name; one that cannot be started if nobody configured it.
@@ -544,11 +563,12 @@ impl Server {
             started_at: wall(turn.started_at),
             open: turn.open(),
         });
-        let recent = session.prompts.recent().map(|(id, command, cursor, position)| Recent {
+        let recent = session.prompts.recent().map(|(id, command, taken)| Recent {
             id: id.to_owned(),
             command,
-            cursor,
-            position,
+            cursor: taken.cursor,
+            position: taken.position,
+            end: taken.end,
         });
         let approvals = session.approvals.open.iter();
         let subagents = session.subagents.iter();
@@ -565,7 +585,7 @@ impl Server {
             model: session.unusual.model.as_deref().map(str::to_owned),
             mode: session.mode().map(str::to_owned),
             created_at: session.created_at,
-            active_at: session.active_at,
+            active_at: session.feed.active_at,
             last_prompt: session.last_prompt.as_deref().map(str::to_owned),
             status: session.told.as_str().to_owned(),
             conversation: session.conversation.id.to_string(),

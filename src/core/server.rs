@@ -97,6 +97,8 @@ pub struct Config {
     pub access: Access,
     /// A path under which everything stands as well.
     pub base_path: String,
+    /// This node's name in the ids of its sessions; empty: none.
+    pub node: String,
     /// The mode `bypassPermissions` may be chosen.
     pub allow_bypass: bool,
     /// Rules that outlive a session may be granted.

@@ -190,8 +190,6 @@ pub struct Session {
     pub mode_in_use: Option<Arc<str>>,
     /// When it was created, in milliseconds since 1970.
     pub created_at: u64,
-    /// When anything last happened, in milliseconds since 1970.
-    pub active_at: u64,
     /// The beginning of the last prompt.
     pub last_prompt: Option<Box<str>>,
     /// Prompts that wait.

@@ -36,6 +36,13 @@ const RETRY_BUSY_MS: u64 = 5_000;
 /// The most bytes of past that a compact view opens with: a screen, also on a slow network.
 const COMPACT_SIZE_MAX: u64 = 192 * 1024;
 
+/// How much of an id that no session has is shown, in characters.
+const UNKNOWN_LENGTH_MAX: usize = 80;
+/// Bytes of such ids in one answer: `connected` comes in one small packet.
+const UNKNOWN_SIZE_MAX: usize = 1024;
+/// Open approvals that `connected` names, for the same reason. All of them are at `/approvals`.
+const APPROVALS_SHOWN_MAX: usize = 32;
+
 /// What a stream's request asks for.
 #[derive(Debug)]
 pub struct StreamRequest {
@@ -44,7 +51,7 @@ pub struct StreamRequest {
     /// The numbers of the sessions that a stream over all sessions is limited to.
     pub owners: Option<Box<[u32]>>,
     /// Ids of that list that no session has.
-    pub unknown: Vec<String>,
+    pub unknown: Unknown,
     /// The cursor as it came in, if one did.
     pub cursor: Option<Vec<u8>>,
     /// How much of the past is wanted, where there is no cursor.
@@ -55,6 +62,38 @@ pub struct StreamRequest {
     pub heartbeat_ms: u64,
     /// Bytes of an opening comment, for proxies that wait for some.
     pub pad: usize,
+}
+
+/// Ids that were asked for and that no session has.
+#[derive(Clone, Debug, Default)]
+pub struct Unknown {
+    /// The first of them, as far as they fit into an answer.
+    shown: Vec<String>,
+    /// What those take there.
+    size: usize,
+    /// How many there are.
+    count: u64,
+}
+
+impl Unknown {
+    /// Takes in one more.
+    pub fn add(&mut self, id: &str) {
+        self.count += 1;
+        let shown: String = id.chars().take(UNKNOWN_LENGTH_MAX).collect();
+        // What JSON escapes takes up to six bytes.
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        let size = shown.bytes().map(|byte| if plain(byte) { 1 } else { 6 }).sum::<usize>() + 3;
+        if self.size + size <= UNKNOWN_SIZE_MAX {
+            self.size += size;
+            self.shown.push(shown);
+        }
+    }
+
+    /// Writes them, and how many there are.
+    pub fn write(&self, object: &mut json::Object<'_>) {
+        object.array("unknown", |array| self.shown.iter().for_each(|id| array.string(id)));
+        object.number("unknownCount", self.count);
+    }
 }
 
 /// How much of the past a stream without a cursor is given.
@@ -445,7 +484,8 @@ impl Server {
             object.string("sessionId", session.map_or("*", |session| session.id()));
             object.number("timestamp", self.wall_ms);
             object.string("resume", join.resume);
-            object.number_or_null("missed", (join.resume == "ok").then_some(0));
+            let missed = if join.resume == "ok" { Some(0) } else { self.missed(request, join) };
+            object.number_or_null("missed", missed);
             let (earliest, latest) = match session {
                 Some(_) => (log.earliest_seq(), log.latest_seq()),
                 None => self.all_span(),
@@ -457,20 +497,31 @@ impl Server {
                 let agent = &self.config.agents[session.agent];
                 object.string("status", session.status().as_str());
                 object.array("pendingApprovals", |array| {
-                    for approval in &session.approvals.open {
+                    for approval in session.approvals.open.iter().take(APPROVALS_SHOWN_MAX) {
                         array.string(&approval.id);
                     }
                 });
+                object.number("openApprovals", session.approvals.open.len() as u64);
                 object.number("queue", session.prompts.queue.len() as u64);
                 object.string("agent", &agent.name);
                 object.string("dialect", agent.dialect.as_str());
             } else {
-                object.array("unknown", |array| {
-                    request.unknown.iter().for_each(|id| array.string(id));
-                });
+                request.unknown.write(object);
             }
         });
         sse::end(out);
+    }
+
+    /// How many events lie in a gap, where that can be counted: numbers have no holes over all
+    /// sessions, within one start.
+    fn missed(&self, request: &StreamRequest, join: &Join) -> Option<u64> {
+        let is_all = request.session.is_none() && request.owners.is_none();
+        let cursor = EventId::parse(request.cursor.as_deref()?)?;
+        let epochs = &self.publisher.epochs;
+        let is_ours = epochs.holds(cursor, self.publisher.visible());
+        let counts = is_all && request.filter.is_all() && is_ours;
+        let next = join.id.filter(|id| counts && epochs.id(*id).epoch == cursor.epoch)?;
+        next.checked_sub(cursor.seq)
     }
 
     /// The oldest and the newest number that a reader of all sessions can be given.

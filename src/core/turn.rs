@@ -509,6 +509,12 @@ impl Turn {
         *offset - utf16_length(text)
     }
 
+    /// The message and the number of each block that has begun and not ended.
+    pub fn open_blocks(&self) -> impl Iterator<Item = (&str, u32)> {
+        let streaming = self.streaming.iter();
+        streaming.flat_map(|one| one.blocks.iter().map(|open| (&*one.message_id, open.block)))
+    }
+
     /// Whether this block has begun and not ended.
     pub fn has_open_block(&self, message_id: &str, block: u32) -> bool {
         self.streaming.as_ref().is_some_and(|streaming| {

@@ -4,12 +4,13 @@
 //! what it waits for is visible, or when its time is up; its client may leave at any time.
 
 use crate::base::arena::Key;
-use crate::base::ring::{Found, Mark};
+use crate::base::ring::Mark;
 use crate::core::connection::{Phase, Stage};
 use crate::core::event::Filter;
 use crate::core::log::Log;
 use crate::core::metrics::Sample;
 use crate::core::server::Server;
+use crate::core::streams::Unknown;
 use crate::wire::json::Array;
 use crate::wire::sse;
 
@@ -61,7 +62,7 @@ pub struct Cursor {
     /// Of which sessions, if not all.
     pub owners: Option<Box<[u32]>>,
     /// Ids that were asked for and that no session has.
-    pub unknown: Vec<String>,
+    pub unknown: Unknown,
 }
 
 impl Cursor {
@@ -86,13 +87,12 @@ pub struct Paged {
 pub fn write_events(server: &Server, log: &Log, marks: &[Mark], array: &mut Array<'_>) -> Paged {
     let mut paged = Paged::default();
     for mark in marks {
-        let end = log.ring.after(mark.seq);
-        let Found::Bytes(a, b) = log.ring.at(mark.start, end) else { continue };
+        let parts = log.frame(mark);
         let joined;
-        let frame = match b.is_empty() {
-            true => a,
-            false => {
-                joined = [a, b].concat();
+        let frame = match parts {
+            [part, []] => part,
+            _ => {
+                joined = parts.concat();
                 &joined
             }
         };
@@ -246,6 +246,9 @@ impl Server {
 
     /// A prompt has ended with the event that was just published: whoever waits for it is told.
     pub(super) fn prompt_ended(&mut self, session: Key, prompt_id: &str, seq: u64) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.prompts.ended(prompt_id, seq);
+        }
         let waits = |wait: &Wait| {
             matches!(&wait.what, Awaited::Prompt { session: s, prompt_id: id, .. }
                 if *s == session && id == prompt_id)

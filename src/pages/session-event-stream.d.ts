@@ -69,7 +69,10 @@ export interface ConnectedData extends SessionEventData {
   earliestId?: string | null;
   latestId?: string | null;
   status?: string;
+  /** The oldest of those that are open, 32 at most. */
   pendingApprovals?: string[];
+  /** How many are open. */
+  openApprovals?: number;
   queue?: number;
   heartbeatInterval?: number;
   agent?: string;

@@ -624,9 +624,12 @@
       const told = this.connected;
       if (name === 'session-status' && detail?.status) told.status = detail.status;
       if (name.startsWith('prompt-')) delete told.queue; // Unknown beats wrong.
-      if (name.startsWith('approval-') && Array.isArray(told.pendingApprovals)) {
+      // A list that names not all of them cannot be kept: a joiner sees that, and asks.
+      const whole = !(told.openApprovals > told.pendingApprovals?.length);
+      if (name.startsWith('approval-') && Array.isArray(told.pendingApprovals) && whole) {
         const others = told.pendingApprovals.filter((id) => id !== detail?.approvalId);
         told.pendingApprovals = name === 'approval-required' ? [...others, detail?.approvalId] : others;
+        told.openApprovals = told.pendingApprovals.length;
       }
     }
 
@@ -676,7 +679,7 @@
       detail.resume = asked ? this.origin.resume : 'fresh';
       detail.missed = asked ? this.origin.missed : undefined;
       // A filter hides what keeps these true: unknown beats wrong.
-      if (this.options.types) for (const name of ['status', 'queue', 'pendingApprovals']) delete detail[name];
+      if (this.options.types) for (const name of ['status', 'queue', 'pendingApprovals', 'openApprovals']) delete detail[name];
       return detail;
     }
 

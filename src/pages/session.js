@@ -173,6 +173,7 @@ export class SessionView {
     this.replaying = true;
     this.asked.clear();
     this.pending = detail.pendingApprovals ?? [];
+    this.more = detail.openApprovals > this.pending.length; // It names the oldest, if there are many.
     this.queueLength = detail.queue;
     if (detail.status) this.setStatus(detail.status);
   }
@@ -181,7 +182,12 @@ export class SessionView {
   async replayed() {
     if (!this.replaying) return;
     this.replaying = false;
-    for (const id of [...this.dock.open.keys()]) if (!this.pending.includes(id)) this.dock.settle(id);
+    const open = [...this.dock.open.keys()];
+    if (this.more) {
+      const answer = await api('GET', sessionPath(this.id, '/approvals')).catch(() => null);
+      this.pending = answer ? answer.approvals.map(({ approvalId }) => approvalId) : [...this.pending, ...open, ...this.asked.keys()];
+    }
+    for (const id of open) if (!this.pending.includes(id)) this.dock.settle(id);
     for (const approval of this.asked.values()) if (this.pending.includes(approval.approvalId)) this.ask(approval);
     this.asked.clear();
     this.earlier.hidden = this.beginning === true;

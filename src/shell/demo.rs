@@ -42,6 +42,13 @@ fn start(arguments: &[String], names: Vec<String>, seed: u64) -> Demo {
     if arguments.iter().any(|argument| argument == "--allow-dangerously-skip-permissions") {
         demo.allow_bypass();
     }
+    // What was allowed before its last process was stopped.
+    for argument in arguments {
+        let rule = argument.strip_prefix("--allowedTools=Bash(");
+        if let Some(command) = rule.and_then(|rule| rule.strip_suffix(')')) {
+            demo.allow_command(command);
+        }
+    }
     if let Some(mode) = value("--permission-mode") {
         demo.set_mode(mode);
     }
@@ -145,6 +152,20 @@ mod tests {
         assert_eq!(talk(&[], Vec::new()), (0, String::new()));
         assert_eq!(talk(&[], b"{\"type\":\"user\",\"mess".to_vec()), (0, String::new()));
         assert_eq!(talk(&[], b"what?\n".to_vec()), (1, String::new()));
+    }
+
+    #[test]
+    fn a_command_that_was_allowed_before_is_not_asked_for() {
+        let allowed = ["Read".to_owned(), "Bash(touch (x))".to_owned()];
+        let options = claude::Start { allowed_tools: &allowed, ..claude::Start::default() };
+        let arguments = claude::arguments(&options);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        for (command, asks) in [("touch (x)", false), ("touch y", true)] {
+            let mut input = Vec::new();
+            claude::user(&mut input, &format!("run tool: {command}"), &[], None);
+            let (_, output) = talk(&arguments, input);
+            assert_eq!(output.contains("can_use_tool"), asks, "{command}: {output}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::core::effect::{AppendFailure, Batch, Fetched, Page, Part, Read, ReadFailure, Source};
 use crate::core::epochs::{Durability, Epochs, Start};
+use crate::core::event::EventKind;
 use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId};
 use crate::core::past::{self, PIECE_SIZE};
 use crate::core::publisher::Kind;
@@ -104,6 +105,9 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     for seq in &found.erased {
         epochs.erased = epochs.erased.max(*seq);
         lines += &format!("erased {seq}\n");
+    }
+    if durability != Durability::Memory {
+        lines += &epochs.reach_last(found.newest_seq).unwrap_or_default();
     }
     let first_seq = epochs.next_seq(found.newest_seq);
     let start = Start::new(epoch, first_seq, durability, boot_id);
@@ -812,7 +816,13 @@ impl Store {
         while let Some((seq, kind, length)) = past::head(&bytes[at..])
             && seq < page.before
         {
-            if page.filter.takes(kind, false) {
+            // Text of a block that has ended is told once more by its end, on disk as in memory.
+            let superseded = kind == EventKind::SessionOutput as u8
+                && page.filter.is_compact()
+                && past::is_superseded(&bytes[at..at + length], |_, message_id, block| {
+                    page.open.iter().any(|open| open.0 == message_id && open.1 == block)
+                });
+            if page.filter.takes(kind, superseded) {
                 wanted.push(at..at + length);
             }
             at += length;

@@ -23,6 +23,12 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// How many bytes a text of base64 decodes to.
+pub fn decoded_size(text: &str) -> usize {
+    let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
+    (text.len() / 4 * 3).saturating_sub(padding)
+}
+
 fn sextet(byte: u8) -> Option<u8> {
     Some(match byte {
         b'A'..=b'Z' => byte - b'A',
@@ -49,6 +55,7 @@ mod tests {
             ("Zm9vYmFy", "foobar"),
         ] {
             assert_eq!(decode(text).as_deref(), Some(want.as_bytes()), "{text}");
+            assert_eq!(decoded_size(text), want.len(), "{text}");
         }
         for bad in ["", "Zg", "Zg=", "Z===", "Zm9v\n", "Zm-v", "====", "Zg==Zg=="] {
             assert_eq!(decode(bad), None, "{bad}");

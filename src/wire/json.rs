@@ -538,7 +538,8 @@ fn unicode_escape(out: &mut [u8], bytes: &[u8]) -> (usize, usize) {
 }
 
 /// Appends JSON text. A carriage return or newline can stand only between tokens, never in a
-/// string, and would end an SSE field there: both become spaces.
+/// string, and would end an SSE field there: both become spaces. Half a surrogate pair becomes a
+/// character, as [`mend_halves`] does it.
 fn raw(out: &mut Vec<u8>, value: &str) {
     let start = out.len();
     out.extend_from_slice(value.as_bytes());
@@ -548,6 +549,34 @@ fn raw(out: &mut Vec<u8>, value: &str) {
                 *byte = b' ';
             }
         }
+    }
+    mend_halves(&mut out[start..]);
+}
+
+/// Puts U+FFFD in the place of each escape in JSON text that is half a surrogate pair. The grammar
+/// lets it pass (RFC 8259 §8.2), and strict readers refuse the whole text for it: it stands for
+/// nothing. Both escapes are of one length.
+pub fn mend_halves(json: &mut [u8]) {
+    let unit = |json: &[u8], at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        let hex =
+            |value: u16, digit: &u8| Some(value << 4 | char::from(*digit).to_digit(16)? as u16);
+        digits.iter().try_fold(0, hex)
+    };
+    let mut at = 0;
+    while let Some(found) = memchr::memmem::find(&json[at..], b"\\u") {
+        at += found;
+        let before = json[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        let low = (0xdc00..0xe000).contains(&unit(json, at + 6).unwrap_or_default());
+        at += match unit(json, at) {
+            _ if before % 2 == 1 => 2, // The backslash is what is escaped.
+            Some(0xd800..0xdc00) if low => 12,
+            Some(0xd800..0xe000) => {
+                json[at..at + 6].copy_from_slice(b"\\ufffd");
+                6
+            }
+            _ => 2,
+        };
     }
 }
 
@@ -586,6 +615,51 @@ fn after_string(json: &[u8], mut at: usize) -> usize {
 pub fn value(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     // From text alone, so that the code that reads a value stands in the binary once.
     serde_json::from_str(std::str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
+}
+
+/// What a text says whose value should be an object.
+#[derive(Debug, PartialEq)]
+pub enum Members {
+    /// Members of different names.
+    Once(serde_json::Map<String, Value>),
+    /// Two of this name: which one counts is where parsers disagree.
+    Doubled(String),
+    /// It is no object.
+    None,
+}
+
+/// Reads a text whose value should be an object.
+///
+/// # Errors
+/// As [`value`] does.
+pub fn object_of(bytes: &[u8]) -> Result<Members, serde_json::Error> {
+    struct Visitor;
+    impl<'de> serde::de::Visitor<'de> for Visitor {
+        type Value = Members;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("an object")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            let (mut members, mut doubled) = (serde_json::Map::new(), None);
+            while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                if doubled.is_none() && members.contains_key(&name) {
+                    doubled = Some(name.clone());
+                }
+                members.insert(name, value);
+            }
+            Ok(doubled.map_or(Members::Once(members), Members::Doubled))
+        }
+    }
+    let text = std::str::from_utf8(bytes).map_err(serde_json::Error::custom)?;
+    if !text.trim_ascii_start().starts_with('{') {
+        return value(bytes).map(|_| Members::None);
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let members = serde::Deserializer::deserialize_map(&mut reader, Visitor)?;
+    reader.end()?;
+    Ok(members)
 }
 
 /// A value's JSON text. What `Value` itself displays also comes indented, which nobody asks for.
@@ -699,6 +773,48 @@ mod tests {
             "d": {"k": [1, 2]}, "e": [{"t": true}, "s"], "f": "1\u{7}", "g": null});
         assert_eq!(value, want);
         assert!(memchr::memchr2(b'\r', b'\n', &out).is_none());
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_becomes_a_character_and_nothing_else_changes() {
+        for (given, expected) in [
+            (r#""\ud800""#, r#""\ufffd""#),
+            (
+                r#"["\uDFFF\uD83D","x\udc00\ud83d\ude00"]"#,
+                r#"["\ufffd\ufffd","x\ufffd\ud83d\ude00"]"#,
+            ),
+            (r#""\ud83d\ud83d\ude00\ude00""#, r#""\ufffd\ud83d\ude00\ufffd""#),
+            (r#""\\ud800 \\\ud800 \\\\ud800""#, r#""\\ud800 \\\ufffd \\\\ud800""#),
+            (r#"{"\ud83dx":"\ud83d\\ude00"}"#, r#"{"\ufffdx":"\ufffd\\ude00"}"#),
+            (r#""\u0041\ue000\ud7ff\n\uD83D\uDE00""#, r#""\u0041\ue000\ud7ff\n\uD83D\uDE00""#),
+            (r#""\ud8"#, r#""\ud8"#),
+            (r#""\ud800"#, r#""\ufffd"#),
+            ("", ""),
+        ] {
+            let mut out = b"before ".to_vec();
+            raw(&mut out, given);
+            assert_eq!(std::str::from_utf8(&out[7..]), Ok(expected), "{given}");
+        }
+    }
+
+    #[test]
+    fn an_object_has_each_member_once() {
+        let read = |text: &str| object_of(text.as_bytes());
+        let doubled = |name: &str| Members::Doubled(name.to_owned());
+        assert_eq!(read(r#"{"a":1,"b":2,"a":1,"b":2}"#).unwrap(), doubled("a"));
+        assert_eq!(read(r#" {"a":1,"\u0061":2}"#).unwrap(), doubled("a"), "however it is written");
+        let once = read("\n{\"a\":{\"b\":1},\"b\":[1.5,-2,null]}").unwrap();
+        let Value::Object(want) = serde_json::json!({"a": {"b": 1}, "b": [1.5, -2, null]}) else {
+            unreachable!()
+        };
+        assert_eq!(once, Members::Once(want));
+        for other in ["[1]", "7", " null", "\"{\""] {
+            assert_eq!(read(other).unwrap(), Members::None, "{other}");
+        }
+        for bad in ["", "{", "{\"a\":1,}", "{\"a\":1} x", "[1", "{\"a\":1,\"a\"}"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert!(object_of(b"{\"\xff\":1}").is_err());
     }
 
     #[test]

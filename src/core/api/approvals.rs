@@ -111,9 +111,10 @@ fn answer(body: &Value) -> Result<Answer, Problem> {
     let allow = match text(body, "decision")? {
         Some("allow") => true,
         Some("deny") => false,
-        Some(_) | None => {
+        decision => {
+            let code = if decision.is_none() { "decision_missing" } else { "invalid_value" };
             let sentence = "\"decision\" must be \"allow\" or \"deny\"";
-            return Err(Problem::bad("decision_missing", sentence));
+            return Err(Problem::bad(code, sentence));
         }
     };
     let member = |name: &str| Some(&body[name]).filter(|value| !value.is_null()).cloned();

@@ -50,7 +50,7 @@ enum Whole {
 }
 
 /// The numbers of the sessions that a request is limited to, if it is, and ids that are none.
-type Owners = (Option<Box<[u32]>>, Vec<String>);
+type Owners = (Option<Box<[u32]>>, Unknown);
 
 impl Server {
     pub(super) fn session_events(&mut self, request: &Request<'_>, id: &str) -> Outcome {
@@ -95,8 +95,7 @@ impl Server {
     pub(super) fn stream_request(&self, request: &Request<'_>) -> Result<StreamRequest, Problem> {
         let invalid = |sentence: &str| Problem::bad("invalid_value", sentence);
         let header = request.head.last_event_id.map(|span| span.of(request.input).to_vec());
-        let parameter = request.parameter("lastEventId")?.filter(|id| !id.is_empty());
-        let cursor = header.or_else(|| parameter.map(|id| id.as_bytes().to_vec()));
+        let cursor = header.or(request.cursor("lastEventId")?);
         let replay = match request.parameter("replay")?.as_deref() {
             None => Replay::Newest,
             Some("none") => Replay::None,
@@ -132,7 +131,7 @@ impl Server {
                 .filter(|pad| *pad <= PAD_MAX)
                 .ok_or_else(|| invalid("\"pad\" must be a number of bytes up to 65536"))?,
         };
-        let (owners, unknown) = (None, Vec::new());
+        let (owners, unknown) = (None, Unknown::default());
         Ok(StreamRequest {
             session: None,
             owners,
@@ -147,18 +146,25 @@ impl Server {
 
     /// The sessions that a request over all of them is limited to, and the ids that are none.
     fn owners(&self, request: &Request<'_>) -> Result<Owners, Problem> {
-        let Some(list) = request.parameter("sessions")? else { return Ok((None, Vec::new())) };
-        let (mut owners, mut unknown) = (Vec::new(), Vec::new());
-        for id in list.split(',').filter(|id| !id.is_empty()).take(1000) {
+        let list = request.parameter("sessions")?.unwrap_or_default();
+        let ids = || list.split(',').filter(|id| !id.is_empty());
+        if ids().next().is_none() {
+            return Ok((None, Unknown::default())); // As with types: who names none means all.
+        }
+        if ids().nth(SESSIONS_NAMED_MAX).is_some() {
+            let sentence = format!("\"sessions\" may name {SESSIONS_NAMED_MAX} sessions at most");
+            return Err(Problem::bad("invalid_value", sentence));
+        }
+        let (mut owners, mut unknown) = (Vec::new(), Unknown::default());
+        for id in ids() {
             // Also closed ones: somebody who comes back has not seen their ends.
             let key = self.by_id.find(&self.sessions, id);
             let key = key.or_else(|| self.closed_ids.find(&self.sessions, id));
             match key.and_then(|key| self.sessions.get(key)) {
                 Some(session) => owners.push(session.feed.number),
-                None => unknown.push(id.chars().take(80).collect()),
+                None => unknown.add(id),
             }
         }
-        unknown.truncate(16);
         Ok((Some(owners.into_boxed_slice()), unknown))
     }
 
@@ -167,16 +173,14 @@ impl Server {
         let session = id.map(|id| self.session_key(id)).transpose()?;
         let mut asked = self.stream_request(request)?;
         asked.session = session;
-        if let Some(after) = request.parameter("after")?.filter(|after| !after.is_empty()) {
-            asked.cursor = Some(after.as_bytes().to_vec());
-        }
+        asked.cursor = request.cursor("after")?.or(asked.cursor);
         if session.is_none() && asked.cursor.is_none() && asked.replay == Replay::Newest {
             asked.replay = Replay::None;
         }
         let wait_s = request.number("wait", 0..=WAIT_S_MAX)?.unwrap_or(POLL_WAIT_S);
         let (owners, unknown) = match session {
             None => self.owners(request)?,
-            Some(_) => (None, Vec::new()),
+            Some(_) => (None, Unknown::default()),
         };
         let (resume, after) = self.join_after(&asked);
         let filter = asked.filter;
@@ -227,14 +231,17 @@ impl Server {
             });
             // Without an event the cursor still moves: over what the filter passed over.
             let next = last.unwrap_or_else(|| server.publisher.visible().max(cursor.after));
-            object.display("next", server.publisher.id(next));
-            object.string("resume", cursor.resume);
-            if cursor.session.is_none() {
-                object.array("unknown", |array| {
-                    cursor.unknown.iter().for_each(|id| array.string(id));
-                });
-            }
+            server.say_page_end(object, cursor, next);
         });
+    }
+
+    /// What follows a page's events, from memory or disk alike.
+    fn say_page_end(&self, object: &mut Object<'_>, cursor: &Cursor, next: u64) {
+        object.display("next", self.publisher.id(next));
+        object.string("resume", cursor.resume);
+        if cursor.session.is_none() {
+            cursor.unknown.write(object);
+        }
     }
 
     /// The number of the one session that a cursor is about, if it is about one.
@@ -280,22 +287,36 @@ impl Server {
                 object.array("events", |array| {
                     for frame in frames(bytes).take_while(|frame| frame.seq <= built) {
                         next = frame.seq;
-                        if cursor.filter.takes_name(frame.name) {
+                        let superseded = || {
+                            let (by_id, sessions) = (&server.by_id, &server.sessions);
+                            past::is_superseded_now(by_id, sessions, frame.bytes)
+                        };
+                        if cursor.filter.takes_name(frame.name, superseded) {
                             write_event(array, &frame, &server.publisher.id(frame.seq));
                         }
                     }
                 });
-                object.display("next", server.publisher.id(next));
-                object.string("resume", cursor.resume);
+                server.say_page_end(object, cursor, next);
             });
             server.write_json(exchange, Status::OK, &[]);
             None
         });
     }
 
+    /// Asks the disk thread for a page of the past.
+    pub(super) fn read_page(&mut self, page: Page) -> Outcome {
+        self.lookup_refused()?;
+        self.pages_read += 1;
+        self.effects.push_back(Effect::Disk(DiskRequest::Page(Box::new(page))));
+        Ok(Reply::Later)
+    }
+
     /// Answers a request for a page of the past with what a journal holds.
-    pub(in crate::core) fn page_read(&mut self, page: Page, result: Result<(), ReadFailure>) {
+    pub(in crate::core) fn page_read(&mut self, mut page: Page, result: Result<(), ReadFailure>) {
         self.pages_read -= 1;
+        if let Some(awaited) = page.awaited.take() {
+            return self.prompt_end_read(page.connection, &awaited, &page.bytes, result);
+        }
         let visible = self.publisher.visible();
         self.resume_answer(page.connection, |server, exchange| {
             if let Err(failure) = result {
@@ -323,7 +344,7 @@ impl Server {
     }
 
     /// Why there is no answer from a journal. What the disk does not give now is not gone.
-    fn not_read(&mut self, failure: ReadFailure) -> Problem {
+    pub(super) fn not_read(&mut self, failure: ReadFailure) -> Problem {
         let ReadFailure::Damaged(error) = failure else { return event_gone() };
         self.log(Level::Error, "journal", "cannot be read", vec![("error", error)]);
         Problem::unavailable("journal_failed", "the journal cannot be read at the moment")
@@ -364,37 +385,39 @@ impl Server {
             }
         };
         let (session, filter) = (Some(key), asked.filter);
-        let (owners, unknown) = (None, Vec::new());
+        let (owners, unknown) = (None, Unknown::default());
         let cursor = Cursor { session, after: 0, resume: "ok", filter, owners, unknown };
         let (marks, more) = self.page_before(&cursor, before, limit);
-        // The ring may hold less than is wanted: then all of it is read from disk.
-        if let Some(session) = self.sessions.get(key).filter(|_| !more && marks.len() < limit)
-            && let Some(journal) = &session.feed.log.journal
-            && journal.base() < session.feed.log.ring.base().min(journal.written())
+        // Where the ring begins, the page goes on in the journal. If it is full already, that says
+        // whether there is more.
+        if let Some(session) = self.sessions.get(key).filter(|_| !more)
+            && let log = &session.feed.log
+            && let Some(journal) = &log.journal
+            && journal.base() < log.ring.base().min(journal.written())
         {
             let segments = journal.segments_from(journal.base());
             let source = Source {
                 session_id: session.id().to_owned(),
                 segments: segments.filter_map(|id| journal.segment_at(id.start)).collect(),
                 position: journal.base(),
-                end: session.feed.log.visible().min(journal.written()),
+                end: log.visible().min(journal.written()),
                 least_seq: 0,
             };
+            let blocks = session.turn.iter().flat_map(|turn| turn.open_blocks());
             let page = Page {
                 connection: request.connection,
+                awaited: None,
                 source,
-                before,
+                before: log.ring.oldest().map_or(before, |oldest| oldest.seq.min(before)),
                 limit,
                 size_max: waits::PAGE_SIZE_MAX,
                 filter,
-                bytes: Vec::new(),
+                open: blocks.map(|(message_id, block)| (message_id.to_owned(), block)).collect(),
+                bytes: marks.iter().flat_map(|mark| log.frame(mark)).flatten().copied().collect(),
                 more: false,
-                found: 0,
+                found: marks.len(),
             };
-            self.lookup_refused()?;
-            self.pages_read += 1;
-            self.effects.push_back(Effect::Disk(DiskRequest::Page(Box::new(page))));
-            return Ok(Reply::Later);
+            return self.read_page(page);
         }
         self.say(|server, object| {
             let mut paged = waits::Paged::default();
@@ -593,7 +616,7 @@ impl Server {
 }
 
 /// The frames of a page.
-fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+pub(super) fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let frame = journal::first_frame(rest)?;

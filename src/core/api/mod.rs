@@ -29,20 +29,22 @@ use crate::core::access::{self, Access, Refusal};
 use crate::core::approvals::Answer;
 use crate::core::connection::{Asking, Exchange, Peer, Stage};
 use crate::core::effect::{
-    Asker, DirectoryProblem, DiskRequest, Effect, Fetched, Level, Page, Read, ReadFailure, Source,
+    Asker, DirectoryProblem, DiskRequest, Effect, Fetched, Level, Page, PromptEnd, Read,
+    ReadFailure, Source,
 };
 use crate::core::event::{EventKind, Filter};
 use crate::core::journal::{self, Frame, Journal};
 use crate::core::metrics::limit::Limit;
 use crate::core::metrics::{self, StreamCount};
 use crate::core::pages::{self, Page as Document};
-use crate::core::prompts::{Known, Prompt, Prompts};
+use crate::core::past;
+use crate::core::prompts::{Image, Known, Prompt, Prompts};
 use crate::core::publisher::{Beside, Feed, Kind};
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
 use crate::core::session::{
     Conversation, Fork, Process, Session, Status as SessionStatus, Unusual,
 };
-use crate::core::streams::{Busy, Replay, StreamRequest};
+use crate::core::streams::{Busy, Replay, StreamRequest, Unknown};
 use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
 use crate::wire::base64;
@@ -71,6 +73,8 @@ const PROMPT_ID_SIZE_MAX: usize = 128;
 const IMAGE_SIZE_MAX: usize = 5 * 1024 * 1024;
 /// Images of one prompt.
 const IMAGES_MAX: usize = 20;
+/// How many sessions a stream or a poll over several may name.
+const SESSIONS_NAMED_MAX: usize = 1000;
 /// The longest time a request may wait for something to happen, in seconds.
 const WAIT_S_MAX: u64 = 60;
 /// How long a long poll waits where it does not say.

@@ -55,6 +55,10 @@ impl Problem {
         problem
     }
 
+    pub(super) fn session_stopping() -> Problem {
+        Problem::conflict("session_stopping", "the session is being deleted")
+    }
+
     pub(super) fn draining() -> Problem {
         Problem::unavailable("draining", "the server is shutting down")
     }

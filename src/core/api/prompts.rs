@@ -34,29 +34,31 @@ impl Server {
             return Err(Problem::conflict("session_archived", sentence));
         }
         if session.deleting {
-            return Err(Problem::conflict("session_stopping", "the session is being deleted"));
+            return Err(Problem::session_stopping());
         }
         if let Some(prompt_id) = &prompt_id {
-            match session.prompts.known(prompt_id, command) {
+            match session.prompts.known(prompt_id, command, &images) {
                 Known::New => {}
                 Known::Same(taken) => {
                     let (cursor, position) = (taken.cursor, taken.position);
-                    return match wait_s > 0 && session.has_prompt(prompt_id) {
-                        true => self.wait_for_prompt(
-                            request,
-                            key,
-                            prompt_id,
-                            (cursor, position, wait_s),
-                        ),
-                        false => {
-                            self.say_prompt(key, prompt_id, cursor, position);
-                            accepted(self.publisher.seq())
-                        }
-                    };
+                    let end = session.prompts.end_of(prompt_id).filter(|_| wait_s > 0);
+                    if let Some(seq) = end {
+                        let prompt_id = prompt_id.clone();
+                        let end = PromptEnd { session: key, prompt_id, seq, cursor, position };
+                        return self.prompt_end(request, end);
+                    }
+                    if wait_s > 0 && session.has_prompt(prompt_id) {
+                        let first = (cursor, position, wait_s);
+                        return self.wait_for_prompt(request, key, prompt_id, first);
+                    }
+                    self.say_prompt(key, prompt_id, cursor, position);
+                    return accepted(self.publisher.seq());
                 }
                 Known::Other => {
-                    let sentence =
-                        format!("the prompt id \"{prompt_id}\" was used for another command");
+                    let sentence = format!(
+                        "the prompt id \"{prompt_id}\" was used for another command, or with other \
+                         images"
+                    );
                     return Err(Problem::conflict("prompt_id_reused", sentence));
                 }
             }
@@ -73,11 +75,98 @@ impl Server {
         };
         let prompt_id = prompt.id.clone();
         let (seq, cursor, position) = self.queue_prompt(key, prompt, interrupts);
-        let ended = self.sessions.get(key).is_none_or(|session| !session.has_prompt(&prompt_id));
-        if wait_s == 0 || ended {
+        if wait_s == 0 {
             return accepted(seq);
         }
+        // What an agent needs may be missing: then it has ended by now.
+        let ended = self.sessions.get(key).and_then(|one| one.prompts.end_of(&prompt_id));
+        if let Some(seq) = ended {
+            let end = PromptEnd { session: key, prompt_id, seq, cursor, position };
+            return self.prompt_end(request, end);
+        }
         self.wait_for_prompt(request, key, &prompt_id, (cursor, position, wait_s))
+    }
+
+    /// Answers with the end of a prompt that has ended: from the ring, or from the journal. Where that
+    /// does not hold it any more, the answer is that of no wait.
+    fn prompt_end(&mut self, request: &Request<'_>, end: PromptEnd) -> Outcome {
+        let session = self.sessions.get(end.session);
+        if let Some(log) = session.map(|session| &session.feed.log)
+            && let Some(mark) = log.ring.mark_at(log.ring.after(end.seq - 1))
+            && mark.seq == end.seq
+        {
+            let frame = log.frame(&mark).concat();
+            self.say_prompt_end((end.session, &end.prompt_id), end.seq, &frame);
+            return ok_after(end.seq);
+        }
+        if let Some(session) = session
+            && let Some(journal) = &session.feed.log.journal
+            && let Some(segment) = journal.segment_at(journal.seek(end.seq - 1))
+        {
+            let (session_id, position) = (session.id().to_owned(), segment.0.start);
+            let (segments, end_at, least_seq) = (vec![segment], segment.1, 0);
+            return self.read_page(Page {
+                connection: request.connection,
+                source: Source { session_id, segments, position, end: end_at, least_seq },
+                before: end.seq + 1,
+                limit: 1,
+                size_max: waits::PAGE_SIZE_MAX,
+                filter: Filter::ALL,
+                open: Vec::new(),
+                bytes: Vec::new(),
+                more: false,
+                found: 0,
+                awaited: Some(Box::new(end)),
+            });
+        }
+        self.say_prompt(end.session, &end.prompt_id, end.cursor, end.position);
+        accepted(self.publisher.seq())
+    }
+
+    /// The disk thread has looked for the end of a prompt.
+    pub(super) fn prompt_end_read(
+        &mut self,
+        connection: Key,
+        end: &PromptEnd,
+        bytes: &[u8],
+        result: Result<(), ReadFailure>,
+    ) {
+        self.resume_answer(connection, |server, exchange| {
+            let frame = events::frames(bytes).find(|frame| frame.seq == end.seq);
+            let status = match (result, frame) {
+                (Err(failure @ ReadFailure::Damaged(_)), _) => {
+                    let problem = server.not_read(failure);
+                    server.write_problem(exchange, &problem);
+                    return None;
+                }
+                (Ok(()), Some(frame)) => {
+                    server.say_prompt_end((end.session, &end.prompt_id), end.seq, frame.bytes);
+                    Status::OK
+                }
+                (Err(ReadFailure::Gone) | Ok(()), _) => {
+                    server.say_prompt(end.session, &end.prompt_id, end.cursor, end.position);
+                    Status::ACCEPTED
+                }
+            };
+            server.write_json(exchange, status, &[]);
+            Some(server.publisher.seq())
+        });
+    }
+
+    /// Writes the end of a prompt, as its frame tells it, into `self.json`.
+    fn say_prompt_end(&mut self, (session, prompt_id): (Key, &str), seq: u64, frame: &[u8]) {
+        self.say(|server, object| {
+            let Some(session) = server.sessions.get(session) else { return };
+            object.bool("success", true);
+            object.string("sessionId", session.id());
+            object.string("promptId", prompt_id);
+            object.string("status", session.status().as_str());
+            if let Some((_, name, data)) = crate::wire::sse::parse_frame(frame) {
+                object.string("event", name);
+                object.raw("data", data);
+            }
+            object.display("lastEventId", server.publisher.id(seq));
+        });
     }
 
     /// Lets a request wait for the end of its prompt.
@@ -118,19 +207,9 @@ impl Server {
         prompt_id: &str,
         seq: u64,
     ) {
+        let frame = self.publisher.last_frame().to_vec();
         self.resume_answer(connection, |server, exchange| {
-            server.say(|server, object| {
-                let Some(session) = server.sessions.get(session) else { return };
-                object.bool("success", true);
-                object.string("sessionId", session.id());
-                object.string("promptId", prompt_id);
-                object.string("status", session.status().as_str());
-                if let Some((name, data)) = server.publisher.last_event() {
-                    object.string("event", name);
-                    object.raw("data", data);
-                }
-                object.display("lastEventId", server.publisher.id(seq));
-            });
+            server.say_prompt_end((session, prompt_id), seq, &frame);
             server.write_json(exchange, Status::OK, &[]);
             Some(seq)
         });
@@ -168,7 +247,7 @@ impl Server {
         let position = if interrupts { 0 } else { session.prompts.queue.len() as u32 };
         let shown = prompt.command.floor_char_boundary(LAST_PROMPT_SIZE_MAX);
         session.last_prompt = Some(prompt.command[..shown].into());
-        session.prompts.remember(&prompt.id, &prompt.command, cursor, position);
+        session.prompts.remember(&prompt, cursor, position);
         let event_id = self.publisher.id(self.publisher.seq() + 1);
         let href = format!("/api/session/{}/events/{event_id}", session.id());
         let feed = &mut session.feed;
@@ -183,7 +262,7 @@ impl Server {
                     for (number, (kind, data)) in prompt.images.iter().enumerate() {
                         array.object(|object| {
                             object.string("mediaType", kind);
-                            object.number("bytes", data.len() as u64 / 4 * 3);
+                            object.number("bytes", base64::decoded_size(data) as u64);
                             let href = format_args!("{href}?image={number}");
                             object.display("href", href);
                         });
@@ -297,24 +376,24 @@ fn accepted(seq: u64) -> Outcome {
 
 /// The client's id for a prompt: the field wins over the header.
 fn prompt_id(request: &Request<'_>, body: &Value) -> Result<Option<String>, Problem> {
-    let header = request.text(request.head.idempotency_key);
-    let id = text(body, "promptId")?.or(header);
-    let unfit = |id: &str| {
-        let fit = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'/';
-        id.is_empty() || id.len() > PROMPT_ID_SIZE_MAX || !id.bytes().all(fit)
-    };
-    if id.is_some_and(unfit) {
+    let header = || Some(("Idempotency-Key", request.text(request.head.idempotency_key)?));
+    let field = text(body, "promptId")?.map(|id| ("\"promptId\"", id));
+    let Some((name, id)) = field.or_else(header) else { return Ok(None) };
+    // It is a segment of the path by which the prompt is cancelled, too.
+    let fit = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'/' | b'\\');
+    let size = 1..=PROMPT_ID_SIZE_MAX;
+    if !size.contains(&id.len()) || !id.bytes().all(fit) || matches!(id, "." | "..") {
         let sentence = format!(
-            "\"promptId\" must be 1 to {PROMPT_ID_SIZE_MAX} visible ASCII characters \
-             other than quote and slash"
+            "{name} must be 1 to {PROMPT_ID_SIZE_MAX} visible ASCII characters other than quote, \
+             slash and backslash, and not \".\" or \"..\""
         );
         return Err(Problem::bad("invalid_prompt_id", sentence));
     }
-    Ok(id.map(str::to_owned))
+    Ok(Some(id.to_owned()))
 }
 
 /// Images that go with a prompt.
-fn images(body: &Value) -> Result<Vec<(String, String)>, Problem> {
+fn images(body: &Value) -> Result<Vec<Image>, Problem> {
     let list = match &body["images"] {
         Value::Null => return Ok(Vec::new()),
         Value::Array(list) => list,
@@ -325,24 +404,27 @@ fn images(body: &Value) -> Result<Vec<(String, String)>, Problem> {
         return Err(Problem::bad("too_many_images", sentence));
     }
     let types = ["image/png", "image/jpeg", "image/gif", "image/webp"];
-    list.iter()
-        .map(|image| {
-            let kind = text(image, "mediaType")?.unwrap_or_default();
-            let data = text(image, "data")?.unwrap_or_default();
-            if !types.contains(&kind) {
-                let sentence =
-                    format!("an image's \"mediaType\" must be one of {}", types.join(", "));
-                return Err(Problem::bad("invalid_image", sentence));
-            }
-            if data.len() > IMAGE_SIZE_MAX {
-                let sentence =
-                    format!("an image's \"data\" may be {IMAGE_SIZE_MAX} bytes of base64 long");
-                return Err(Problem::new(Status::CONTENT_TOO_LARGE, "image_too_large", sentence));
-            }
-            if base64::decode(data).is_none() {
-                return Err(Problem::bad("invalid_image", "an image's \"data\" must be base64"));
-            }
-            Ok((kind.to_owned(), data.to_owned()))
-        })
-        .collect()
+    let one = |(at, image): (usize, &Value)| {
+        let invalid = |name: &str, expected: &str| {
+            let sentence = format!("\"images[{at}]{name}\" must be {expected}");
+            Problem::bad("invalid_image", sentence)
+        };
+        if !image.is_object() {
+            return Err(invalid("", "an object with \"mediaType\" and \"data\""));
+        }
+        let kind = image["mediaType"].as_str().filter(|kind| types.contains(kind));
+        let kind =
+            kind.ok_or_else(|| invalid(".mediaType", &format!("one of {}", types.join(", "))))?;
+        let data = image["data"].as_str().ok_or_else(|| invalid(".data", "base64"))?;
+        if data.len() > IMAGE_SIZE_MAX {
+            let sentence =
+                format!("\"images[{at}].data\" may be {IMAGE_SIZE_MAX} bytes of base64 long");
+            return Err(Problem::new(Status::CONTENT_TOO_LARGE, "image_too_large", sentence));
+        }
+        if base64::decode(data).is_none() {
+            return Err(invalid(".data", "base64"));
+        }
+        Ok((kind.to_owned(), data.to_owned()))
+    };
+    list.iter().enumerate().map(one).collect()
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::BODY_VALUES_MAX;
+use crate::wire::json::Members;
 
 /// What a `PATCH` may be written in (RFC 5789 §3.1).
 pub(super) const ACCEPT_PATCH: (&str, &str) = ("Accept-Patch", "application/json");
@@ -40,6 +41,18 @@ impl<'a> Request<'a> {
             let sentence = format!("\"{name}\" must be a number from {least} to {most}");
             Problem::bad("invalid_value", sentence)
         })
+    }
+
+    /// A cursor of the query, if there is one. What cannot be read is a cursor that nobody knows:
+    /// any other answer than a stream that says so would end a browser's for good.
+    pub(super) fn cursor(&self, name: &str) -> Result<Option<Vec<u8>>, Problem> {
+        match self.target.parameter(name) {
+            Ok(text) => {
+                Ok(text.filter(|text| !text.is_empty()).map(|text| text.as_bytes().to_vec()))
+            }
+            Err(BadRequest::Parameter) => Ok(Some(Vec::new())),
+            Err(bad) => Err(bad.into()),
+        }
     }
 
     pub(super) fn parameter(&self, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
@@ -85,9 +98,16 @@ impl<'a> Request<'a> {
             let sentence = format!("the body holds more than {BODY_VALUES_MAX} values");
             return Err(Problem::bad("too_many_values", sentence));
         }
-        match json::value(self.body) {
-            Ok(Value::Object(object)) => Ok(Value::Object(object)),
-            Ok(_) => Err(Problem::bad("invalid_body", "the body must be a JSON object")),
+        let invalid = |sentence| Problem::bad("invalid_body", sentence);
+        match json::object_of(self.body) {
+            Ok(Members::Once(object)) => Ok(Value::Object(object)),
+            Ok(Members::Doubled(name)) => {
+                let name: String = name.chars().take(NAME_LENGTH_MAX).collect();
+                Err(invalid(format!(
+                    "the body has two members \"{name}\", and only one can be meant"
+                )))
+            }
+            Ok(Members::None) => Err(invalid("the body must be a JSON object".to_owned())),
             Err(error) => {
                 let sentence = format!("the body is not JSON: {error}");
                 Err(Problem::bad("invalid_json", sentence))

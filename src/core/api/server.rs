@@ -144,7 +144,9 @@ impl Server {
                         object.raw("commands", facts.commands.as_deref().unwrap_or("null"));
                         object.raw("models", facts.models.as_deref().unwrap_or("null"));
                         object.array("modes", |array| {
-                            MODES.iter().for_each(|mode| array.string(mode));
+                            if agent.dialect != Dialect::Lines {
+                                MODES.iter().for_each(|mode| array.string(mode));
+                            }
                         });
                         match facts.logged_in {
                             Some(logged_in) => object.bool("loggedIn", logged_in),

@@ -7,7 +7,11 @@ impl Server {
         let body = request.json()?;
         let asked = text(&body, "workingDir")?
             .ok_or_else(|| Problem::bad("working_dir_missing", "\"workingDir\" is missing"))?;
-        if asked.contains('\0') || !asked.starts_with('/') {
+        if asked.contains('\0') {
+            let sentence = "\"workingDir\" must not hold a NUL character";
+            return Err(Problem::bad("invalid_value", sentence));
+        }
+        if !asked.starts_with('/') {
             let sentence = format!("\"workingDir\" must be an absolute path, not \"{asked}\"");
             return Err(Problem::bad("working_dir_not_absolute", sentence));
         }
@@ -15,12 +19,13 @@ impl Server {
             None => 0,
             Some(name) => self.agent_named(name)?,
         };
-        let mode = self.mode(&body)?;
+        let mode = self.mode(&body, agent)?;
+        let model = self.model(&body, agent)?;
         let conversation = self.conversation(&body, agent)?;
         let new = NewSession {
             asked: asked.to_owned(),
             agent,
-            model: name(&body, "model")?.map(str::to_owned),
+            model,
             mode,
             name: name(&body, "name")?.map(str::to_owned),
             conversation,
@@ -76,11 +81,15 @@ impl Server {
     pub(super) fn fork(&mut self, request: &Request<'_>, id: &str) -> Outcome {
         let key = self.session_key(id)?;
         let body = request.json()?;
-        let mode = self.mode(&body)?;
-        let (new_name, model) = (name(&body, "name")?, name(&body, "model")?);
+        let mode = self.mode(&body, self.agent_of(key))?;
+        let model = self.model(&body, self.agent_of(key))?;
+        let new_name = name(&body, "name")?;
         let Some(session) = self.sessions.get(key) else {
             return Err(Problem::session_not_found(id));
         };
+        if session.deleting {
+            return Err(Problem::session_stopping());
+        }
         if self.config.agents[session.agent].dialect == Dialect::Lines {
             let sentence = "this agent holds no conversations";
             return Err(Problem::conflict("no_conversations", sentence));
@@ -102,7 +111,7 @@ impl Server {
         let new = NewSession {
             asked: dir.to_string_lossy().into_owned(),
             agent: session.agent,
-            model: model.map(str::to_owned).or(session.unusual.model.as_deref().map(str::to_owned)),
+            model: model.or(session.unusual.model.as_deref().map(str::to_owned)),
             mode: mode.or(session.mode().map(str::to_owned)),
             name: new_name.map(str::to_owned).or(session
                 .unusual
@@ -122,10 +131,15 @@ impl Server {
     /// Puts a session away, or takes it out again.
     pub(super) fn archive(&mut self, id: &str, archived: bool) -> Outcome {
         let key = self.session_key(id)?;
+        let now = self.wall_ms;
+        if self.sessions.get(key).is_some_and(|session| session.deleting) {
+            return Err(Problem::session_stopping());
+        }
         if let Some(session) = self.sessions.get_mut(key)
             && session.archived != archived
         {
             session.archived = archived;
+            session.feed.active_at = now;
             if archived {
                 self.stop_agent_of(key);
             }
@@ -173,7 +187,7 @@ impl Server {
             let (path, names) = match result {
                 Ok(listed) => listed,
                 Err(problem) => {
-                    let mut problem = directory_problem(&asked, &problem);
+                    let mut problem = directory_problem("path", &asked, &problem);
                     if problem.code == "working_dir_not_found" {
                         problem.status = Status::NOT_FOUND; // Here it is what was asked for.
                     }
@@ -211,8 +225,26 @@ impl Server {
         })
     }
 
-    pub(super) fn mode(&self, body: &Value) -> Result<Option<String>, Problem> {
+    /// The configured agent of a session.
+    fn agent_of(&self, key: Key) -> usize {
+        self.sessions.get(key).map_or(0, |session| session.agent)
+    }
+
+    /// The model that a body names for a session of this agent.
+    fn model(&self, body: &Value, agent: usize) -> Result<Option<String>, Problem> {
+        let model = name(body, "model")?;
+        if model.is_some() && self.config.agents[agent].dialect == Dialect::Lines {
+            return Err(Problem::bad("no_models", "this agent is a command, and has no models"));
+        }
+        Ok(model.map(str::to_owned))
+    }
+
+    /// The permission mode that a body names for a session of this agent.
+    fn mode(&self, body: &Value, agent: usize) -> Result<Option<String>, Problem> {
         let mode = text(body, "mode")?;
+        if mode.is_some() && self.config.agents[agent].dialect == Dialect::Lines {
+            return Err(Problem::bad("no_modes", "this agent is a command, and has no modes"));
+        }
         match mode {
             None => Ok(None),
             Some(mode) if MODES.contains(&mode) => Ok(Some(mode.to_owned())),
@@ -274,7 +306,8 @@ impl Server {
                 Some(seq)
             }
             Err(problem) => {
-                server.write_problem(exchange, &directory_problem(&new.asked, &problem));
+                let problem = directory_problem("workingDir", &new.asked, &problem);
+                server.write_problem(exchange, &problem);
                 None
             }
         });
@@ -287,7 +320,10 @@ impl Server {
         {
             self.forget_session(oldest);
         }
-        let id = format!("session-{}-{:08x}", self.wall_ms, self.random.bits() as u32);
+        let node = &self.config.node;
+        let hyphen = if node.is_empty() { "" } else { "-" };
+        let bits = self.random.bits() as u32;
+        let id = format!("session-{node}{hyphen}{}-{bits:08x}", self.wall_ms);
         let adopted = new.conversation.is_some();
         let (forked_from, fork) = new.fork.unzip();
         let conversation = Conversation {
@@ -317,7 +353,6 @@ impl Server {
             model_in_use: None,
             mode_in_use: None,
             created_at: self.wall_ms,
-            active_at: self.wall_ms,
             last_prompt: None,
             prompts: Prompts::default(),
             approvals: Seldom::default(),
@@ -388,7 +423,7 @@ impl Server {
         let mode = session.mode();
         object.string_or_null("mode", mode);
         object.number("createdAt", session.created_at);
-        object.number("lastActivityAt", session.active_at);
+        object.number("lastActivityAt", session.feed.active_at);
         object.string_or_null("lastPrompt", session.last_prompt.as_deref());
         object.number("openApprovals", session.approvals.open.len() as u64);
         object.number("queueLength", session.prompts.queue.len() as u64);
@@ -408,8 +443,17 @@ impl Server {
             return Err(Problem::bad("invalid_value", sentence));
         }
         let query = request.parameter("q")?.map(|text| text.to_lowercase());
-        let before = request.parameter("before")?;
-        let mut rows: Vec<(u64, u32, Key)> = self
+        // By its place in the order, which it has also where it is none of those that are wanted, or
+        // has just been deleted.
+        let place = |session: &Session| (session.feed.active_at, session.feed.number);
+        let behind = request.parameter("before")?.map(|id| {
+            let open = self.by_id.find(&self.sessions, &id);
+            let key = open.or_else(|| self.closed_ids.find(&self.sessions, &id));
+            let session = key.and_then(|key| self.sessions.get(key));
+            session.map(place).ok_or_else(|| Problem::session_not_found(&id))
+        });
+        let behind = behind.transpose()?;
+        let mut rows: Vec<((u64, u32), Key)> = self
             .by_id
             .keys()
             .filter_map(|key| self.sessions.get(key))
@@ -419,19 +463,15 @@ impl Server {
                 None => !session.archived,
             })
             .filter(|session| query.as_deref().is_none_or(|query| matches_query(session, query)))
-            .map(|session| (session.active_at, session.feed.number, session.key()))
+            .map(|session| (place(session), session.key()))
+            .filter(|(place, _)| behind.is_none_or(|behind| *place < behind))
             .collect();
-        rows.sort_unstable_by_key(|row| std::cmp::Reverse((row.0, row.1)));
-        if let Some(before) = before {
-            let key = self.session_key(&before)?;
-            let at = rows.iter().position(|row| row.2 == key).map_or(0, |at| at + 1);
-            rows.drain(..at);
-        }
+        rows.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
         let more = rows.len() > limit;
         self.say(|server, object| {
             object.bool("success", true);
             object.array("sessions", |array| {
-                for (_, _, key) in rows.iter().take(limit) {
+                for (_, key) in rows.iter().take(limit) {
                     array.object(|object| server.write_session(object, *key));
                 }
             });
@@ -495,13 +535,23 @@ impl Server {
         let key = self.session_key(id)?;
         let body = request.json()?;
         let new_name = name(&body, "name")?.map(str::to_owned);
-        let mode = self.mode(&body)?;
-        let model = name(&body, "model")?.map(str::to_owned);
+        let mode = self.mode(&body, self.agent_of(key))?;
+        let model = self.model(&body, self.agent_of(key))?;
+        let names = body.get("name").is_some(); // Null takes the name away.
         let request_id = format!("patch-{:016x}", self.random.bits());
+        let now = self.wall_ms;
         let Some(session) = self.sessions.get_mut(key) else {
             return Err(Problem::session_not_found(id));
         };
-        if new_name.is_some() {
+        if session.deleting {
+            return Err(Problem::session_stopping());
+        }
+        if !names && mode.is_none() && model.is_none() {
+            self.get_session(id)?;
+            return ok_after(self.publisher.seq());
+        }
+        session.feed.active_at = now;
+        if names {
             session.unusual.name = new_name;
         }
         if let Some(mode) = &mode {
@@ -560,29 +610,32 @@ fn matches_query(session: &Session, query: &str) -> bool {
         || holds(session.last_prompt.as_deref())
 }
 
-fn directory_problem(asked: &str, problem: &DirectoryProblem) -> Problem {
+/// Why the directory that member or parameter `name` asks for cannot be had.
+fn directory_problem(name: &str, asked: &str, problem: &DirectoryProblem) -> Problem {
     let shown: String = asked.chars().take(300).collect();
     match problem {
         DirectoryProblem::NotAbsolute => Problem::bad(
             "working_dir_not_absolute",
-            format!("\"workingDir\" must be an absolute path, not \"{shown}\""),
+            format!("\"{name}\" must be an absolute path, not \"{shown}\""),
         ),
         DirectoryProblem::Missing => Problem::bad(
             "working_dir_not_found",
-            format!("the working directory \"{shown}\" does not exist"),
+            format!("the directory \"{shown}\" of \"{name}\" does not exist"),
         ),
         DirectoryProblem::NotADirectory => Problem::bad(
             "working_dir_not_a_directory",
-            format!("the working directory \"{shown}\" is not a directory"),
+            format!("\"{shown}\", the \"{name}\", is not a directory"),
         ),
         DirectoryProblem::OutsideRoots => Problem::new(
             Status::FORBIDDEN,
             "working_dir_outside_roots",
-            format!("the working directory \"{shown}\" is in none of the roots; --root adds one"),
+            format!(
+                "the directory \"{shown}\" of \"{name}\" is in none of the roots; --root adds one"
+            ),
         ),
         DirectoryProblem::Unreadable(error) => Problem::bad(
             "working_dir_unreadable",
-            format!("the working directory \"{shown}\" cannot be used: {error}"),
+            format!("the directory \"{shown}\" of \"{name}\" cannot be used: {error}"),
         ),
     }
 }

@@ -298,7 +298,9 @@ impl Reactor {
                 Effect::Spawn(spawn) => self.spawn(&spawn),
                 Effect::CloseStdin(key) => self.agents.close_stdin(key, self.poll.registry()),
                 Effect::Signal(key, signal) => self.signal(key, signal),
-                Effect::ReleaseAgent(key) => self.agents.release(key, self.poll.registry()),
+                Effect::ReleaseAgent(key) => {
+                    self.agents.release(key, self.poll.registry(), self.now_ms);
+                }
                 Effect::Disk(request) => {
                     match request.is_urgent() {
                         true => {
@@ -607,8 +609,12 @@ impl Reactor {
         self.hooks.end();
         // What was asked of the disk thread is done; nobody is left to tell.
         drop(self.disk.stop());
-        if end == End::Cut {
-            self.agents.sweep_all();
+        // After an end in order each session was swept when its agent ended.
+        let left = self.agents.sweep_all(end == End::Cut);
+        if left > 0 {
+            let fields = vec![("processes", left.to_string())];
+            let (level, message) = (Level::Warn, "what agents left behind cannot be ended");
+            self.log.line(self.now_ms, &LogLine { level, area: "agent", message, fields });
         }
         end
     }

@@ -51,6 +51,9 @@ fn ended(end: io::Result<End>) -> ExitCode {
                 "the drain was cut, by --drain-timeout or another signal: what was left is killed",
             );
         }
+        Ok(End::Unwritten) => {
+            tell("the journal could not be written to the end: of what was shown, the newest is lost");
+        }
         Err(error) => tell(&format!("the poller failed: {error}")),
     }
     ExitCode::FAILURE

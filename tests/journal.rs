@@ -691,6 +691,30 @@ fn a_server_that_died_while_its_disk_was_full_says_what_that_cost() {
 }
 
 #[test]
+fn a_stop_while_the_disk_is_full_says_that_something_is_lost_and_one_with_room_again_loses_nothing() {
+    support::need("prlimit");
+    for has_room in [false, true] {
+        let mut rig = Rig::lines(&[]);
+        let session = rig.create();
+        let mut reader = rig.stream(&session, "", None);
+        reader.joined();
+        rig.limit_files("100");
+        let prompt = rig.prompt(&session, "one")["promptId"].as_str().unwrap().to_owned();
+        reader.turn_end(&prompt);
+        assert_eq!(rig.get("/ready").status, 503);
+        if has_room {
+            rig.limit_files("unlimited");
+        }
+        let (code, said) = rig.ended();
+        let kept = String::from_utf8(rig.journal(&session)).unwrap();
+        assert_eq!(kept.contains("got one"), has_room, "{said}");
+        assert_eq!(code, Some(i32::from(!has_room)), "{said}");
+        let sentence = "sidestream: the journal could not be written to the end";
+        assert_eq!(said.contains(sentence), !has_room, "{said}");
+    }
+}
+
+#[test]
 fn trust_is_kept_before_its_answer() {
     support::need("python3");
     let agent = format!("claude:{}", fixture("fake_agent.py"));

@@ -37,6 +37,8 @@ pub struct Keeper {
     ringed: Vec<Key>,
     /// The next batch ends a time in which not everything that was shown was written.
     heals: bool,
+    /// The server ends, and a last try to write was begun.
+    tries_last: bool,
     /// Bytes of large fields in the batch that is under way.
     flying: usize,
     /// Sessions that are gone and still on disk.
@@ -63,6 +65,7 @@ impl Keeper {
             total: 0,
             ringed: Vec::new(),
             heals: false,
+            tries_last: false,
             flying: 0,
             leftovers: Leftovers::default(),
             open: Vec::new(),
@@ -88,6 +91,11 @@ impl Keeper {
     /// Why the disk takes nothing, while it does not.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_ref().map(|failing| &*failing.sentence)
+    }
+
+    /// Whether the last try to write, at the end of the server, is over.
+    pub fn has_tried_last(&self) -> bool {
+        self.tries_last && !self.is_busy()
     }
 
     /// When to try again.
@@ -116,6 +124,9 @@ impl Server {
         }
         if self.keeper.keeps() && self.keeper.failure.is_none() {
             self.hand_over();
+        }
+        if self.is_draining() && self.is_deserted() {
+            self.try_last();
         }
         self.tell_hooks();
         self.release_held();
@@ -358,6 +369,20 @@ impl Server {
         let Some(batch) = self.keeper.batch.take() else { return };
         let keys = self.unwritten();
         self.fill(batch, &keys);
+    }
+
+    /// The server ends as soon as everything is written: what the disk has not taken is tried once
+    /// more, at once.
+    fn try_last(&mut self) {
+        let now_ms = self.now_ms;
+        if !self.keeper.tries_last
+            && !self.keeper.is_busy()
+            && let Some(failing) = &mut self.keeper.failure
+        {
+            failing.retry_at = now_ms;
+            self.keeper.tries_last = true;
+            self.retry_append();
+        }
     }
 
     fn unwritten(&self) -> Vec<Key> {

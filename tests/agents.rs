@@ -610,3 +610,45 @@ fn sessions_leave_no_descriptor_behind() {
     server.expect_nothing_left();
     eventually("all descriptors are given back", || server.descriptors() <= before);
 }
+
+#[test]
+fn whoever_waits_first_for_a_start_and_then_for_an_end_is_told_so() {
+    let server = Server::fake(&["--agents-max", "2", "--agents-starting-max", "1"]);
+    let mut waiting: Vec<(String, Reader)> = (0..4).map(|_| session(&server)).collect();
+    let prompts: Vec<String> =
+        waiting.iter().map(|(session, _)| server.prompt(session, "slow 80 50")).collect();
+    for (_, reader) in &mut waiting[2..] {
+        let told = reader.until("a word of it", |event| event.data["reason"] == "agents_max");
+        assert_eq!((&*told.name, told.text("status")), ("session-status", "idle"), "{}", told.data);
+    }
+    for ((_, reader), prompt) in waiting.iter_mut().zip(&prompts) {
+        reader.turn_end(prompt);
+        let said = reader.seen.iter().filter(|event| event.data["reason"] == "agents_max").count();
+        assert!(said <= 1, "once: {}", reader.story());
+    }
+}
+
+#[test]
+fn an_adopted_conversation_that_does_not_exist_fails_its_prompts_and_begins_no_other() {
+    let server = Server::fake(&[]);
+    let directory = server.scratch.directory("root/adopts");
+    let mode = format!("{directory}/fake-agent.mode");
+    std::fs::write(&mode, "refuse-resume").unwrap();
+    let conversation = "6f3a9c21-0000-4000-8000-178100000107";
+    let body = json!({"workingDir": directory, "conversation": conversation});
+    let created = server.post("/api/sessions", body).expect(201).json();
+    let session = created["sessionId"].as_str().unwrap().to_owned();
+    let mut reader = server.stream(&session);
+    reader.joined();
+    for words in ["say: one", "say: two"] {
+        let prompt = server.prompt(&session, words);
+        let error = expect_failure(&mut reader, &prompt, "conversation_not_found");
+        assert!(error.text("error").contains("No conversation found"), "{}", error.data);
+    }
+    assert_eq!(reader.count("prompt-started"), 0, "{}", reader.story());
+    // Once it is there, it is gone on with.
+    std::fs::remove_file(&mode).unwrap();
+    let prompt = server.prompt(&session, "argv");
+    let argv = reader.answer(&prompt);
+    assert!(argv.contains(&format!("--resume={conversation}")), "{argv}");
+}

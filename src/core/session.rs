@@ -235,6 +235,8 @@ pub struct Session {
     pub subagents: Seldom<Vec<Subagent>>,
     /// It waits for a process to become free.
     pub waits_for_agent: bool,
+    /// It was told that it waits because as many run as may.
+    pub told_full: bool,
     /// Whether its directory is trusted.
     pub trust: Trust,
     /// It is put away: no agent, and not in lists.

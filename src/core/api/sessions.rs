@@ -334,6 +334,7 @@ impl Server {
             usage: None,
             subagents: Seldom::default(),
             waits_for_agent: false,
+            told_full: false,
             trust: Trust::Unknown,
             archived: false,
             idle_at: self.now_ms,

@@ -652,3 +652,44 @@ fn an_adopted_conversation_that_does_not_exist_fails_its_prompts_and_begins_no_o
     let argv = reader.answer(&prompt);
     assert!(argv.contains(&format!("--resume={conversation}")), "{argv}");
 }
+
+#[test]
+fn a_prompt_that_waits_for_trust_is_cancelled_by_an_interrupt_and_the_question_withdrawn() {
+    let server = Server::fake(&[]);
+    let (session, mut reader) = session(&server);
+    let servers = "{\"mcpServers\": {\"x\": {\"command\": \"true\"}}}";
+    std::fs::write(server.scratch.join("root/plain/.mcp.json"), servers).unwrap();
+    let path = format!("/api/session/{session}");
+    for by_interrupt in [true, false] {
+        let first = server.prompt(&session, "say: one");
+        let asked = reader.until_name("approval-required");
+        assert_eq!(asked.text("kind"), "trust", "{}", asked.data);
+        let second = server.prompt(&session, "say: two");
+        for (prompt, left) in [(&first, 1), (&second, 0)] {
+            match by_interrupt {
+                true => {
+                    let answer = server.post(&format!("{path}/interrupt"), json!({})).expect(200);
+                    assert_eq!(answer.json()["interrupted"], true, "{answer}");
+                }
+                false => {
+                    server.send("DELETE", &format!("{path}/queue/{prompt}")).expect(200);
+                }
+            }
+            let end = reader.turn_end(prompt);
+            assert_eq!(end.name, "prompt-cancelled", "{}", end.data);
+            assert_eq!(end.data["interrupted"], by_interrupt, "{}", end.data);
+            let open = server.told(&format!("{path}/approvals"))["approvals"].clone();
+            assert_eq!(open.as_array().unwrap().len(), left, "{open}");
+        }
+        let withdrawn = reader.until_name("approval-withdrawn");
+        assert_eq!(withdrawn.data["approvalId"], asked.data["approvalId"]);
+        assert_eq!(withdrawn.text("reason"), "prompt_cancelled");
+        let late = server.decide(&session, &asked, "allow", json!({}));
+        assert_eq!(late.expect_error(409).1, "approval_withdrawn");
+    }
+    // The next prompt asks anew, and an answer lets it go.
+    let prompt = server.prompt(&session, "say: alive and well");
+    let asked = reader.until_name("approval-required");
+    server.decide(&session, &asked, "allow", json!({})).expect(200);
+    assert_eq!(reader.answer(&prompt).trim(), "alive and well");
+}

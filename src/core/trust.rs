@@ -48,6 +48,10 @@ impl Server {
         {
             return;
         }
+        if session.prompts.queue.is_empty() {
+            session.trust = Trust::Unknown;
+            return; // What waited for it was cancelled.
+        }
         let dir = session.working_dir.to_path_buf();
         let known = self.config.trusted.contains(&(dir.clone(), hash.clone()));
         if commands.is_empty() || known {

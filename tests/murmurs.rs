@@ -103,7 +103,8 @@ fn each_text_of_a_murmur_says_how_much_came_before_it() {
     world.start_session();
     for start in 0..2 {
         if start > 0 {
-            let (client, path) = (world.connect(), format!("/api/session/{}/prompt", world.session));
+            let (client, path) =
+                (world.connect(), format!("/api/session/{}/prompt", world.session));
             world.ask(client, &post(&path, "{\"command\":\"again\"}"));
         }
         murmur(&mut world);

@@ -253,7 +253,8 @@ impl Server {
             }
             Err(failure) => {
                 self.keeper.batch = Some(batch);
-                self.append_failed(&parts, failure);
+                let keys: Vec<Key> = parts.iter().map(|part| part.key).collect();
+                self.append_failed(&keys, failure);
             }
         }
         self.release_held();
@@ -314,8 +315,16 @@ impl Server {
         self.tell_lost(key, Lost { from, to }, "tail_cut");
     }
 
-    fn append_failed(&mut self, parts: &[Part], failure: AppendFailure) {
-        let keys = || parts.iter().map(|part| part.key);
+    /// The start found a disk that takes no writes, and these sessions in doubt for it.
+    pub fn begin_failing(&mut self, sentence: String, session_ids: &[String]) {
+        let keys = session_ids.iter().filter_map(|id| self.by_id.find(&self.sessions, id));
+        let keys: Vec<Key> = keys.collect();
+        self.append_failed(&keys, AppendFailure { sentence, in_doubt: false });
+        self.arm_own();
+    }
+
+    fn append_failed(&mut self, keys: &[Key], failure: AppendFailure) {
+        let keys = || keys.iter().copied();
         let is_news = self.keeper.failure.is_none();
         if is_news {
             self.note_open();

@@ -21,6 +21,7 @@ use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, End, Server}
 use sidestream::limits::{Limits, MIB};
 use sidestream::shell::clock::Clock;
 use sidestream::shell::holders::Program as Running;
+use sidestream::shell::journal::Refusal;
 use sidestream::shell::log::Log;
 use sidestream::shell::net;
 use sidestream::shell::notify::{self, Notifier};
@@ -57,8 +58,12 @@ pub fn check(arguments: Arguments) -> Result<(), String> {
 }
 
 /// Serves until told to stop.
-pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
+pub fn serve(arguments: Arguments) -> Result<io::Result<End>, Refusal> {
     sys::bound_allocator();
+    let system =
+        |error: io::Error| Refusal::of(format!("the system refuses a start: {error}"), &error);
+    // Journals are written before other signals are seen to.
+    sys::ignore_signal(sys::SIGXFSZ).map_err(system)?;
     let plan = plan(arguments)?;
     let state = State::open(data_dir(&plan.arguments)?)?;
     let opened = plan.open(&state)?;
@@ -81,7 +86,6 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
             )
         })?;
     }
-    let system = |error: io::Error| format!("the system refuses a start: {error}");
     sys::become_subreaper().map_err(system)?;
     sys::forbid_dumps().map_err(system)?;
     sweep(&state.id);
@@ -136,7 +140,7 @@ fn plan(mut arguments: Arguments) -> Result<Plan, String> {
 
 impl Plan {
     /// Opens the journals: from here on the data directory knows of this start.
-    fn open(&self, state: &State) -> Result<journal::Opened, String> {
+    fn open(&self, state: &State) -> Result<journal::Opened, Refusal> {
         let opened =
             journal::open(&state.path, self.arguments.durability, Epoch::new(random_word()?))?;
         for sentence in &opened.set_aside {
@@ -210,6 +214,9 @@ impl Plan {
         };
         let mut server = Server::new(self.limits, config, birth);
         server.restore(opened.sessions);
+        if let Some(failing) = opened.failing {
+            server.begin_failing(failing.sentence, &failing.session_ids);
+        }
         Ok(Parts {
             server,
             store: opened.store,
@@ -523,7 +530,7 @@ struct State {
 }
 
 impl State {
-    fn open(path: PathBuf) -> Result<State, String> {
+    fn open(path: PathBuf) -> Result<State, Refusal> {
         let lock = lock(&path)?.ok_or_else(|| {
             let holder = lock_holder(&path).unwrap_or_default();
             let holder = holder.trim();
@@ -540,9 +547,9 @@ impl State {
 }
 
 /// Locks the directory and writes our number into the lock; `None` if another has it.
-fn lock(path: &Path) -> Result<Option<File>, String> {
+fn lock(path: &Path) -> Result<Option<File>, Refusal> {
     let path = path.join("lock");
-    let refuse = |error: io::Error| private::failed(&path, &error);
+    let refuse = |error: io::Error| Refusal::of(private::failed(&path, &error), &error);
     let opened = private::open(&path, private::writing().create(true).truncate(false));
     let mut file = opened.map_err(refuse)?;
     match file.try_lock() {
@@ -563,9 +570,9 @@ pub fn lock_holder(path: &Path) -> io::Result<String> {
 }
 
 /// The directory's id: read, or made.
-fn id(path: &Path) -> Result<String, String> {
+fn id(path: &Path) -> Result<String, Refusal> {
     let path = path.join("id");
-    id_in(&path).map_err(|error| private::failed(&path, &error))
+    id_in(&path).map_err(|error| Refusal::of(private::failed(&path, &error), &error))
 }
 
 /// A torn one cannot be: it gets its name when it is whole.
@@ -631,7 +638,7 @@ mod tests {
         drop(state);
         assert_eq!(State::open(path.clone()).unwrap().id, id);
         fs::write(path.join("id"), "torn").unwrap();
-        assert!(State::open(path.clone()).map(drop).unwrap_err().contains("remove it"));
+        assert!(State::open(path.clone()).map(drop).unwrap_err().sentence.contains("remove it"));
         fs::remove_dir_all(scratch("id")).unwrap_or_default();
     }
 
@@ -640,7 +647,7 @@ mod tests {
         let path = scratch("lock");
         let arguments = Arguments { data_dir: Some(path.clone()), ..Arguments::default() };
         let first = State::open(data_dir(&arguments).unwrap()).unwrap();
-        let sentence = State::open(path.clone()).map(drop).unwrap_err();
+        let sentence = State::open(path.clone()).map(drop).unwrap_err().sentence;
         let number = format!("process {};", std::process::id());
         assert!(sentence.contains(&number) && sentence.contains("--data-dir"), "{sentence}");
         drop(first);

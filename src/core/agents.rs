@@ -57,9 +57,24 @@ impl Server {
         {
             session.waits_for_agent = true;
             self.start_queue.push_back(key);
-            let limit = if full { Limit::Agents } else { Limit::AgentsStarting };
-            self.counters.limits.hit(limit);
-            if full {
+            match full {
+                true => self.tell_full(),
+                false => self.counters.limits.hit(Limit::AgentsStarting),
+            }
+        }
+    }
+
+    /// As many agents run as may: tells so each session that waits for one and does not know yet,
+    /// since it may have begun to wait for another reason.
+    fn tell_full(&mut self) {
+        for at in 0..self.start_queue.len() {
+            let key = self.start_queue[at];
+            if let Some(session) = self.sessions.get_mut(key)
+                && !session.told_full
+                && !session.prompts.queue.is_empty()
+            {
+                session.told_full = true;
+                self.counters.limits.hit(Limit::Agents);
                 self.update_status(key, Some("agents_max"));
             }
         }
@@ -92,12 +107,13 @@ impl Server {
             }
             let Some(key) = self.start_queue.pop_front() else { break };
             if let Some(session) = self.sessions.get_mut(key) {
-                session.waits_for_agent = false;
+                (session.waits_for_agent, session.told_full) = (false, false);
                 self.dispatch(key);
             }
         }
         if !self.start_queue.is_empty() && self.is_full() {
             self.suspend_least_recently_used();
+            self.tell_full();
         }
     }
 
@@ -469,25 +485,33 @@ impl Server {
     /// An agent exited before it was ready.
     fn start_ended(&mut self, key: Key, tail: &str, exit: Option<Exit>) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        // On exactly the CLI's two refusals the other of --session-id and --resume is tried, once.
-        let refusal = claude::refusal(tail).filter(|_| !session.conversation.retried);
-        let forks = session.conversation.fork.is_some();
-        match refusal {
-            // A copy of nothing would be a new conversation that nobody asked for: it is told.
-            Some(claude::Refusal::NotFound) if forks => {}
-            // A copy that is there was made by an agent of ours that had no time to say so.
-            Some(refusal) => {
-                session.conversation.retried = true;
-                session.conversation.begun = refusal == claude::Refusal::AlreadyInUse;
-                session.conversation.fork = None.into();
-                return;
-            }
-            None => {}
-        }
         let line = last_lines(tail).lines().last().unwrap_or_default().trim().to_owned();
         let reason = if line.is_empty() { format!("it {}", describe(exit)) } else { line };
-        let sentence = format!("the agent failed to start: {reason}");
-        let failure = Failure { code: "agent_failed_to_start", sentence };
+        // On exactly the CLI's two refusals the other of --session-id and --resume is tried, once.
+        let refusal = claude::refusal(tail);
+        let conversation = &mut session.conversation;
+        // What was to be copied, or was adopted and never yet gone on with, is not ours to begin.
+        let is_anothers = conversation.fork.is_some() || conversation.begun && session.turns == 0;
+        let failure = match refusal {
+            Some(claude::Refusal::NotFound) if is_anothers => {
+                let sentence = format!(
+                    "the agent knows no such conversation in this directory, and no other one \
+                     was begun: {reason}"
+                );
+                Failure { code: "conversation_not_found", sentence }
+            }
+            // A copy that is there was made by an agent of ours that had no time to say so.
+            Some(refusal) if !conversation.retried => {
+                conversation.retried = true;
+                conversation.begun = refusal == claude::Refusal::AlreadyInUse;
+                conversation.fork = None.into();
+                return;
+            }
+            _ => {
+                let sentence = format!("the agent failed to start: {reason}");
+                Failure { code: "agent_failed_to_start", sentence }
+            }
+        };
         self.start_failed(key, &failure, Some((tail, exit)));
     }
 

@@ -4,6 +4,7 @@
 
 use crate::base::arena::Key;
 use crate::core::agents::TurnEnd;
+use crate::core::approvals::Approval;
 use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::InTurn;
@@ -191,15 +192,26 @@ impl Server {
             object.string("by", by);
         });
         self.prompt_ended(key, &prompt.id, seq);
+        self.forgo_trust(key);
     }
 
-    /// Ends the running turn, if there is one, or the prompt that an agent is being started for.
-    /// Returns whether there was either.
+    /// Whether its directory is trusted need not be said any more if no prompt waits for that.
+    fn forgo_trust(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let is_trust = |approval: &Approval| approval.kind.is_trust();
+        if session.prompts.queue.is_empty() && session.approvals.open.iter().any(is_trust) {
+            self.withdraw_approvals(key, "prompt_cancelled", is_trust);
+        }
+    }
+
+    /// Ends the running turn, if there is one, or the prompt that an agent is being started for, or
+    /// would be if the directory were trusted. Returns whether there was either.
     pub(super) fn interrupt(&mut self, key: Key, by: &str) -> bool {
-        let starting = self
-            .sessions
-            .get_mut(key)
-            .filter(|session| session.turn.is_none() && session.process_state == Process::Starting);
+        let awaits_trust = self.awaits_trust(key);
+        let starting = self.sessions.get_mut(key).filter(|session| {
+            let is_starting = session.process_state == Process::Starting;
+            session.turn.is_none() && (is_starting || awaits_trust)
+        });
         if let Some(prompt) = starting.and_then(|session| session.prompts.queue.pop_front()) {
             self.cancel_prompt(key, &prompt, by, true);
             return true;

@@ -482,6 +482,7 @@ impl Server {
             usage: snapshot.usage.map(String::into_boxed_str),
             subagents: snapshot.subagents.into_iter().map(subagent).collect::<Vec<_>>().into(),
             waits_for_agent: false,
+            told_full: false,
             idle_at: now_ms,
             archived: snapshot.archived,
         };

@@ -154,6 +154,8 @@ pub enum End {
     Clean,
     /// The time was up before that.
     Cut,
+    /// All ended, and the journal took no writes to the last: not everything that was shown is in it.
+    Unwritten,
 }
 
 /// An answer that waits for the disk thread.
@@ -529,10 +531,19 @@ impl Server {
     pub fn finished(&self) -> Option<End> {
         let Drain::Draining(at) = self.drain else { return None };
         let is_written = !self.publisher.has_hidden() && !self.keeper.leftovers.is_busy();
-        if self.agents.is_empty() && self.connections.is_empty() && is_written {
-            return Some(End::Clean);
+        if self.is_deserted() && is_written {
+            match self.keeper.failure() {
+                None => return Some(End::Clean),
+                Some(_) if self.keeper.has_tried_last() => return Some(End::Unwritten),
+                Some(_) => {}
+            }
         }
         (self.now_ms >= at).then_some(End::Cut)
+    }
+
+    /// Whether nothing is left that could say or hear anything.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.agents.is_empty() && self.connections.is_empty()
     }
 
     /// Whether this connection still exists.

@@ -222,6 +222,8 @@ pub struct Session {
     pub subagents: Seldom<Vec<Subagent>>,
     /// It waits for a process to become free.
     pub waits_for_agent: bool,
+    /// It was told that it waits because as many run as may.
+    pub told_full: bool,
     /// It is put away: no agent, and not in lists.
     pub archived: bool,
     /// When its agent last became idle, in milliseconds of the monotonic clock.

@@ -18,7 +18,8 @@ const LONG_PROMPT_LINES = 14;
 
 const ENDS = {
   agent: 'taken back by the agent', agent_exited: 'withdrawn: the agent ended', turn_ended: 'withdrawn: the turn ended',
-  session_closed: 'withdrawn: the session was closed', server_stopping: 'withdrawn: the server stopped', server_restarted: 'withdrawn: the server was restarted',
+  session_closed: 'withdrawn: the session was closed', prompt_cancelled: 'withdrawn: the prompt was cancelled',
+  server_stopping: 'withdrawn: the server stopped', server_restarted: 'withdrawn: the server was restarted',
 };
 
 /** Event name → method. Others show nothing here. */

@@ -302,7 +302,9 @@ impl Reactor {
                 Effect::Spawn(spawn) => self.spawn(&spawn),
                 Effect::CloseStdin(key) => self.agents.close_stdin(key, self.poll.registry()),
                 Effect::Signal(key, signal) => self.signal(key, signal),
-                Effect::ReleaseAgent(key) => self.agents.release(key, self.poll.registry()),
+                Effect::ReleaseAgent(key) => {
+                    self.agents.release(key, self.poll.registry(), self.now_ms);
+                }
                 Effect::Disk(request) => {
                     match request.is_urgent() {
                         true => {
@@ -610,8 +612,12 @@ impl Reactor {
         }
         self.hooks.end();
         let end = self.end_disk(end);
-        if end == End::Cut {
-            self.agents.sweep_all();
+        // After an end in order each session was swept when its agent ended.
+        let left = self.agents.sweep_all(end == End::Cut);
+        if left > 0 {
+            let fields = vec![("processes", left.to_string())];
+            let (level, message) = (Level::Warn, "what agents left behind cannot be ended");
+            self.log.line(self.now_ms, &LogLine { level, area: "agent", message, fields });
         }
         end
     }
@@ -622,7 +628,7 @@ impl Reactor {
         let now_ms = self.clock.now_ms();
         let last_ms = now_ms + LAST_WRITES_MS;
         let end_at = match end {
-            End::Clean => self.server.drain_due().unwrap_or(last_ms),
+            End::Clean | End::Unwritten => self.server.drain_due().unwrap_or(last_ms),
             End::Cut => last_ms,
         };
         let chores_end_at = end_at.min(now_ms + CHORES_MS);

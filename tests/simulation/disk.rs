@@ -306,9 +306,22 @@ impl World {
     pub fn start(&mut self) {
         let epoch = Epoch::new(self.random.bits());
         let ending = ending();
+        // The disk that was full may be full still, but for the line that says that there was a start.
+        if !self.healed && self.faults.trouble > 0 && self.random.chance(200) {
+            let space = Some(1_000 + self.random.index(3_000));
+            files::disk(|disk| disk.trouble = Trouble { space, ..Trouble::default() });
+            self.trouble_until = self.now_ms + self.random.between(100, 15_000);
+            self.model.is_shaky = true;
+        }
         let opened = journal::open(Path::new(DATA), self.durability, epoch);
         let context = self.context();
-        let opened = opened.unwrap_or_else(|error| panic!("{context}: {error}"));
+        let opened = opened.unwrap_or_else(|refusal| {
+            assert!(refusal.may_pass, "{context}: {refusal}");
+            self.hit("start-refused-by-the-disk");
+            files::disk(|disk| disk.trouble = Trouble::default());
+            let again = journal::open(Path::new(DATA), self.durability, epoch);
+            again.unwrap_or_else(|refusal| panic!("{context}: {refusal}"))
+        });
         let epochs = opened.epochs;
         let first_seq = epochs.present().first_seq;
         let birth =
@@ -334,6 +347,12 @@ impl World {
         }
         self.server = Server::new(self.limits.clone(), self.config.clone(), birth);
         self.server.restore(opened.sessions);
+        if let Some(failing) = opened.failing {
+            self.hit("started-on-a-full-disk");
+            self.failing = true;
+            self.model.is_shaky = true; // What was known of the era before is told apart.
+            self.server.begin_failing(failing.sentence, &failing.session_ids);
+        }
         self.listening = true;
         self.apply();
         self.server.check();

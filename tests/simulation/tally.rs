@@ -106,6 +106,8 @@ pub const REQUIRED: &[&str] = &[
     "slots-full",
     "stale-key-poked",
     "start-queue-wait",
+    "start-refused-by-the-disk",
+    "started-on-a-full-disk",
     "started-without-its-directory",
     "stop-twice",
     "stream-of-closed-session",

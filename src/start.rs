@@ -5,9 +5,9 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use sidestream::shell::net;
 use sidestream::shell::notify::{self, Notifier};
 use sidestream::shell::peer::Peers;
 use sidestream::shell::reactor::{Parts, Reactor, Surroundings};
-use sidestream::shell::{disk, hooks, journal, process, sys, token_file, trust};
+use sidestream::shell::{disk, hooks, journal, private, process, sys, token_file, trust};
 use sidestream::wire::sse::Epoch;
 
 /// This program's version.
@@ -178,7 +178,7 @@ impl Plan {
         let trusted_dirs = disk::canonical_roots(&arguments.trust)
             .map_err(|(path, error)| format!("--trust {}: {error}", path.display()))?;
         let trusted = trust::load(&state.path)
-            .map_err(|error| format!("{}/trust: {error}", state.path.display()))?;
+            .map_err(|error| private::failed(&state.path.join("trust"), &error))?;
         let config = Config {
             agents: self.agents,
             commands: self.commands,
@@ -523,11 +523,8 @@ struct State {
 
 impl State {
     fn open(path: PathBuf) -> Result<State, String> {
-        let refuse = |error: io::Error| {
-            format!("the data directory {} cannot be used: {error}", path.display())
-        };
-        let lock = lock(&path).map_err(refuse)?.ok_or_else(|| {
-            let holder = fs::read_to_string(path.join("lock")).unwrap_or_default();
+        let lock = lock(&path)?.ok_or_else(|| {
+            let holder = lock_holder(&path).unwrap_or_default();
             let holder = holder.trim();
             let command = holder.parse().map(|pid| Running::of(pid).command).unwrap_or_default();
             format!(
@@ -536,44 +533,51 @@ impl State {
                 path.display(),
             )
         })?;
-        let id = id(&path).map_err(refuse)?;
+        let id = id(&path)?;
         Ok(State { path, id, _lock: lock })
     }
 }
 
-/// For files of ours alone. A link of such a name leads nowhere that we want to write.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600).read(true).write(true).custom_flags(sys::O_NOFOLLOW);
-    options
-}
-
 /// Locks the directory and writes our number into the lock; `None` if another has it.
-fn lock(path: &Path) -> io::Result<Option<File>> {
-    let mut file = private().create(true).truncate(false).open(path.join("lock"))?;
+fn lock(path: &Path) -> Result<Option<File>, String> {
+    let path = path.join("lock");
+    let refuse = |error: io::Error| private::failed(&path, &error);
+    let opened = private::open(&path, private::writing().create(true).truncate(false));
+    let mut file = opened.map_err(refuse)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error),
+        Err(TryLockError::Error(error)) => return Err(refuse(error)),
     }
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(refuse)?;
     Ok(Some(file))
 }
 
-/// The directory's id: read, or made. A torn one cannot be: it gets its name when it is whole.
-fn id(path: &Path) -> io::Result<String> {
-    const LENGTH: usize = 32;
-    let name = path.join("id");
+/// What whoever has the lock wrote into it: its number.
+pub fn lock_holder(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let opened = OpenOptions::new().read(true).custom_flags(sys::O_NOFOLLOW).open(&name);
-    match opened.and_then(|file| file.take(64).read_to_string(&mut text)) {
+    private::read(&path.join("lock"))?.take(64).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The directory's id: read, or made.
+fn id(path: &Path) -> Result<String, String> {
+    let path = path.join("id");
+    id_in(&path).map_err(|error| private::failed(&path, &error))
+}
+
+/// A torn one cannot be: it gets its name when it is whole.
+fn id_in(name: &Path) -> io::Result<String> {
+    const LENGTH: usize = 32;
+    let mut text = String::new();
+    match private::read(name).and_then(|file| file.take(64).read_to_string(&mut text)) {
         Ok(_) => {
             let id = text.trim_end();
             if id.len() == LENGTH && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 return Ok(id.to_owned());
             }
-            let why = format!("{} does not hold an id; remove it", name.display());
+            let why = "it does not hold an id; remove it";
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -582,8 +586,8 @@ fn id(path: &Path) -> io::Result<String> {
     let mut random = [0; LENGTH / 2];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let draft = path.join("id.new");
-    let mut file = private().create(true).truncate(true).open(&draft)?;
+    let draft = name.with_added_extension("new");
+    let mut file = private::open(&draft, private::writing().create(true).truncate(true))?;
     file.write_all(format!("{id}\n").as_bytes())?;
     file.sync_all()?;
     fs::rename(draft, name)?;

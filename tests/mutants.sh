@@ -207,6 +207,8 @@ mutant dots_lead_up src/wire/target.rs 's/matches!(&\*text, "." | "..") ||/match
 mutant id_of_two_spellings src/wire/sse.rs "s/let leading_zero = .*/let leading_zero = false;/" --lib
 mutant waiters_stay src/core/clients.rs 's/if exchange.stage == Stage::Waiting {/if exchange.stage == Stage::Ending {/'
 mutant proxies_pass src/core/access.rs 's/if open && head.forwarded {/if open \&\& head.forwarded \&\& self.read_cookie {/' --lib
+mutant link_is_a_directory src/shell/private.rs 's/libc::O_NOFOLLOW | libc::O_DIRECTORY/libc::O_DIRECTORY/' "--test private"
+mutant pipe_is_a_file src/shell/private.rs 's/Ok(found) if found != kind =>/Ok(found) if found != kind \&\& opened.is_err() =>/' "--test private"
 mutant cookie_answers src/core/access.rs 's/(entry, Scope::Read))/(entry, entry.scope))/' --lib
 
 if [ "${wanted[0]}" = --check ]; then

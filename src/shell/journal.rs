@@ -1,8 +1,8 @@
 //! Journals on disk: found at the start, then written and read by the disk thread.
 //!
 //! `DATA/epochs` has a line per server start, `DATA/sessions/<id>/` the segments of one session,
-//! its snapshot and the fields that were too large for a frame. Files are ours alone, links are
-//! not followed, and what is damaged is named and left as it is. What may be read, written or
+//! its snapshot and the fields that were too large for a frame. Files are ours alone, nothing else
+//! is taken for one, and what is damaged is named and left as it is. What may be read, written or
 //! removed is decided elsewhere.
 
 use std::collections::{HashMap, VecDeque};
@@ -17,9 +17,8 @@ use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId}
 use crate::core::past::{self, PIECE_SIZE};
 use crate::core::publisher::Kind;
 use crate::core::restore::{Beside, FORMAT, Found, Snapshot};
-use crate::shell::files::{
-    self as fs, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt,
-};
+use crate::shell::files::{self as fs, File, FileExt};
+use crate::shell::private::{self, failed, make_directory};
 use crate::wire::base64;
 use crate::wire::document;
 use crate::wire::sse::Epoch;
@@ -114,7 +113,8 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
         replace(&format, format!("{DATA_FORMAT}\n").as_bytes(), true)
             .map_err(|error| failed(&format, &error))?;
     }
-    let file = private().append(true).create(true).open(&path).map_err(refuse)?;
+    let options = &mut private::writing();
+    let file = private::open(&path, options.append(true).create(true)).map_err(refuse)?;
     file.set_len(whole as u64).map_err(refuse)?; // A torn line never counted.
     (&file).write_all(lines.as_bytes()).map_err(refuse)?;
     file.sync_all().map_err(refuse)?;
@@ -123,15 +123,11 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     if let Some(store) = &store {
         make_directory(&store.sessions).map_err(|error| failed(&store.sessions, &error))?;
         let intact = dir.join("intact");
-        private().create(true).truncate(true).open(&intact).map_err(|e| failed(&intact, &e))?;
+        open_anew(&intact).map_err(|error| failed(&intact, &error))?;
     }
     sync_directory(dir).map_err(|error| failed(dir, &error))?;
     epochs.begin(start);
     Ok(Opened { epochs, sessions: found.sessions, set_aside: found.set_aside, store })
-}
-
-fn failed(path: &Path, error: &dyn Display) -> String {
-    format!("{} cannot be used: {error}", path.display())
 }
 
 /// Whether the directory has no format yet.
@@ -169,31 +165,24 @@ fn boot_id() -> String {
     if fit { word.to_owned() } else { "-".to_owned() }
 }
 
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600).read(true).write(true).custom_flags(libc::O_NOFOLLOW);
-    options
+/// Opens a file that is there, to change it.
+fn open_to_write(path: &Path) -> io::Result<File> {
+    private::open(path, &mut private::writing())
 }
 
-fn open_to_read(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+/// Opens an empty file, made or emptied.
+fn open_anew(path: &Path) -> io::Result<File> {
+    private::open(path, private::writing().create(true).truncate(true))
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_to_read(path)?.read_to_end(&mut bytes)?;
+    private::read(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        result => result,
-    }
-}
-
 fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    private::directory(path)?.sync_all()
 }
 
 /// What a file is called until it is whole.
@@ -204,7 +193,7 @@ fn draft(path: &Path) -> PathBuf {
 /// Writes a file so that it is there whole or not at all.
 fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     let draft = draft(path);
-    let mut file = private().create(true).truncate(true).open(&draft)?;
+    let mut file = open_anew(&draft)?;
     file.write_all(bytes)?;
     if sync {
         file.sync_all()?;
@@ -226,7 +215,7 @@ struct Loaded {
 /// Loads every session. `covered`: what was shown has survived the end of the last start.
 fn load(sessions: &Path, covered: bool) -> Result<Loaded, String> {
     let mut loaded = Loaded::default();
-    let entries = match fs::read_dir(sessions) {
+    let entries = match private::directory(sessions).and_then(|_| fs::read_dir(sessions)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(loaded),
         Err(error) => return Err(failed(sessions, &error)),
@@ -342,10 +331,7 @@ impl Beside for Files {
 /// Loads one session. `None`: it was never whole.
 fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, String> {
     let damaged = |error: &dyn Display| failed(dir, error);
-    let kind = fs::symlink_metadata(dir).map_err(|error| damaged(&error))?;
-    if !kind.is_dir() {
-        return Err(damaged(&"it is no directory"));
-    }
+    private::directory(dir).map_err(|error| damaged(&error))?;
     let mut files = Files::list(dir).map_err(|error| damaged(&error))?;
     if !covered {
         files.forget_hollow().map_err(|error| damaged(&error))?;
@@ -489,14 +475,14 @@ fn settle(sessions: &Path, found: &Found, anew: bool) -> Result<(), String> {
     let path = dir.join(segment.file_name());
     let on_medium = match anew {
         true => read_file(&path).and_then(|bytes| replace(&path, &bytes, true)),
-        false => private().open(&path).and_then(|file| file.sync_all()),
+        false => open_to_write(&path).and_then(|file| file.sync_all()),
     };
     on_medium.and_then(|()| sync_directory(&dir)).map_err(|error| failed(&path, &error))
 }
 
 fn cut(path: &Path, length: u64) -> Result<(), String> {
     let cut = |path: &Path| {
-        let file = private().open(path)?;
+        let file = open_to_write(path)?;
         file.set_len(length)?;
         file.sync_all() // Or the next power loss may mix what was cut with what comes next.
     };
@@ -575,7 +561,8 @@ impl Store {
         }
         if result.is_ok() && batch.heals {
             let intact = self.dir.join("intact");
-            let made = private().create(true).truncate(false).open(&intact);
+            let options = &mut private::writing();
+            let made = private::open(&intact, options.create(true).truncate(false));
             made.map_err(|error| failure(&intact, &error))?;
             (self.is_marked, self.is_failing) = (false, false);
         }
@@ -596,8 +583,7 @@ impl Store {
             let path = self.sessions.join(&*one.session_id);
             make_directory(&path).map_err(|error| failure(&path, &error))?;
             let path = path.join(beside_name(one.seq, one.kind));
-            let file = private().create(true).truncate(true).open(&path);
-            let file = file.map_err(|error| failure(&path, &error))?;
+            let file = open_anew(&path).map_err(|error| failure(&path, &error))?;
             write_at(&file, &one.bytes, 0).map_err(|error| failure(&path, &error))?;
             if batch.sync {
                 file.sync_data().map_err(|error| failure(&path, &error))?;
@@ -634,7 +620,9 @@ impl Store {
                 self.handles.clear(); // What is closed here is synced when its segment ends.
             }
             let path = self.path(&part.session_id, segment);
-            let file = private().open(&path).map_err(|error| failure(&path, &error))?;
+            let dir = self.sessions.join(&*part.session_id);
+            private::directory(&dir).map_err(|error| failure(&dir, &error))?;
+            let file = open_to_write(&path).map_err(|error| failure(&path, &error))?;
             self.handles.insert(part.session_id.clone(), (segment, file));
         }
         let Some((_, file)) = self.handles.get(&*part.session_id) else { return Ok(()) };
@@ -665,7 +653,7 @@ impl Store {
             let path = dir.join(closes.file_name());
             let file = match handle {
                 Some((id, file)) if id == closes => Ok(file),
-                _ => private().open(&path),
+                _ => open_to_write(&path),
             };
             let file = file.map_err(|error| failure(&path, &error))?;
             (self.medium.sync)(&file).map_err(|error| in_doubt(&path, &error))?;
@@ -679,8 +667,7 @@ impl Store {
         }
         let path = dir.join(segment.file_name());
         let path = if part.place.rewrites { draft(&path) } else { path };
-        let file = private().create(true).truncate(true).open(&path);
-        let file = file.map_err(|error| failure(&path, &error))?;
+        let file = open_anew(&path).map_err(|error| failure(&path, &error))?;
         self.handles.insert(part.session_id.clone(), (segment, file));
         Ok(())
     }
@@ -694,7 +681,7 @@ impl Store {
             let path = || self.path(&part.session_id, segment);
             let synced = match known {
                 Some((_, file)) => (self.medium.sync)(file),
-                None => private().open(path()).and_then(|file| (self.medium.sync)(&file)),
+                None => open_to_write(&path()).and_then(|file| (self.medium.sync)(&file)),
             };
             synced.map_err(|error| in_doubt(&path(), &error))?;
             if part.place.is_new {
@@ -747,7 +734,7 @@ impl Store {
             return Err(ReadFailure::Gone);
         };
         let path = self.path(&source.session_id, segment);
-        let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+        let file = private::read(&path).map_err(|error| unreadable(&path, &error))?;
         let offset = source.position - segment.start;
         let length = (source.end - source.position) as usize;
         // The two bytes before tell whether a frame ends there, or with the first byte.
@@ -815,7 +802,7 @@ impl Store {
             return Ok(true);
         }
         let path = self.path(&page.source.session_id, segment);
-        let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+        let file = private::read(&path).map_err(|error| unreadable(&path, &error))?;
         let end = end.min(page.source.end);
         let mut bytes = vec![0; end.saturating_sub(segment.start) as usize];
         let count = read_at(&file, &mut bytes, 0);
@@ -924,7 +911,7 @@ impl Store {
     /// Adds a line to `DATA/epochs`.
     fn note(&mut self, line: &str) -> Result<(), String> {
         let path = self.dir.join("epochs");
-        let file = private().open(&path).map_err(|error| failed(&path, &error))?;
+        let file = open_to_write(&path).map_err(|error| failed(&path, &error))?;
         file.set_len(self.epochs_end)
             .and_then(|()| file.write_all_at(line.as_bytes(), self.epochs_end))
             .and_then(|()| file.sync_data())
@@ -957,7 +944,7 @@ impl Store {
             let segments = files.segments.iter().map(|id| dir.join(id.file_name()));
             let beside = files.beside.into_iter().map(|(_, _, path)| path);
             for path in segments.chain(beside).chain([dir.join(SNAPSHOT)]) {
-                match open_to_read(&path) {
+                match private::read(&path) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     file => (self.medium.sync)(&file?)?,
                 }
@@ -1082,7 +1069,7 @@ impl Cursor {
             let error = "it holds no frame where one should be";
             return Err(ReadFailure::Damaged(failed(&path, &error)));
         }
-        let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+        let file = private::read(&path).map_err(|error| unreadable(&path, &error))?;
         let mut bytes = vec![0; size];
         let count = read_at(&file, &mut bytes, position - segment.start);
         bytes.truncate(count.map_err(|error| unreadable(&path, &error))?);

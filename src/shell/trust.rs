@@ -10,7 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::sys;
+use super::{private, sys};
 use crate::wire::json;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -175,8 +175,7 @@ fn shown(value: &Value) -> String {
 /// When the file is there and cannot be read.
 pub fn load(data_dir: &Path) -> io::Result<BTreeSet<(PathBuf, String)>> {
     let mut text = String::new();
-    let mut options = OpenOptions::new();
-    let opened = options.read(true).custom_flags(sys::O_NOFOLLOW).open(data_dir.join("trust"));
+    let opened = private::open(&data_dir.join("trust"), OpenOptions::new().read(true));
     match opened.and_then(|mut file| file.read_to_string(&mut text)) {
         Ok(_) => Ok(text
             .lines()
@@ -197,10 +196,9 @@ pub fn remember(data_dir: &Path, directory: &Path, hash: &str) -> io::Result<()>
     // An agent chooses names: one with a line end in it would be a second permission.
     let name = directory.to_str().filter(|name| !name.contains(char::is_control));
     let name = name.ok_or_else(|| io::Error::other("the directory's name fits no line"))?;
-    let path = data_dir.join("trust");
     let mut options = OpenOptions::new();
-    let options = options.append(true).create(true).mode(0o600).custom_flags(sys::O_NOFOLLOW);
-    let mut file = options.open(path)?;
+    let options = options.append(true).create(true).mode(0o600);
+    let mut file = private::open(&data_dir.join("trust"), options)?;
     writeln!(file, "{hash} {name}")?;
     file.sync_data()
 }

@@ -1,4 +1,5 @@
-//! A file system that hangs, as a network's does: what needs it waits, and nothing else does.
+//! A file system that hangs, as a network's does: what needs it waits, and nothing else does, nor
+//! for longer than the end of the server may take.
 //!
 //! It is a library that is loaded into the server (`fixtures/hang.c`): whoever opens a file of a
 //! certain name waits, without a way out, until the test says otherwise.
@@ -7,8 +8,8 @@ mod support;
 
 use serde_json::{Value, json};
 use std::process::Command;
-use std::time::Duration;
-use support::{Connection, Options, Reader, Server, eventually, fixture, http, need};
+use std::time::{Duration, Instant};
+use support::{Connection, Options, PATIENCE, Reader, Server, eventually, fixture, http, need};
 
 /// Where files whose names end like this hang: as long as the file `hangs` is in the scratch
 /// directory.
@@ -91,4 +92,40 @@ fn health_metrics_and_heartbeats_go_on_while_the_journals_hang() {
     assert_eq!(end.data["result"], "later", "{}", end.data);
     server.get(&href).expect(200);
     assert!(of_processes(&server));
+}
+
+/// Hangs the thread of the journals, with nobody left who waits for it.
+fn hang_for_nobody(server: &Server, href: &str) {
+    hang(server);
+    let mut hung = Connection::open(server.address);
+    hung.send(http::encode(server.address, "GET", href, &[], b""));
+    eventually("it hangs", || !of_processes(server));
+}
+
+#[test]
+fn the_end_waits_for_journals_that_hang_as_long_as_the_drain_may_take_and_says_so() {
+    let (mut server, _, reader, href) = with_large_field(&["--drain-timeout", "3s"]);
+    hang_for_nobody(&server, &href);
+    drop(reader);
+    let start = Instant::now();
+    server.signal("TERM");
+    let status = server.wait(PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(1), "{}", server.stderr());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    eventually("it says so", || server.stderr().contains("the drain was cut"));
+    assert!(server.stderr().contains("is not done"), "{}", server.stderr());
+    server.expect_nothing_left();
+}
+
+#[test]
+fn a_second_signal_ends_the_wait_for_journals_that_hang() {
+    let (mut server, _, reader, href) = with_large_field(&["--drain-timeout", "10m"]);
+    hang_for_nobody(&server, &href);
+    drop(reader);
+    server.signal("TERM");
+    assert!(server.wait(Duration::from_secs(1)).is_none(), "it waits: {}", server.stderr());
+    server.signal("TERM");
+    let status = server.wait(PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(1), "{}", server.stderr());
+    server.expect_nothing_left();
 }

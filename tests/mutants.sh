@@ -209,6 +209,8 @@ mutant waiters_stay src/core/clients.rs 's/if exchange.stage == Stage::Waiting {
 mutant proxies_pass src/core/access.rs 's/if open && head.forwarded {/if open \&\& head.forwarded \&\& self.read_cookie {/' --lib
 mutant link_is_a_directory src/shell/private.rs 's/libc::O_NOFOLLOW | libc::O_DIRECTORY/libc::O_DIRECTORY/' "--test private"
 mutant pipe_is_a_file src/shell/private.rs 's/Ok(found) if found != kind =>/Ok(found) if found != kind \&\& opened.is_err() =>/' "--test private"
+mutant hung_journals_waited_for src/shell/reactor.rs 's/if now_ms >= end_at || self/if self/' "--test hung_disk"
+mutant last_signal_unheard src/shell/reactor.rs 's/if now_ms >= end_at || self.signals.*/if now_ms >= end_at {/' "--test hung_disk"
 mutant cookie_answers src/core/access.rs 's/(entry, Scope::Read))/(entry, entry.scope))/' --lib
 
 if [ "${wanted[0]}" = --check ]; then

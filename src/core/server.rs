@@ -515,6 +515,11 @@ impl Server {
         matches!(self.drain, Drain::Draining(_))
     }
 
+    /// When the drain is cut, if there is one.
+    pub fn drain_due(&self) -> Option<u64> {
+        if let Drain::Draining(at) = self.drain { Some(at) } else { None }
+    }
+
     /// Whether everything has come to its end, or the time for that is up.
     pub fn finished(&self) -> Option<End> {
         let Drain::Draining(at) = self.drain else { return None };

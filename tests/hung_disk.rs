@@ -129,3 +129,26 @@ fn a_second_signal_ends_the_wait_for_journals_that_hang() {
     assert_eq!(status.code(), Some(1), "{}", server.stderr());
     server.expect_nothing_left();
 }
+
+#[test]
+fn a_directory_that_hangs_takes_no_place_for_ever_from_those_that_start() {
+    need("python3");
+    let agent = format!("claude:{}", fixture("fake_agent.py"));
+    let flags = ["--agent", &agent, "--agent", "quick=lines:cat", "--start-timeout", "2s"];
+    let options = Options::new().flags(&flags).flags(&["--agents-starting-max", "1"]);
+    let server = hanging(options, ".mcp.json").start();
+    let (slow, quick) = (server.create(), server.create_as(json!({"agent": "quick"})));
+    let quick = quick["id"].as_str().expect("an id").to_owned();
+    let (mut told, mut other) = (server.stream(&slow), server.stream(&quick));
+    hang(&server);
+    let lost = server.prompt(&slow, "say: never");
+    let prompt = server.prompt(&quick, "it goes on");
+    other.turn_end(&prompt);
+    let end = told.turn_end(&lost);
+    assert_eq!(end.text("code"), "agent_failed_to_start", "{}", end.data);
+    assert!(end.text("error").contains("could not be looked at"), "{}", end.data);
+    // What comes too late starts nothing that nobody waits for; the next prompt looks anew.
+    come_back(&server);
+    let prompt = server.prompt(&slow, "say: now");
+    assert_eq!(told.answer(&prompt).trim(), "now");
+}

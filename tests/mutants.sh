@@ -207,6 +207,13 @@ mutant dots_lead_up src/wire/target.rs 's/matches!(&\*text, "." | "..") ||/match
 mutant id_of_two_spellings src/wire/sse.rs "s/let leading_zero = .*/let leading_zero = false;/" --lib
 mutant waiters_stay src/core/clients.rs 's/if exchange.stage == Stage::Waiting {/if exchange.stage == Stage::Ending {/'
 mutant proxies_pass src/core/access.rs 's/if open && head.forwarded {/if open \&\& head.forwarded \&\& self.read_cookie {/' --lib
+mutant trust_not_looked_at src/core/trust.rs 's/        if !asks {/        if !asks || key.index > 0 {/' "--test simulation"
+mutant answer_about_another src/core/trust.rs 's/(\*hash == brought.hash).then_some(\*is_trusted)?/*is_trusted/' "--test simulation"
+mutant question_keeps_its_place src/core/trust.rs '/fn trust_looked_at/,/^    }/s/        self.serve_start_queue();//' "--test simulation"
+mutant hung_look_keeps_its_place src/core/trust.rs 's/self.now_ms >= look.due/self.now_ms >= look.due + 3_600_000/' "--test hung_disk"
+mutant unread_is_remembered src/shell/trust.rs 's/                    is_clear = false;/                    is_clear \&= true;/' --lib
+mutant hashed_parts_run_together src/shell/trust.rs 's/ *hasher.update((part.len() as u64).to_le_bytes());//' --lib
+mutant unread_looks_unchanged src/shell/trust.rs 's/let mark = metadata.map_or_else/let mark = metadata.filter(|_| false).map_or_else/' --lib
 mutant link_is_a_directory src/shell/private.rs 's/libc::O_NOFOLLOW | libc::O_DIRECTORY/libc::O_DIRECTORY/' "--test private"
 mutant pipe_is_a_file src/shell/private.rs 's/Ok(found) if found != kind =>/Ok(found) if found != kind \&\& opened.is_err() =>/' "--test private"
 mutant hung_journals_waited_for src/shell/reactor.rs 's/if now_ms >= end_at || self/if self/' "--test hung_disk"

@@ -12,7 +12,7 @@ use crate::core::effect::{DiskRequest, Effect, Exit, Level, Spawn};
 use crate::core::event::EventKind;
 use crate::core::metrics::limit::Limit;
 use crate::core::server::{Dialect, Server};
-use crate::core::session::{Process, Session, Trust};
+use crate::core::session::{Process, Session};
 use crate::core::turn::Failure;
 use crate::wire::claude;
 use crate::wire::json::Object;
@@ -42,14 +42,12 @@ impl Server {
             let failure = Failure { code, sentence: sentence.clone() };
             return self.start_failed(key, &failure, None);
         }
-        if !self.may_start(key) {
-            return;
+        if self.awaits_trust(key) {
+            return; // What it waits for brings us here again.
         }
-        let starting =
-            self.count_agents(|agent| matches!(agent.life, Life::Spawning | Life::Starting));
-        let full = self.agents.len() >= self.agents.capacity() as usize;
-        if !full && starting < self.limits.agents_starting_max as usize {
-            return self.spawn(key);
+        let full = self.is_full();
+        if !full && self.may_start() {
+            return self.start_agent(key);
         }
         if full {
             self.suspend_least_recently_used();
@@ -67,6 +65,18 @@ impl Server {
         }
     }
 
+    /// Whether there are as many agents as there may be: those that are about to be among them.
+    fn is_full(&self) -> bool {
+        self.agents.len() + self.looks.len() >= self.agents.capacity() as usize
+    }
+
+    /// Whether one more agent may be among those that start.
+    fn may_start(&self) -> bool {
+        let starting =
+            self.count_agents(|agent| matches!(agent.life, Life::Spawning | Life::Starting));
+        starting + self.looks.len() < self.limits.agents_starting_max as usize
+    }
+
     fn count_agents(&self, which: impl Fn(&Agent) -> bool) -> usize {
         (0..self.agents.capacity())
             .filter_map(|index| self.agents.get(self.agents.key_at(index)?))
@@ -77,10 +87,7 @@ impl Server {
     /// Lets sessions that wait for a process have one, oldest first.
     pub(super) fn serve_start_queue(&mut self) {
         for _ in 0..self.start_queue.len() {
-            let starting =
-                self.count_agents(|agent| matches!(agent.life, Life::Spawning | Life::Starting));
-            let full = self.agents.len() >= self.agents.capacity() as usize;
-            if full || starting >= self.limits.agents_starting_max as usize {
+            if self.is_full() || !self.may_start() {
                 break;
             }
             let Some(key) = self.start_queue.pop_front() else { break };
@@ -89,7 +96,7 @@ impl Server {
                 self.dispatch(key);
             }
         }
-        if !self.start_queue.is_empty() && self.agents.len() >= self.agents.capacity() as usize {
+        if !self.start_queue.is_empty() && self.is_full() {
             self.suspend_least_recently_used();
         }
     }
@@ -134,8 +141,9 @@ impl Server {
         self.update_status(key, Some("idle"));
     }
 
-    /// Starts a process for a session that has none.
-    fn spawn(&mut self, key: Key) {
+    /// Starts a process for a session that has none. Distrusted: it reads nothing that its directory
+    /// brings.
+    pub(super) fn spawn(&mut self, key: Key, is_distrusted: bool) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let config = &self.config.agents[session.agent];
         let Ok(program) = &config.program else { return };
@@ -157,7 +165,7 @@ impl Server {
                     allow_bypass: self.config.allow_bypass,
                     allowed_tools: &allowed_tools,
                     directories: &directories,
-                    no_local_settings: session.trust == Trust::Denied,
+                    no_local_settings: is_distrusted,
                 })
             }
             Dialect::Lines => {
@@ -258,7 +266,12 @@ impl Server {
     }
 
     /// An agent could not be started: its prompt fails, and the session says why.
-    fn start_failed(&mut self, key: Key, failure: &Failure, agent: Option<(&str, Option<Exit>)>) {
+    pub(super) fn start_failed(
+        &mut self,
+        key: Key,
+        failure: &Failure,
+        agent: Option<(&str, Option<Exit>)>,
+    ) {
         self.session_error(key, failure, agent);
         self.fail_next_prompt(key, failure);
         if let Some(session) = self.sessions.get_mut(key) {
@@ -490,7 +503,6 @@ impl Server {
         if let Some(session) = self.sessions.get_mut(key) {
             session.process = None;
             session.process_state = Process::Gone;
-            session.trust = Trust::Unknown;
             if session.deleting {
                 self.close_session(key);
             } else {

@@ -202,6 +202,7 @@ impl Server {
             due = due.min(at);
         }
         due = due.min(self.keeper.retry_at()).min(self.keeper.leftovers.due());
+        due = due.min(self.looks.front().map_or(u64::MAX, |look| look.due));
         let index = self.own_index();
         if due == u64::MAX {
             self.wheel.cancel(index);
@@ -213,6 +214,7 @@ impl Server {
     fn own_due(&mut self) {
         self.retry_append();
         self.erase_leftovers();
+        self.give_up_looks();
         while let Some(key) = self.closed.front().copied() {
             let kept = self.sessions.get(key).and_then(|session| session.unusual.closed_at);
             if kept.is_some_and(|at| self.now_ms < at + CLOSED_KEPT_MS) {

@@ -8,21 +8,27 @@ use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::InTurn;
 use crate::core::server::{Dialect, Server};
-use crate::core::session::{Process, Subagent};
+use crate::core::session::{Process, Session, Subagent};
 use crate::core::turn::{Failure, Turn};
 use crate::wire::claude;
 
 impl Server {
+    /// The session, if it has a prompt that could run now.
+    fn with_next(&self, key: Key) -> Option<&Session> {
+        let session = self.sessions.get(key).filter(|_| !self.is_draining())?;
+        let open = !session.archived && !session.deleting && session.unusual.closed_at.is_none();
+        let waits = session.turn.is_none() && !session.prompts.queue.is_empty();
+        (open && waits).then_some(session)
+    }
+
+    /// Whether a session has a prompt to run, and no process for it.
+    pub(super) fn lacks_agent(&self, key: Key) -> bool {
+        self.with_next(key).is_some_and(|session| session.process.is_none())
+    }
+
     /// Gives the session's next prompt to its agent, as far as that is possible now.
     pub(super) fn dispatch(&mut self, key: Key) {
-        if self.is_draining() {
-            return;
-        }
-        let Some(session) = self.sessions.get(key) else { return };
-        let open = !session.archived && !session.deleting && session.unusual.closed_at.is_none();
-        if !open || session.turn.is_some() || session.prompts.queue.is_empty() {
-            return;
-        }
+        let Some(session) = self.with_next(key) else { return };
         match session.process.and_then(|agent| self.agents.get(agent)) {
             None if session.process.is_none() => self.want_agent(key),
             Some(agent) if agent.is_ready() => self.start_turn(key),

@@ -17,7 +17,7 @@ use crate::core::prompts::{Prompt, Prompts};
 use crate::core::publisher::{Feed, InTurn};
 use crate::core::server::{AgentConfig, Dialect, Server};
 use crate::core::session::{
-    Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust, Unusual,
+    Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Unusual,
 };
 use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
 use crate::wire::document;
@@ -462,7 +462,6 @@ impl Server {
             subagents: snapshot.subagents.into_iter().map(subagent).collect::<Vec<_>>().into(),
             waits_for_agent: false,
             idle_at: now_ms,
-            trust: Trust::Unknown,
             archived: snapshot.archived,
         };
         let tools = snapshot.tools.into_iter().map(|id| OpenTool::restored(id, now_ms));

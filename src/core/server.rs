@@ -29,6 +29,7 @@ use crate::core::session::Session;
 use crate::core::shared::Shared;
 use crate::core::streams::Beat;
 use crate::core::tickets::Tickets;
+use crate::core::trust::Look;
 use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
 use crate::wire::json;
@@ -240,6 +241,9 @@ pub struct Server {
     pub(super) long_line_buffer: Option<Vec<u8>>,
     /// Sessions that wait for a process, oldest first.
     pub(super) start_queue: VecDeque<Key>,
+    /// Directories that are looked at for sessions that are about to start, oldest first: each has a
+    /// place among the agents that start.
+    pub(super) looks: VecDeque<Look>,
     /// Agents whose output waits for the next commit.
     pub(super) paused: Vec<Key>,
     /// The second in which sessions were last created, and how many.
@@ -326,6 +330,7 @@ impl Server {
             long_line: VecDeque::new(),
             long_line_buffer: None,
             start_queue: VecDeque::new(),
+            looks: VecDeque::new(),
             paused: Vec::new(),
             creations: (0, 0),
             addresses: Addresses::default(),
@@ -410,9 +415,7 @@ impl Server {
         match reply {
             DiskReply::Directory { ticket, result } => self.directory_resolved(ticket, result),
             DiskReply::Listed { ticket, result } => self.directories_listed(ticket, result),
-            DiskReply::Trust { session, commands, hash } => {
-                self.trust_looked_at(session, commands, hash);
-            }
+            DiskReply::Trust { ticket, brought } => self.trust_looked_at(ticket, &brought),
             DiskReply::Remembered(None) => {}
             DiskReply::Remembered(Some(error)) => {
                 let fields = vec![("error", error)];

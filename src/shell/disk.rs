@@ -221,9 +221,8 @@ impl Worker {
                 });
                 DiskReply::Listed { ticket, result }
             }
-            DiskRequest::LookForTrust { session, path } => {
-                let (commands, hash) = trust::look(&path);
-                DiskReply::Trust { session, commands, hash }
+            DiskRequest::LookForTrust { ticket, path } => {
+                DiskReply::Trust { ticket, brought: trust::look(&path) }
             }
             DiskRequest::RememberTrust { path, hash } => {
                 let kept = trust::remember(&self.surroundings.data_dir, &path, &hash);

@@ -9,7 +9,9 @@ use crate::shell;
 use crate::shell::files::{self, Trouble};
 use crate::shell::journal::{self, Store};
 use crate::world::World;
-use sidestream::core::effect::{DirectoryProblem, DiskReply, DiskRequest, Effect, ReadFailure};
+use sidestream::core::effect::{
+    Brought, DirectoryProblem, DiskReply, DiskRequest, Effect, ReadFailure,
+};
 use sidestream::core::epochs::Durability;
 use sidestream::core::journal::SegmentId;
 use sidestream::core::server::{Birth, Server};
@@ -27,6 +29,8 @@ pub struct Thread {
     other: VecDeque<DiskRequest>,
     /// What it has done, and when it says so.
     done: Option<(u64, DiskReply)>,
+    /// The directory that it has looked at, and what it found.
+    looked: Option<(PathBuf, Brought)>,
     /// The number up to which everything was written.
     pub written_seq: u64,
 }
@@ -34,7 +38,7 @@ pub struct Thread {
 impl Thread {
     pub fn new() -> Thread {
         let (urgent, other) = Default::default();
-        Thread { store: None, urgent, other, done: None, written_seq: 0 }
+        Thread { store: None, urgent, other, done: None, looked: None, written_seq: 0 }
     }
 
     pub fn push(&mut self, request: DiskRequest) {
@@ -77,8 +81,12 @@ impl World {
                 let Some((_, reply)) = self.disk.done.take() else { return false };
                 self.inputs += 1;
                 self.note_reply(&reply);
+                if matches!(reply, DiskReply::Trust { .. }) {
+                    self.may_start_in = self.disk.looked.take();
+                }
                 self.server.disk_replied(reply);
                 self.apply();
+                self.may_start_in = None; // From now on it may be another one.
                 self.server.check();
             }
             let request = self.disk.urgent.pop_front().or_else(|| self.disk.other.pop_front());
@@ -128,16 +136,18 @@ impl World {
                 };
                 DiskReply::Listed { ticket, result }
             }
-            DiskRequest::LookForTrust { session, .. } => {
-                let commands = match self.random.chance(300) {
-                    true => vec!["hook: true".to_owned()],
-                    false => Vec::new(),
-                };
-                let hash = self.random.below(3).to_string();
-                DiskReply::Trust { session, commands, hash }
+            DiskRequest::LookForTrust { ticket, path } => {
+                // Whatever it said the last time.
+                let says = self.random.index(10).saturating_sub(6);
+                let commands = if says == 0 { Vec::new() } else { vec!["hook: true".to_owned()] };
+                let brought = Brought { commands, hash: says.to_string(), is_clear: says < 3 };
+                self.disk.looked = Some((path, brought.clone()));
+                DiskReply::Trust { ticket, brought }
             }
-            DiskRequest::RememberTrust { .. } => {
+            DiskRequest::RememberTrust { path, hash } => {
                 self.hit("trust-given");
+                let asked = self.model.trust_asked.contains_key(&(path, hash));
+                assert!(asked, "{}: nobody was asked for it", self.context());
                 DiskReply::Remembered(None)
             }
             DiskRequest::RememberCookie { .. } => DiskReply::Remembered(None),

@@ -40,7 +40,7 @@ use crate::core::prompts::{Known, Prompt, Prompts};
 use crate::core::publisher::{Beside, Feed, Kind};
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
 use crate::core::session::{
-    Conversation, Fork, Process, Session, Status as SessionStatus, Trust, Unusual,
+    Conversation, Fork, Process, Session, Status as SessionStatus, Unusual,
 };
 use crate::core::streams::{Busy, Replay, StreamRequest};
 use crate::core::turn::Failure;

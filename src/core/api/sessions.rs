@@ -334,7 +334,6 @@ impl Server {
             usage: None,
             subagents: Seldom::default(),
             waits_for_agent: false,
-            trust: Trust::Unknown,
             archived: false,
             idle_at: self.now_ms,
         };

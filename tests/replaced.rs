@@ -4,9 +4,10 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use support::{Options, Rig, eventually};
 
 fn make_pipe(path: &Path) {
@@ -144,4 +145,33 @@ fn a_directory_that_is_open_to_others_is_closed() {
         assert_eq!(mode, 0o700, "{}", directory.display());
     }
     rig.stop();
+}
+
+#[test]
+fn a_socket_whose_queue_is_full_is_in_use_and_not_waited_for() {
+    support::need("python3");
+    let options = Options::new();
+    let path = options.scratch().join("run/socket");
+    let script = "import socket, sys\n\
+        at = socket.socket(socket.AF_UNIX); at.bind(sys.argv[1]); at.listen(0)\n\
+        held = []\n\
+        try:\n    while True:\n        \
+        one = socket.socket(socket.AF_UNIX); one.setblocking(False)\n        \
+        held.append(one); one.connect(sys.argv[1])\n\
+        except BlockingIOError:\n    print('full', flush=True); sys.stdin.read()\n";
+    let mut squatter = Command::new("python3")
+        .args(["-c", script, &path])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(squatter.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "full\n");
+    let listen = format!("unix:{path}");
+    let (code, told) = options.flags(&["--agent", "demo", "--listen", &listen]).refused();
+    drop(squatter.stdin.take());
+    squatter.wait().unwrap();
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains(&path) && told.contains("another program does"), "{told}");
 }

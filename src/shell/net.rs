@@ -153,16 +153,19 @@ fn bind_unix(path: &Path, shared: bool) -> Result<Listener, String> {
         if !file.file_type().is_socket() {
             return Err(format!("cannot listen on {name}: something else has this name"));
         }
-        // A socket that nobody accepts on is what a killed server left behind.
-        match std::os::unix::net::UnixStream::connect(path) {
+        // A socket that nobody accepts on is what a killed server left behind. Not one whose queue
+        // is full: it is not waited for, nor taken away.
+        match UnixStream::connect(path) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 let _ = fs::remove_file(path); // If this fails, so does the bind, and says why.
             }
-            Ok(_) => {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                return Err(refused(&name, &error, || None));
+            }
+            Ok(_) | Err(_) => {
                 let error = ErrorKind::AddrInUse.into();
                 return Err(refused(&name, &error, || holders::of_unix(path)));
             }
-            Err(error) => return Err(refused(&name, &error, || None)),
         }
     }
     // Who connects is asked of the kernel, so the mode only keeps out who has no business here.

@@ -41,7 +41,7 @@ macro_rules! pages {
 }
 
 /// All of them.
-pub static PAGES: [Page; 27] = pages! {
+pub static PAGES: [Page; 29] = pages! {
     "/" HTML "index.html"
     "/sessions" HTML "index.html"
     "/session" HTML "session.html"
@@ -55,7 +55,9 @@ pub static PAGES: [Page; 27] = pages! {
     "/js/login.js" SCRIPT "login.js"
     "/js/markdown.js" SCRIPT "markdown.js"
     "/js/notify.js" SCRIPT "notify.js"
+    "/js/pieces.js" SCRIPT "pieces.js"
     "/js/pump.js" SCRIPT "pump.js"
+    "/js/words.js" SCRIPT "words.js"
     "/js/server.js" SCRIPT "server.js"
     "/js/session.js" SCRIPT "session.js"
     "/js/sessions.js" SCRIPT "sessions.js"

@@ -41,6 +41,22 @@ export function checks(site) {
       assert.doesNotMatch(page.url(), /sst_/);
     }],
 
+    ['a link that is opened in a tab at the login logs in too, and is gone from the address at once', async (page) => {
+      await page.goto(`${site.url}/login`);
+      await page.waitForSelector('#token');
+      let told;
+      const asked = new Promise((resolve) => { told = resolve; });
+      await page.route('**/api/login', async (route) => {
+        told(await page.evaluate(() => location.href));
+        await route.continue();
+      });
+      await page.evaluate((token) => { location.hash = token; }, site.token);
+      assert.doesNotMatch(await asked, /sst_/, 'before the server has answered');
+      await page.waitForURL(`${site.url}/`);
+      await page.goBack().catch(() => {});
+      assert.doesNotMatch(page.url(), /sst_/);
+    }],
+
     ['a token that reads shows all and offers nothing that it may not do', async (page) => {
       const id = await site.create();
       await site.prompt(id, 'run tool: date');

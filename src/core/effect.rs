@@ -281,6 +281,8 @@ pub struct Read {
     pub start: u64,
     /// It begins within a frame.
     pub within: bool,
+    /// What of it is not what was written, for the log.
+    pub damage: Option<String>,
 }
 
 /// A page of a journal's past.
@@ -304,6 +306,8 @@ pub struct Page {
     pub more: bool,
     /// How many frames there are.
     pub found: usize,
+    /// What of it is not what was written, for the log.
+    pub damage: Option<String>,
 }
 
 /// What is to be read of one journal.

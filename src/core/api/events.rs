@@ -294,8 +294,9 @@ impl Server {
     }
 
     /// Answers a request for a page of the past with what a journal holds.
-    pub(in crate::core) fn page_read(&mut self, page: Page, result: Result<(), ReadFailure>) {
+    pub(in crate::core) fn page_read(&mut self, mut page: Page, result: Result<(), ReadFailure>) {
         self.pages_read -= 1;
+        self.tell_damage(page.damage.take());
         let visible = self.publisher.visible();
         self.resume_answer(page.connection, |server, exchange| {
             if let Err(failure) = result {
@@ -390,6 +391,7 @@ impl Server {
                 bytes: Vec::new(),
                 more: false,
                 found: 0,
+                damage: None,
             };
             self.lookup_refused()?;
             self.pages_read += 1;

@@ -146,6 +146,9 @@ impl Plan {
         for sentence in &opened.set_aside {
             super::tell(&format!("a session is left out: {sentence}"));
         }
+        for sentence in &opened.damaged {
+            super::tell(&format!("an event is lost: {sentence}"));
+        }
         Ok(opened)
     }
 

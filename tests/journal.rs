@@ -2,7 +2,7 @@
 
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::{
     Event, Next, Options, PATIENCE, Reader, Rig, eventually, fixture, http, ids_of, segments,
@@ -910,6 +910,71 @@ fn a_server_that_is_killed_starts_while_its_disk_is_still_full_and_recovers_by_i
     assert!(told.contains("tail_cut") && told.contains("got three"), "{told}");
     let mut again = rig.stream(&session, "", reader.last_id.as_deref());
     assert_eq!(again.joined().data["resume"], "ok");
+}
+
+#[test]
+fn an_event_whose_bytes_have_changed_on_disk_is_told_as_lost_in_its_place_by_every_way() {
+    let mut rig = Rig::lines(&["--delta-hold", "0ms"]);
+    let session = rig.create();
+    let mut reader = rig.stream(&session, "", None);
+    let prompt = rig.prompt(&session, "count 20")["promptId"].as_str().unwrap().to_owned();
+    reader.turn_end(&prompt);
+    rig.stop();
+    let path = segments(&rig.data("sessions").join(&session)).pop().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let ids = ids_of(&whole);
+    let hit = whole.windows(14).position(|bytes| bytes == b"\"type\":\"stdout").unwrap();
+    let at = ids_of(&whole[..memchr::memmem::rfind(&whole[..hit], b"\n\n").unwrap() + 2]).len();
+    // Before the start, which reads it; and while the server runs.
+    for (running, bad) in [(false, b'#'), (true, b'\n'), (true, 0xff), (true, 0)] {
+        let mut damaged = whole.clone();
+        damaged[hit] = bad;
+        if running {
+            rig.again();
+        }
+        std::fs::write(&path, &damaged).unwrap();
+        if !running {
+            rig.again();
+        }
+        let mut all = rig.stream(&session, "?replay=all", None);
+        all.joined();
+        let base = format!("/api/session/{session}");
+        let history = rig.get(&format!("{base}/history?limit=1000")).expect(200).json();
+        let poll = rig.get(&format!("{base}/events/poll?after={}&wait=0", ids[0])).expect(200);
+        let many = rig.get(&format!("/api/events/poll?after={}&wait=0", ids[0])).expect(200);
+        let events = all.seen.iter().filter(|event| event.id.is_some());
+        let streamed: Vec<(String, Value)> =
+            events.map(|event| (event.name.clone(), event.data.clone())).collect();
+        let listed = |json: &Value| -> Vec<(String, Value)> {
+            let events = json["events"].as_array().unwrap().iter();
+            events.map(|one| (one["event"].as_str().unwrap().into(), one["data"].clone())).collect()
+        };
+        let id = Value::from(ids[at].clone());
+        for (told, place) in [
+            (&streamed, at),
+            (&listed(&history), at),
+            (&listed(&poll.json()), at - 1),
+            (&listed(&many.json()), at - 1),
+        ] {
+            let lost: Vec<usize> =
+                (0..told.len()).filter(|place| told[*place].0 == "events-lost").collect();
+            assert_eq!(lost, [place], "{bad} {told:?}");
+            let (_, data) = &told[place];
+            assert_eq!((data.get("from"), data.get("to")), (Some(&id), Some(&id)));
+            assert_eq!(data["reason"], "damaged");
+        }
+        let one = rig.get(&format!("{base}/events/{}", ids[at])).expect(200).json();
+        assert_eq!(one["event"], "events-lost", "{one}");
+        assert_eq!(std::fs::read(&path).unwrap()[..whole.len()], damaged, "it is left as it is");
+        let prompt = rig.prompt(&session, "more")["promptId"].as_str().unwrap().to_owned();
+        all.turn_end(&prompt);
+        rig.stop();
+        eventually("a word in the log", || {
+            let told = std::mem::take(&mut *rig.stderr.lock().unwrap());
+            told.contains("otherwise than it was written") && told.contains(&session)
+        });
+        std::fs::write(&path, &whole).unwrap();
+    }
 }
 
 #[test]

@@ -24,12 +24,13 @@ use sidestream::core::effect::{
     Asker, Brought, DiskReply, DiskRequest, Effect, Exit, Pipe, Program,
 };
 use sidestream::core::epochs::{Durability, Epochs, SEQ_MAX, Start};
-use sidestream::core::journal::{SegmentId, recover};
+use sidestream::core::journal::{self, SegmentId, recover};
 use sidestream::core::restore::{Beside, Snapshot};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits, MIB};
 use sidestream::wire::body::BodyDecoder;
 use sidestream::wire::claude;
+use sidestream::wire::document::Document;
 use sidestream::wire::head::{self, BadRequest, Framing, Head, HeadLimits, Method, Version};
 use sidestream::wire::sse::{self, EventId};
 use sidestream::wire::target;
@@ -352,7 +353,19 @@ pub fn journal(data: &[u8]) {
         last = frame.seq;
         kept.extend_from_slice(frame.bytes);
         snapshot.apply(&frame, &Nothing);
+        let naive = frame_naively(frame.bytes).is_some()
+            && serde_json::from_str::<serde_json::Value>(frame.data).is_ok();
+        assert!(frame.is_sound || !naive, "a sound frame is taken for a damaged one");
+        assert!(!frame.is_sound || Document::new(frame.data).is_json(), "what is embedded is JSON");
     });
+    let mut mended = kept.clone();
+    if journal::mend(&mut mended, "session-1", |_| ()) {
+        assert_eq!(mended.len(), kept.len(), "positions are kept");
+        let mut count = 0;
+        recover(&mended, |_, frame| count += usize::from(frame.is_sound));
+        let frames = mended.windows(2).filter(|two| two == b"\n\n").count();
+        assert_eq!(count, frames, "all that is shown is sound");
+    }
     assert_eq!(kept, segment[..whole], "what is kept is what was written");
     let next = frame_naively(&segment[whole..]);
     assert!(next.is_none_or(|seq| seq <= last), "cut before a whole frame");

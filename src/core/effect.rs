@@ -292,6 +292,8 @@ pub struct Read {
     pub start: u64,
     /// It begins within a frame.
     pub within: bool,
+    /// What of it is not what was written, for the log.
+    pub damage: Option<String>,
 }
 
 /// The end of a prompt that somebody asked for once more.
@@ -334,6 +336,8 @@ pub struct Page {
     pub more: bool,
     /// How many frames there are.
     pub found: usize,
+    /// What of it is not what was written, for the log.
+    pub damage: Option<String>,
 }
 
 /// What is to be read of one journal.

@@ -6,6 +6,10 @@
 
 use crate::base::seldom::{Blank, Seldom};
 use crate::core::epochs::SEQ_MAX;
+use crate::core::event::{EventKind, NAMES};
+use crate::core::past;
+use crate::wire::document::Document;
+use crate::wire::json;
 use crate::wire::sse::{self, EventId};
 use std::collections::VecDeque;
 
@@ -375,13 +379,15 @@ pub struct Frame<'a> {
     pub seq: u64,
     /// Its event.
     pub name: &'a str,
-    /// Its data: JSON.
+    /// Its data: JSON, where it has been looked at.
     pub data: &'a str,
     /// All of its bytes.
     pub bytes: &'a [u8],
+    /// It has not been looked at, or is what was written. Else its name and its data may be anything.
+    pub is_sound: bool,
 }
 
-/// The whole frame at the start of `bytes`, if there is one.
+/// The whole frame at the start of `bytes`, if there is one. Its data is not looked at.
 pub fn first_frame(bytes: &[u8]) -> Option<Frame<'_>> {
     let end = memchr::memmem::find(bytes, b"\n\n")? + 2;
     let frame = &bytes[..end];
@@ -392,14 +398,86 @@ pub fn first_frame(bytes: &[u8]) -> Option<Frame<'_>> {
         && data.starts_with('{')
         && data.ends_with('}')
         && memchr::memchr(0, frame).is_none();
-    whole.then_some(Frame { seq: id.seq, name, data, bytes: frame })
+    whole.then_some(Frame { seq: id.seq, name, data, bytes: frame, is_sound: true })
+}
+
+/// The same with a look at its data. One that is whole but for that is a frame, too: what was being
+/// written when the machine stopped looks otherwise.
+fn checked_frame(bytes: &[u8]) -> Option<Frame<'_>> {
+    if let Some(frame) = first_frame(bytes) {
+        let is_sound = Document::new(frame.data).is_json();
+        return Some(Frame { is_sound, ..frame });
+    }
+    // No text, or in several lines: nothing but its head can be read.
+    let (seq, _, length) = past::head(bytes)?;
+    let bytes = &bytes[..length];
+    let whole = seq <= SEQ_MAX
+        && memchr::memmem::find(bytes, b"\ndata: {").is_some()
+        && bytes.ends_with(b"}\n\n")
+        && memchr::memchr(0, bytes).is_none();
+    whole.then_some(Frame { seq, name: "", data: "", bytes, is_sound: false })
+}
+
+/// Looks at frames that were read from a disk, and puts in the place of each that is not what was
+/// written the word that it is lost: of as many bytes, since positions are counted by them. Tells
+/// their numbers. Returns false if there is one of which not even that can be said.
+pub fn mend(frames: &mut [u8], session_id: &str, mut lost: impl FnMut(u64)) -> bool {
+    let mut rest = frames;
+    while !rest.is_empty() {
+        let end = memchr::memmem::find(rest, b"\n\n").map_or(rest.len(), |at| at + 2);
+        let (frame, others) = rest.split_at_mut(end);
+        if !checked_frame(frame).is_some_and(|frame| frame.is_sound) {
+            let Some((seq, word)) = word_of_loss(frame, session_id) else { return false };
+            frame.copy_from_slice(&word);
+            lost(seq);
+        }
+        rest = others;
+    }
+    true
+}
+
+/// The number of a frame, and an `events-lost` of the same number and the same length. It says less
+/// where there is little room. `None`: its number cannot be read, or there is too little.
+fn word_of_loss(frame: &[u8], session_id: &str) -> Option<(u64, Vec<u8>)> {
+    let id = frame.strip_prefix(b"id: ")?;
+    let id = EventId::parse(&id[..memchr::memchr(b'\n', id)?])?;
+    let name = NAMES[EventKind::EventsLost as usize];
+    let digits = memchr::memmem::find(frame, b"\"timestamp\":").map(|at| &frame[at + 12..]);
+    let digits = digits.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
+    let timestamp = digits.take(15).fold(0, |all, digit| 10 * all + u64::from(digit - b'0'));
+    for whole in [true, false] {
+        let mut word = Vec::with_capacity(frame.len());
+        sse::id(&mut word, id);
+        sse::event(&mut word, name);
+        json::object(&mut word, |object| {
+            object.string("_eventType", name);
+            object.string("sessionId", session_id);
+            object.number("timestamp", timestamp);
+            for member in ["from", "to"] {
+                match whole {
+                    true => object.display(member, id),
+                    false => object.null(member),
+                }
+            }
+            object.string("reason", "damaged");
+        });
+        word.pop();
+        // With the brace and the end.
+        if let Some(blanks) = frame.len().checked_sub(word.len() + 3) {
+            word.resize(word.len() + blanks, b' ');
+            word.push(b'}');
+            sse::end(&mut word);
+            return Some((id.seq, word));
+        }
+    }
+    None
 }
 
 /// Walks the frames of a segment as it was found on disk, and returns where the last whole one
 /// ends: what follows was being written when the machine stopped. Numbers rise, or it ends.
 pub fn recover(bytes: &[u8], mut each: impl FnMut(usize, Frame<'_>)) -> usize {
     let (mut at, mut last) = (0, 0);
-    while let Some(frame) = first_frame(&bytes[at..])
+    while let Some(frame) = checked_frame(&bytes[at..])
         && frame.seq > last
     {
         last = frame.seq;
@@ -452,6 +530,91 @@ mod tests {
         }
         let fallen = [frame(5, "x"), frame(5, "y")].concat();
         assert_eq!(recover(fallen.as_bytes(), |_, _| ()), fallen.len() / 2, "numbers must rise");
+    }
+
+    const SESSION: &str = "session-1781000000000-5f3a9c21";
+
+    /// A frame as they come, and which of its bytes belong to its data.
+    fn told(seq: u64, text: &str) -> (Vec<u8>, std::ops::Range<usize>) {
+        let frame = format!(
+            "id: 00000000000a-{seq}\nevent: session-output\ndata: {{\"_eventType\":\"session-output\",\
+             \"sessionId\":\"{SESSION}\",\"timestamp\":1781000001074,\"turnId\":\"turn-12\",\
+             \"promptId\":\"prompt-71c0c26a3f9b5e11\",\"type\":\"stdout\",\"content\":\"{text}\",\
+             \"messageId\":\"msg_01Xk\",\"block\":0,\"offset\":0}}\n\n"
+        );
+        let data = frame.find("{").unwrap()..frame.len() - 2;
+        (frame.into_bytes(), data)
+    }
+
+    #[test]
+    fn a_byte_that_has_changed_costs_its_own_event_alone_and_that_is_told_in_its_place() {
+        let (first, data) = told(3, "b\u{e9}\u{1f600}\\u00e9");
+        let frames = [first.clone(), told(1 << 41, "next").0].concat();
+        let (mut mended, mut unnoticed) = (0, 0);
+        for at in data.clone() {
+            for bit in 0..8 {
+                let mut damaged = frames.clone();
+                damaged[at] ^= 1 << bit;
+                let mut seqs = Vec::new();
+                let whole = recover(&damaged, |_, frame| seqs.push((frame.seq, frame.is_sound)));
+                // What looks as if it had not been written to its end is cut, as after a power loss.
+                let ends = [data.start, data.end - 1].contains(&at) || damaged[at] == 0;
+                if ends {
+                    assert_eq!((whole, seqs.len()), (0, 0), "{at} {bit}");
+                } else {
+                    let ids: Vec<u64> = seqs.iter().map(|(seq, _)| *seq).collect();
+                    assert_eq!((whole, &*ids), (frames.len(), &[3, 1 << 41][..]), "{at} {bit}");
+                    assert!(seqs[1].1, "the other one is what it was");
+                }
+                let json = str::from_utf8(&damaged[data.clone()]).is_ok_and(|text| {
+                    !text.contains('\n') && serde_json::from_str::<serde_json::Value>(text).is_ok()
+                });
+                let mut lost = Vec::new();
+                assert!(mend(&mut damaged, SESSION, |seq| lost.push(seq)), "{at} {bit}");
+                assert_eq!(damaged.len(), frames.len());
+                assert_eq!(damaged[first.len()..], frames[first.len()..]);
+                match json {
+                    true => assert_eq!(lost, [0; 0], "{at} {bit}"),
+                    false => assert_eq!(lost, [3], "{at} {bit}"),
+                }
+                assert!(ends || json == seqs[0].1, "{at} {bit}");
+                let frame = first_frame(&damaged).unwrap();
+                let value: serde_json::Value = serde_json::from_str(frame.data).unwrap();
+                if json {
+                    unnoticed += 1; // Another letter: no rule of JSON is broken.
+                    continue;
+                }
+                mended += 1;
+                assert_eq!((frame.seq, frame.name), (3, "events-lost"));
+                assert_eq!(
+                    (&value["from"], &value["to"]),
+                    (&value["to"], &"00000000000a-3".into())
+                );
+                let told = [&value["_eventType"], &value["sessionId"], &value["reason"]];
+                assert_eq!(told, ["events-lost", SESSION, "damaged"]);
+            }
+        }
+        assert!(mended > 500 && unnoticed > 100, "{mended} {unnoticed}");
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_the_whole_word_the_short_one_stands_and_without_a_number_none() {
+        let short = "id: 00000000000a-7\nevent: approval-withdrawn\ndata: {\"_eventType\":\
+                     \"approval-withdrawn\",\"sessionId\":\"session-1\",\"timestamp\":17810,\
+                     \"approvalId\":\"approval-5f3a9c2171c0c266\",\"x\":!}\n\n";
+        let mut frames = short.as_bytes().to_vec();
+        assert!(mend(&mut frames, "session-1", |seq| assert_eq!(seq, 7)));
+        let frame = first_frame(&frames).unwrap();
+        let value: serde_json::Value = serde_json::from_str(frame.data).unwrap();
+        let want = serde_json::json!({"_eventType": "events-lost", "sessionId": "session-1",
+            "timestamp": 17810, "from": null, "to": null, "reason": "damaged"});
+        assert_eq!((frame.name, value), ("events-lost", want));
+        for bad in ["id: 00000000000a-7\nevent: x\ndata: {!}\n\n", "\n\n", "id: x\n\n", "no end"] {
+            let mut frames = bad.as_bytes().to_vec();
+            assert!(!mend(&mut frames, SESSION, |_| panic!("{bad}")), "{bad}");
+            assert_eq!(frames, bad.as_bytes());
+        }
+        assert!(mend(&mut [], SESSION, |_| ()));
     }
 
     /// Frames of 100 bytes, one number each, from `from` on.

@@ -221,7 +221,7 @@ pub(super) fn is_superseded_now(by_id: &Names, sessions: &Arena<Session>, frame:
 }
 
 /// How much is left of the frame within which `bytes` begin.
-fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
+pub fn rest_of_frame(bytes: &[u8]) -> Option<usize> {
     // The last newline alone: the next one ends the next frame.
     if bytes == b"\n" || bytes.starts_with(b"\nid: ") {
         return Some(1);
@@ -634,6 +634,7 @@ impl Server {
                 bytes: self.pieces.free.pop().unwrap_or_default(),
                 start,
                 within: false,
+                damage: None,
             };
             self.pieces.used += 1;
             self.effects.push_back(Effect::Disk(DiskRequest::Read(Box::new(read))));
@@ -642,7 +643,8 @@ impl Server {
 
     /// A piece has come.
     pub(super) fn piece_read(&mut self, read: Read, result: Result<(), ReadFailure>) {
-        let Read { connection: key, merges, sources, bytes, start, within, .. } = read;
+        let Read { connection: key, merges, sources, bytes, start, within, damage, .. } = read;
+        self.tell_damage(damage);
         if let Some(key) = key
             && let Some(at) = self.pages.iter().position(|(asked, ..)| *asked == key)
         {
@@ -705,6 +707,13 @@ impl Server {
             connection.place = Place::Nowhere;
         }
         self.push_pending(key);
+    }
+
+    /// What a journal holds is not what was written: whoever reads it is told so in its place.
+    pub(super) fn tell_damage(&mut self, damage: Option<String>) {
+        if let Some(error) = damage {
+            self.log(Level::Error, "journal", "an event is damaged", vec![("error", error)]);
+        }
     }
 
     /// The client takes nothing now: its piece is given back, and read again from where it stands.

@@ -48,6 +48,8 @@ pub struct Opened {
     pub sessions: Vec<Found>,
     /// Sessions that cannot be read: why, with the file. They stay as they are.
     pub set_aside: Vec<String>,
+    /// Events that are not what was written, with the file. They are told as lost, in their place.
+    pub damaged: Vec<String>,
     /// The writer, if there is anything to be written.
     pub store: Option<Store>,
     /// The disk takes no writes, and this start begins so.
@@ -201,7 +203,8 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     }
     sync_directory(dir).map_err(|error| refused(dir, &error))?;
     epochs.begin(start);
-    Ok(Opened { epochs, sessions: found.sessions, set_aside: found.set_aside, store, failing })
+    let Loaded { sessions, set_aside, damaged, .. } = found;
+    Ok(Opened { epochs, sessions, set_aside, damaged, store, failing })
 }
 
 fn refused(path: &Path, error: &io::Error) -> Refusal {
@@ -288,6 +291,7 @@ fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
 struct Loaded {
     sessions: Vec<Found>,
     set_aside: Vec<String>,
+    damaged: Vec<String>,
     newest_seq: u64,
     /// The newest numbers of sessions whose removal was finished.
     erased: Vec<u64>,
@@ -312,7 +316,7 @@ fn load(sessions: &Path, covered: bool) -> Result<Loaded, Refusal> {
         if !name.starts_with("session-") {
             continue;
         }
-        match load_session(&path, &name, covered) {
+        match load_session(&path, &name, covered, &mut loaded.damaged) {
             Ok(Some(found)) => {
                 let seq = found.snapshot.seq.max(found.journal.last_seq());
                 loaded.newest_seq = loaded.newest_seq.max(seq);
@@ -410,7 +414,12 @@ impl Beside for Files {
 }
 
 /// Loads one session. `None`: it was never whole.
-fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, String> {
+fn load_session(
+    dir: &Path,
+    id: &str,
+    covered: bool,
+    lost: &mut Vec<String>,
+) -> Result<Option<Found>, String> {
     let damaged = |error: &dyn Display| failed(dir, error);
     private::directory(dir).map_err(|error| damaged(&error))?;
     let mut files = Files::list(dir).map_err(|error| damaged(&error))?;
@@ -437,9 +446,12 @@ fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, St
         None if files.segments.is_empty() => return Ok(None),
         None => return Err(failed(&path, &"it is missing, and the journal's beginning, too")),
     };
-    let (journal, torn, has_hole) = load_journal(&files, &mut snapshot, covered)?;
+    let (journal, torn, has_hole) = load_journal(&files, &mut snapshot, covered, lost)?;
     if snapshot.seq == 0 {
         return Ok(None);
+    }
+    if has_hole && snapshot.working_dir.is_empty() {
+        return Err(damaged(&"the event that tells its directory is damaged"));
     }
     snapshot.session_id = id.to_owned();
     for path in &files.drafts {
@@ -459,6 +471,7 @@ fn load_journal(
     files: &Files,
     snapshot: &mut Snapshot,
     covered: bool,
+    lost: &mut Vec<String>,
 ) -> Result<(Journal, bool, bool), String> {
     let mut segments = VecDeque::new();
     let mut evicted = snapshot.evicted;
@@ -484,7 +497,10 @@ fn load_journal(
         if scan {
             let bytes = read_file(&path).map_err(|error| failed(&path, &error))?;
             let bytes = &bytes[..(length as usize).min(bytes.len())];
-            let whole = scan_segment(bytes, &mut segment, snapshot, files);
+            let whole = scan_segment(bytes, &mut segment, snapshot, files, |seq, is_news| {
+                missing |= is_news;
+                lost.push(damaged(&path, seq));
+            });
             segment.end = id.start + whole as u64;
             last_seq = last_seq.max(segment.last_seq);
             if next.is_none() && whole < bytes.len() {
@@ -522,12 +538,14 @@ fn load_journal(
     Ok((Journal::found(segments, end, last_seq, evicted), torn, missing))
 }
 
-/// Reads a segment's frames into its index and into the snapshot. Returns the whole bytes.
+/// Reads a segment's frames into its index and into the snapshot. Returns the whole bytes. Tells
+/// which are not what was written, and whether the snapshot lacks them.
 fn scan_segment(
     bytes: &[u8],
     segment: &mut Segment,
     snapshot: &mut Snapshot,
     files: &Files,
+    mut lost: impl FnMut(u64, bool),
 ) -> usize {
     let mut indexed = None;
     journal::recover(bytes, |at, frame: Frame<'_>| {
@@ -537,8 +555,16 @@ fn scan_segment(
             indexed = Some(position);
         }
         segment.last_seq = frame.seq;
+        if !frame.is_sound {
+            lost(frame.seq, frame.seq > snapshot.seq);
+        }
         snapshot.apply(&frame, files);
     })
+}
+
+/// What is said of an event that is not what was written.
+fn damaged(path: &Path, seq: u64) -> String {
+    format!("{} holds event {seq} otherwise than it was written", path.display())
 }
 
 /// Whether a whole frame stands anywhere in what is to be cut: then it is no torn tail.
@@ -837,9 +863,25 @@ impl Store {
             return self.merge(read);
         }
         let Some(source) = read.sources.first() else { return Ok(()) };
-        let (bytes, within) = self.piece(source)?;
+        let (mut bytes, within) = self.piece(source)?;
+        let whole = if within { past::rest_of_frame(&bytes).unwrap_or(bytes.len()) } else { 0 };
+        read.damage = self.mend(&mut bytes[whole..], source)?;
         (read.start, read.within, read.bytes) = (source.position, within, bytes);
         Ok(())
+    }
+
+    /// Puts the word that it is lost in the place of each frame that is not what was written.
+    /// Returns what is to be said of the last one.
+    fn mend(&self, frames: &mut [u8], source: &Source) -> Result<Option<String>, ReadFailure> {
+        let path = || self.sessions.join(&source.session_id);
+        let mut last = None;
+        match journal::mend(frames, &source.session_id, |seq| last = Some(seq)) {
+            true => Ok(last.map(|seq| damaged(&path(), seq))),
+            false => {
+                let error = "it holds something that is no frame";
+                Err(ReadFailure::Damaged(failed(&path(), &error)))
+            }
+        }
     }
 
     /// Whole frames from a position on, and whether it stands within one.
@@ -899,7 +941,10 @@ impl Store {
             if !read.bytes.is_empty() && read.bytes.len() + length > PIECE_SIZE {
                 break;
             }
+            let from = read.bytes.len();
             read.bytes.extend_from_slice(cursor.take());
+            let damage = self.mend(&mut read.bytes[from..], &cursor.source)?;
+            read.damage = damage.or(read.damage.take());
         }
         read.sources = cursors.into_iter().map(Cursor::into_source).collect();
         Ok(())
@@ -946,6 +991,8 @@ impl Store {
         });
         let taken = wanted.drain(first.map_or(0, |at| at + 1)..);
         let mut found: Vec<u8> = taken.flat_map(|range| &bytes[range]).copied().collect();
+        let damage = self.mend(&mut found, &page.source)?;
+        page.damage = damage.or(page.damage.take());
         found.append(&mut page.bytes);
         page.bytes = found;
         Ok(!page.more)
@@ -987,7 +1034,9 @@ impl Store {
                 bytes => return bytes.map(whole),
             }
         }
-        Ok(Fetched::Frame(cursor.take().to_vec()))
+        let mut frame = cursor.take().to_vec();
+        self.mend(&mut frame, source)?;
+        Ok(Fetched::Frame(frame))
     }
 
     /// Removes a segment and what stands beside it, numbers up to `until`.

@@ -314,6 +314,7 @@ impl Server {
     /// Answers a request for a page of the past with what a journal holds.
     pub(in crate::core) fn page_read(&mut self, mut page: Page, result: Result<(), ReadFailure>) {
         self.pages_read -= 1;
+        self.tell_damage(page.damage.take());
         if let Some(awaited) = page.awaited.take() {
             return self.prompt_end_read(page.connection, &awaited, &page.bytes, result);
         }
@@ -416,6 +417,7 @@ impl Server {
                 bytes: marks.iter().flat_map(|mark| log.frame(mark)).flatten().copied().collect(),
                 more: false,
                 found: marks.len(),
+                damage: None,
             };
             return self.read_page(page);
         }

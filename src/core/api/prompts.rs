@@ -117,6 +117,7 @@ impl Server {
                 more: false,
                 found: 0,
                 awaited: Some(Box::new(end)),
+                damage: None,
             });
         }
         self.say_prompt(end.session, &end.prompt_id, end.cursor, end.position);

@@ -674,6 +674,7 @@ fn a_page_is_read_segment_by_segment() {
         bytes: Vec::new(),
         more: false,
         found: 0,
+        damage: None,
     };
     let mut steps = 0;
     while world.store.page(&mut page).unwrap() {

@@ -103,7 +103,7 @@ Bounds of memory [default, range]
   --body-size-max SIZE      body of a request [8MiB, 1KiB to 256MiB]
   --bodies-size-max SIZE    all bodies held at once [16MiB, 1KiB to 4GiB]
   --requests-size-max SIZE  heads and replies under way [16MiB, 256KiB to 4GiB]
-  --body-rate-min SIZE      what a body brings in a second [1KiB, 0 to 1MiB]
+  --body-rate-min SIZE      what a body, or a reply, moves in a second [1KiB, 0 to 1MiB]
   --queue-size-max SIZE     all prompts waiting [16MiB, 1KiB to 4GiB]
   --large-size-max SIZE     fields too large for a log [32MiB, 1KiB to 4GiB]
 

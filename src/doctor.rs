@@ -13,7 +13,7 @@ use sidestream::core::server::Dialect;
 use sidestream::shell::client::commands;
 use sidestream::shell::doctor::{Finding, bad, good, machine, outside, report, warning};
 use sidestream::shell::holders;
-use sidestream::shell::{process, sys, token_file};
+use sidestream::shell::{private, process, sys, token_file};
 
 use super::start;
 
@@ -58,7 +58,7 @@ fn here(arguments: &Arguments) -> Vec<Finding> {
 /// Whether an address is taken by the server that has our data directory: then it just runs.
 fn is_this_server(arguments: &Arguments, finding: &Finding) -> bool {
     let Ok(path) = start::data_dir_path(arguments) else { return false };
-    let lock = fs::read_to_string(path.join("lock")).unwrap_or_default();
+    let lock = start::lock_holder(&path).unwrap_or_default();
     let pid = lock.trim();
     !pid.is_empty() && finding.found.contains(&format!("process {pid} "))
 }
@@ -125,10 +125,10 @@ fn directories(arguments: &Arguments) -> Vec<Finding> {
 
 /// The server that has a data directory now.
 fn holder(path: &Path) -> Option<holders::Program> {
-    let lock = fs::File::open(path.join("lock")).ok()?;
+    let lock = private::read(&path.join("lock")).ok()?;
     match lock.try_lock_shared() {
         Err(fs::TryLockError::WouldBlock) => {
-            let pid = fs::read_to_string(path.join("lock")).ok()?.trim().parse().ok()?;
+            let pid = start::lock_holder(path).ok()?.trim().parse().ok()?;
             Some(holders::Program::of(pid))
         }
         _ => None,

@@ -42,13 +42,20 @@ const SESSION_SIZE: usize = 64 * KIB;
 /// Exchanges and rare parts of readers that are kept for the next connection.
 const POOL_SIZE: usize =
     POOL_MAX * (size_of::<Exchange>() + 3 * KEPT_BUFFER_SIZE + size_of::<Rare>() + KEPT_OWN_SIZE);
-/// The loop's read buffer and its events; the disk thread's stack; the log's line; the program.
+/// The loop's read buffer and its events; the disk thread's stack; the log's line; the program, and its
+/// pages unpacked.
 const FIXED_SIZE: usize = 8 * MIB;
 /// Events on their way to the operator's commands: those that are not visible yet, and again those
 /// whose command waits for its turn.
 pub const HOOKS_SIZE_MAX: usize = MIB;
 /// What is known of the tickets that were given out.
 const TICKETS_SIZE: usize = 2 * MIB;
+
+/// The body of a request for which nobody is asked for a token: a login, a tap on a ticket's button.
+pub const OPEN_BODY_SIZE_MAX: usize = 4 * KIB;
+/// Values in one body's JSON, however nested. Each takes some hundred bytes while the body is understood,
+/// so that all of them stay below the largest body itself.
+pub const BODY_VALUES_MAX: usize = 16 * 1024;
 
 /// Descriptors of one agent: three pipes and a pidfd, and as many again while it is spawned.
 const FILES_PER_AGENT: u32 = 8;
@@ -78,7 +85,8 @@ pub struct Limits {
     pub requests_size_max: usize,
     /// From the end of a head to the end of its body.
     pub body_timeout_ms: u64,
-    /// Bytes a second that a body must bring, looked at every five seconds. 0: any.
+    /// Bytes a second that a body must bring, looked at every five seconds, and that a client must take
+    /// of its replies once it lets them wait, looked at each `write_stall_ms`. 0: any.
     pub body_rate_min: usize,
     /// Requests on one connection whose replies its client has not taken: the next one waits.
     pub pipeline_max: u32,

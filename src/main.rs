@@ -11,7 +11,7 @@ use sidestream::core::server::End;
 use sidestream::shell::reactor::DEMO_FLAG;
 use sidestream::shell::{client, demo, shim};
 
-/// The exit status of a configuration that cannot be run with.
+/// The exit status of a configuration that cannot be run with: trying again would say it again.
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -34,7 +34,14 @@ fn main() -> ExitCode {
         Ok(Command::AddToken(arguments, name, scope)) => {
             start::add_token(&arguments, &name, scope).map(|text| print(&text))
         }
-        Ok(Command::Serve(arguments)) => start::serve(*arguments).map(ended),
+        Ok(Command::Serve(arguments)) => match start::serve(*arguments) {
+            Ok(end) => Ok(ended(end)),
+            Err(refusal) if refusal.may_pass => {
+                tell(&refusal.sentence);
+                return ExitCode::FAILURE;
+            }
+            Err(refusal) => Err(refusal.sentence),
+        },
         Err(sentence) => Err(sentence),
     };
     done.unwrap_or_else(|sentence| {
@@ -49,6 +56,11 @@ fn ended(end: io::Result<End>) -> ExitCode {
         Ok(End::Cut) => {
             tell(
                 "the drain was cut, by --drain-timeout or another signal: what was left is killed",
+            );
+        }
+        Ok(End::Unwritten) => {
+            tell(
+                "the journal could not be written to the end: of what was shown, the newest is lost",
             );
         }
         Err(error) => tell(&format!("the poller failed: {error}")),

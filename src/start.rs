@@ -5,9 +5,9 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,12 +21,13 @@ use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, End, Server}
 use sidestream::limits::{Limits, MIB};
 use sidestream::shell::clock::Clock;
 use sidestream::shell::holders::Program as Running;
+use sidestream::shell::journal::Refusal;
 use sidestream::shell::log::Log;
 use sidestream::shell::net;
 use sidestream::shell::notify::{self, Notifier};
 use sidestream::shell::peer::Peers;
 use sidestream::shell::reactor::{Parts, Reactor, Surroundings};
-use sidestream::shell::{disk, hooks, journal, process, sys, token_file, trust};
+use sidestream::shell::{disk, hooks, journal, private, process, sys, token_file, trust};
 use sidestream::wire::sse::Epoch;
 
 /// This program's version.
@@ -57,8 +58,12 @@ pub fn check(arguments: Arguments) -> Result<(), String> {
 }
 
 /// Serves until told to stop.
-pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
+pub fn serve(arguments: Arguments) -> Result<io::Result<End>, Refusal> {
     sys::bound_allocator();
+    let system =
+        |error: io::Error| Refusal::of(format!("the system refuses a start: {error}"), &error);
+    // Journals are written before other signals are seen to.
+    sys::ignore_signal(sys::SIGXFSZ).map_err(system)?;
     let plan = plan(arguments)?;
     let state = State::open(data_dir(&plan.arguments)?)?;
     let opened = plan.open(&state)?;
@@ -81,7 +86,6 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, String> {
             )
         })?;
     }
-    let system = |error: io::Error| format!("the system refuses a start: {error}");
     sys::become_subreaper().map_err(system)?;
     sys::forbid_dumps().map_err(system)?;
     sweep(&state.id);
@@ -136,7 +140,7 @@ fn plan(mut arguments: Arguments) -> Result<Plan, String> {
 
 impl Plan {
     /// Opens the journals: from here on the data directory knows of this start.
-    fn open(&self, state: &State) -> Result<journal::Opened, String> {
+    fn open(&self, state: &State) -> Result<journal::Opened, Refusal> {
         let opened =
             journal::open(&state.path, self.arguments.durability, Epoch::new(random_word()?))?;
         for sentence in &opened.set_aside {
@@ -178,7 +182,7 @@ impl Plan {
         let trusted_dirs = disk::canonical_roots(&arguments.trust)
             .map_err(|(path, error)| format!("--trust {}: {error}", path.display()))?;
         let trusted = trust::load(&state.path)
-            .map_err(|error| format!("{}/trust: {error}", state.path.display()))?;
+            .map_err(|error| private::failed(&state.path.join("trust"), &error))?;
         let config = Config {
             agents: self.agents,
             commands: self.commands,
@@ -210,6 +214,9 @@ impl Plan {
         };
         let mut server = Server::new(self.limits, config, birth);
         server.restore(opened.sessions);
+        if let Some(failing) = opened.failing {
+            server.begin_failing(failing.sentence, &failing.session_ids);
+        }
         Ok(Parts {
             server,
             store: opened.store,
@@ -523,12 +530,9 @@ struct State {
 }
 
 impl State {
-    fn open(path: PathBuf) -> Result<State, String> {
-        let refuse = |error: io::Error| {
-            format!("the data directory {} cannot be used: {error}", path.display())
-        };
-        let lock = lock(&path).map_err(refuse)?.ok_or_else(|| {
-            let holder = fs::read_to_string(path.join("lock")).unwrap_or_default();
+    fn open(path: PathBuf) -> Result<State, Refusal> {
+        let lock = lock(&path)?.ok_or_else(|| {
+            let holder = lock_holder(&path).unwrap_or_default();
             let holder = holder.trim();
             let command = holder.parse().map(|pid| Running::of(pid).command).unwrap_or_default();
             format!(
@@ -537,44 +541,51 @@ impl State {
                 path.display(),
             )
         })?;
-        let id = id(&path).map_err(refuse)?;
+        let id = id(&path)?;
         Ok(State { path, id, _lock: lock })
     }
 }
 
-/// For files of ours alone. A link of such a name leads nowhere that we want to write.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600).read(true).write(true).custom_flags(sys::O_NOFOLLOW);
-    options
-}
-
 /// Locks the directory and writes our number into the lock; `None` if another has it.
-fn lock(path: &Path) -> io::Result<Option<File>> {
-    let mut file = private().create(true).truncate(false).open(path.join("lock"))?;
+fn lock(path: &Path) -> Result<Option<File>, Refusal> {
+    let path = path.join("lock");
+    let refuse = |error: io::Error| Refusal::of(private::failed(&path, &error), &error);
+    let opened = private::open(&path, private::writing().create(true).truncate(false));
+    let mut file = opened.map_err(refuse)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error),
+        Err(TryLockError::Error(error)) => return Err(refuse(error)),
     }
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(refuse)?;
     Ok(Some(file))
 }
 
-/// The directory's id: read, or made. A torn one cannot be: it gets its name when it is whole.
-fn id(path: &Path) -> io::Result<String> {
-    const LENGTH: usize = 32;
-    let name = path.join("id");
+/// What whoever has the lock wrote into it: its number.
+pub fn lock_holder(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let opened = OpenOptions::new().read(true).custom_flags(sys::O_NOFOLLOW).open(&name);
-    match opened.and_then(|file| file.take(64).read_to_string(&mut text)) {
+    private::read(&path.join("lock"))?.take(64).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The directory's id: read, or made.
+fn id(path: &Path) -> Result<String, Refusal> {
+    let path = path.join("id");
+    id_in(&path).map_err(|error| Refusal::of(private::failed(&path, &error), &error))
+}
+
+/// A torn one cannot be: it gets its name when it is whole.
+fn id_in(name: &Path) -> io::Result<String> {
+    const LENGTH: usize = 32;
+    let mut text = String::new();
+    match private::read(name).and_then(|file| file.take(64).read_to_string(&mut text)) {
         Ok(_) => {
             let id = text.trim_end();
             if id.len() == LENGTH && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 return Ok(id.to_owned());
             }
-            let why = format!("{} does not hold an id; remove it", name.display());
+            let why = "it does not hold an id; remove it";
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -583,8 +594,8 @@ fn id(path: &Path) -> io::Result<String> {
     let mut random = [0; LENGTH / 2];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let draft = path.join("id.new");
-    let mut file = private().create(true).truncate(true).open(&draft)?;
+    let draft = name.with_added_extension("new");
+    let mut file = private::open(&draft, private::writing().create(true).truncate(true))?;
     file.write_all(format!("{id}\n").as_bytes())?;
     file.sync_all()?;
     fs::rename(draft, name)?;
@@ -627,7 +638,7 @@ mod tests {
         drop(state);
         assert_eq!(State::open(path.clone()).unwrap().id, id);
         fs::write(path.join("id"), "torn").unwrap();
-        assert!(State::open(path.clone()).map(drop).unwrap_err().contains("remove it"));
+        assert!(State::open(path.clone()).map(drop).unwrap_err().sentence.contains("remove it"));
         fs::remove_dir_all(scratch("id")).unwrap_or_default();
     }
 
@@ -636,7 +647,7 @@ mod tests {
         let path = scratch("lock");
         let arguments = Arguments { data_dir: Some(path.clone()), ..Arguments::default() };
         let first = State::open(data_dir(&arguments).unwrap()).unwrap();
-        let sentence = State::open(path.clone()).map(drop).unwrap_err();
+        let sentence = State::open(path.clone()).map(drop).unwrap_err().sentence;
         let number = format!("process {};", std::process::id());
         assert!(sentence.contains(&number) && sentence.contains("--data-dir"), "{sentence}");
         drop(first);

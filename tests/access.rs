@@ -11,7 +11,7 @@ use std::process::Command;
 use support::proxy::{Proxy, Whose};
 use support::users::{NOBODY, as_user, can_be_others, own_uid};
 use support::{
-    Connection, Options, Response, Scratch, Server, add_token, eventually, need, request,
+    Connection, Options, Response, Scratch, Server, add_token, eventually, http, need, request,
 };
 
 /// Runs `curl` as another user; returns the status and the body.
@@ -458,7 +458,9 @@ fn a_login_tells_a_token_from_none_and_ten_failures_are_enough() {
     for _ in 0..3 {
         assert_eq!(log_in("sst_no").expect_error(401).1, "token_unknown");
     }
-    let limited = log_in(&guarded.full).expect(429);
+    let limited = log_in("sst_nor_this").expect(429);
+    // Who has a real one is not kept out by those who guess.
+    log_in(&guarded.full).expect(204);
     let wait: u64 = limited.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
     // Who is in stays in.
@@ -597,11 +599,6 @@ fn a_hangup_reads_the_tokens_again_and_who_lost_his_loses_his_streams() {
     eventually("the bad file is told", || server.stderr().contains("line 4"));
     assert!(server.stderr().contains("level=error"), "{}", server.stderr());
     guarded.send(&guarded.read, "GET", "/api/sessions", "").expect(200);
-    std::fs::write(&file, "").unwrap();
-    server.signal("HUP");
-    eventually("an empty one too", || server.stderr().contains("nobody could log in"));
-    guarded.send(&guarded.read, "GET", "/api/sessions", "").expect(200);
-
     // One goes, one is new, one stays.
     let rest: String = good
         .lines()
@@ -704,6 +701,109 @@ fn pages_carry_a_strict_policy_and_the_login_page_is_among_them() {
 }
 
 // Agents.
+
+/// A socket that is bound to a device is found only by who asks for that device.
+#[test]
+fn an_agent_is_known_whatever_its_socket_is_bound_to_and_whoever_it_belongs_to() {
+    let server = shell(&[]);
+    let url = format!("http://{}", server.address);
+    let (session, other) = (server.create(), server.create());
+    let bound = curl_prompt(&url, "--interface lo", &other);
+    let (text, _) = run(&server, &session, &bound);
+    assert_eq!(text, "told 403\n");
+    // The same human is let in by it.
+    let output = Command::new("sh").args(["-c", &bound]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "told 202\n");
+    if support::users::is_root() {
+        // It gives its socket to another user, once that has been let in.
+        need("python3");
+        let code = format!(
+            "import os, socket\ns = socket.create_connection((\"{}\", {}))\n\
+             def ask(text):\n  s.sendall(text.encode())\n  return s.recv(65536).split()[1].decode()\n\
+             host = \"Host: localhost\\r\\n\"\n\
+             print(ask(\"GET /health HTTP/1.1\\r\\n\" + host + \"\\r\\n\"))\n\
+             os.fchown(s.fileno(), 12345, -1)\n\
+             print(ask(\"DELETE /api/session/{other} HTTP/1.1\\r\\n\" + host + \"\\r\\n\"))\n",
+            server.address.ip(),
+            server.address.port()
+        );
+        let file = format!("{}/ask.py", server.root());
+        std::fs::write(&file, code).unwrap();
+        let (text, _) = run(&server, &session, &format!("python3 {file}"));
+        assert_eq!(text, "200\n403\n");
+    }
+}
+
+/// Requests a client with a token is answered while strangers hold what room they can.
+#[track_caller]
+fn served(guarded: &Guarded, by_strangers: &str) {
+    let mut connection = Connection::open(guarded.server.address);
+    let bearer = format!("Bearer {}", guarded.read);
+    let head = [("Authorization", &*bearer)];
+    let request = http::encode(guarded.server.address, "GET", "/api/sessions", &head, b"");
+    for at in 0..50 {
+        connection.send(&request);
+        assert_eq!(connection.response("GET").status, 200, "request {at}, {by_strangers}");
+    }
+}
+
+#[test]
+fn strangers_who_take_their_pages_slowly_or_never_end_their_heads_keep_nobody_waiting() {
+    let guarded = Guarded::start(&["--requests-size-max", "256KiB"]);
+    let address = guarded.server.address;
+    // Pages are public, and large; they read nothing of them.
+    let page = "GET /openapi.yaml HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(8);
+    let takers: Vec<Connection> = (0..64)
+        .map(|_| {
+            let mut connection = Connection::open(address);
+            connection.send(&page);
+            connection
+        })
+        .collect();
+    served(&guarded, "pages");
+    drop(takers);
+    // Heads that do not end: more of them than there is room for.
+    let connection = Connection::open(address); // One that is in before the flood.
+    let bearer = format!("Bearer {}", guarded.read);
+    let request =
+        http::encode(address, "GET", "/api/sessions", &[("Authorization", &*bearer)], b"");
+    let mut connection = connection;
+    connection.send(&request);
+    assert_eq!(connection.response("GET").status, 200);
+    let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(14_000));
+    let heads: Vec<Connection> = (0..64)
+        .map(|_| {
+            let mut connection = Connection::open(address);
+            connection.send(&head);
+            connection
+        })
+        .collect();
+    for at in 0..50 {
+        connection.send(&request);
+        assert_eq!(connection.response("GET").status, 200, "request {at}, heads");
+    }
+    drop(heads);
+}
+
+/// The last token that is taken out of the file is the last one that opens anything.
+#[test]
+fn when_no_token_is_left_nobody_is_let_in_until_there_is_one() {
+    let guarded = Guarded::start(&[]);
+    let file = guarded.server.scratch.join("tokens");
+    std::fs::write(&file, "# nobody\n").unwrap();
+    guarded.server.signal("HUP");
+    eventually("the last one is gone", || {
+        guarded.send(&guarded.full, "GET", "/api/sessions", "").status == 401
+    });
+    assert!(guarded.server.stderr().contains("nobody is let in"));
+    guarded.send("", "GET", "/api/sessions", "").expect(401);
+    assert_eq!(guarded.server.get("/api/sessions").status, 401, "not even we ourselves");
+    let new = add_token(&file, "new", "read");
+    guarded.server.signal("HUP");
+    eventually("the new one opens", || {
+        guarded.send(&new, "GET", "/api/sessions", "").status == 200
+    });
+}
 
 /// A server whose agent is a shell: each prompt is its commands.
 fn shell(flags: &[&str]) -> Server {

@@ -610,3 +610,86 @@ fn sessions_leave_no_descriptor_behind() {
     server.expect_nothing_left();
     eventually("all descriptors are given back", || server.descriptors() <= before);
 }
+
+#[test]
+fn whoever_waits_first_for_a_start_and_then_for_an_end_is_told_so() {
+    let server = Server::fake(&["--agents-max", "2", "--agents-starting-max", "1"]);
+    let mut waiting: Vec<(String, Reader)> = (0..4).map(|_| session(&server)).collect();
+    let prompts: Vec<String> =
+        waiting.iter().map(|(session, _)| server.prompt(session, "slow 80 50")).collect();
+    for (_, reader) in &mut waiting[2..] {
+        let told = reader.until("a word of it", |event| event.data["reason"] == "agents_max");
+        assert_eq!((&*told.name, told.text("status")), ("session-status", "idle"), "{}", told.data);
+    }
+    for ((_, reader), prompt) in waiting.iter_mut().zip(&prompts) {
+        reader.turn_end(prompt);
+        let said = reader.seen.iter().filter(|event| event.data["reason"] == "agents_max").count();
+        assert!(said <= 1, "once: {}", reader.story());
+    }
+}
+
+#[test]
+fn an_adopted_conversation_that_does_not_exist_fails_its_prompts_and_begins_no_other() {
+    let server = Server::fake(&[]);
+    let directory = server.scratch.directory("root/adopts");
+    let mode = format!("{directory}/fake-agent.mode");
+    std::fs::write(&mode, "refuse-resume").unwrap();
+    let conversation = "6f3a9c21-0000-4000-8000-178100000107";
+    let body = json!({"workingDir": directory, "conversation": conversation});
+    let created = server.post("/api/sessions", body).expect(201).json();
+    let session = created["sessionId"].as_str().unwrap().to_owned();
+    let mut reader = server.stream(&session);
+    reader.joined();
+    for words in ["say: one", "say: two"] {
+        let prompt = server.prompt(&session, words);
+        let error = expect_failure(&mut reader, &prompt, "conversation_not_found");
+        assert!(error.text("error").contains("No conversation found"), "{}", error.data);
+    }
+    assert_eq!(reader.count("prompt-started"), 0, "{}", reader.story());
+    // Once it is there, it is gone on with.
+    std::fs::remove_file(&mode).unwrap();
+    let prompt = server.prompt(&session, "argv");
+    let argv = reader.answer(&prompt);
+    assert!(argv.contains(&format!("--resume={conversation}")), "{argv}");
+}
+
+#[test]
+fn a_prompt_that_waits_for_trust_is_cancelled_by_an_interrupt_and_the_question_withdrawn() {
+    let server = Server::fake(&[]);
+    let (session, mut reader) = session(&server);
+    let servers = "{\"mcpServers\": {\"x\": {\"command\": \"true\"}}}";
+    std::fs::write(server.scratch.join("root/plain/.mcp.json"), servers).unwrap();
+    let path = format!("/api/session/{session}");
+    for by_interrupt in [true, false] {
+        let first = server.prompt(&session, "say: one");
+        let asked = reader.until_name("approval-required");
+        assert_eq!(asked.text("kind"), "trust", "{}", asked.data);
+        let second = server.prompt(&session, "say: two");
+        for (prompt, left) in [(&first, 1), (&second, 0)] {
+            match by_interrupt {
+                true => {
+                    let answer = server.post(&format!("{path}/interrupt"), json!({})).expect(200);
+                    assert_eq!(answer.json()["interrupted"], true, "{answer}");
+                }
+                false => {
+                    server.send("DELETE", &format!("{path}/queue/{prompt}")).expect(200);
+                }
+            }
+            let end = reader.turn_end(prompt);
+            assert_eq!(end.name, "prompt-cancelled", "{}", end.data);
+            assert_eq!(end.data["interrupted"], by_interrupt, "{}", end.data);
+            let open = server.told(&format!("{path}/approvals"))["approvals"].clone();
+            assert_eq!(open.as_array().unwrap().len(), left, "{open}");
+        }
+        let withdrawn = reader.until_name("approval-withdrawn");
+        assert_eq!(withdrawn.data["approvalId"], asked.data["approvalId"]);
+        assert_eq!(withdrawn.text("reason"), "prompt_cancelled");
+        let late = server.decide(&session, &asked, "allow", json!({}));
+        assert_eq!(late.expect_error(409).1, "approval_withdrawn");
+    }
+    // The next prompt asks anew, and an answer lets it go.
+    let prompt = server.prompt(&session, "say: alive and well");
+    let asked = reader.until_name("approval-required");
+    server.decide(&session, &asked, "allow", json!({})).expect(200);
+    assert_eq!(reader.answer(&prompt).trim(), "alive and well");
+}

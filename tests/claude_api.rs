@@ -297,7 +297,7 @@ fn a_fork_of_a_conversation_that_is_gone_fails_and_begins_no_other() {
         let prompt = world.server.prompt(&child, words);
         let end = reader.turn_end(&prompt);
         assert_eq!(end.name, "prompt-failed", "{}", end.data);
-        assert_eq!(end.data["code"], "agent_failed_to_start", "{}", end.data);
+        assert_eq!(end.data["code"], "conversation_not_found", "{}", end.data);
         assert!(end.text("error").contains("No conversation found"), "{}", end.data);
     }
     assert!(!world.api.log().contains("say: two"), "the model heard nothing");
@@ -322,6 +322,23 @@ fn a_conversation_is_adopted_by_another_session() {
     assert!(request.contains("said in the first session"), "{request}");
     let told = world.server.told(&format!("/api/session/{session}"));
     assert_eq!(told["session"]["conversation"], conversation);
+}
+
+#[test]
+fn a_conversation_that_does_not_exist_is_not_adopted_and_none_is_begun() {
+    let world = World::new(json!({}));
+    let conversation = "6f3a9c21-0000-4000-8000-178100000107";
+    let body = json!({"workingDir": world.server.root(), "conversation": conversation});
+    let adopted = world.server.post("/api/sessions", body).expect(201).json();
+    let session = adopted["sessionId"].as_str().unwrap();
+    let mut reader = world.server.stream(session);
+    reader.joined();
+    for words in ["say: one", "say: two"] {
+        let prompt = world.server.prompt(session, words);
+        let end = reader.turn_end(&prompt);
+        assert_eq!((&*end.name, end.text("code")), ("prompt-failed", "conversation_not_found"));
+    }
+    assert!(!world.api.log().contains("say: "), "the model heard nothing");
 }
 
 #[test]

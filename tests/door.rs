@@ -34,6 +34,8 @@ struct Outcome {
     status: u16,
     code: String,
     kept: bool,
+    /// Then its answer has no body, and no code.
+    is_head: bool,
 }
 
 /// A request that any server of ours answers with 200.
@@ -46,8 +48,8 @@ fn knock(server: &Server, input: &[u8], row: &str) -> Outcome {
     let mut connection = Connection::open(server.address);
     connection.send(input);
     eprintln!("{row}"); // Shown with the panic, if there is one.
-    let method = if input.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
-    let answer = connection.response(method);
+    let is_head = input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ");
+    let answer = connection.response(if is_head { "HEAD" } else { "GET" });
     let code = serde_json::from_slice::<Value>(&answer.body)
         .ok()
         .and_then(|json| json["code"].as_str().map(str::to_owned))
@@ -59,7 +61,7 @@ fn knock(server: &Server, input: &[u8], row: &str) -> Outcome {
         connection.send(HEALTH);
         assert_eq!(connection.response("GET").status, 200, "kept for the next one: {row}");
     }
-    Outcome { status: answer.status, code, kept: !says_close }
+    Outcome { status: answer.status, code, kept: !says_close, is_head }
 }
 
 /// Sends an input that is not whole: nothing may be answered but an interim reply, and the end
@@ -81,7 +83,9 @@ fn where_bodies_are_wanted(input: &[u8]) -> Vec<u8> {
     let (version, fields) = rest.split_at(line_end);
     let has_host = memchr::memmem::find(fields, b"Host: ").is_some();
     let host = if has_host { &b""[..] } else { b"Host: localhost\r\n" };
-    [b"POST /api/sessions ", version, host, fields].concat()
+    let has_type = memchr::memmem::find(fields, b"Content-Type: ").is_some();
+    let kind = if has_type { &b""[..] } else { b"Content-Type: application/json\r\n" };
+    [b"POST /api/sessions ", version, host, kind, fields].concat()
 }
 
 #[track_caller]
@@ -90,7 +94,8 @@ fn check(server: &Server, section: &str, input: &[u8], want: &str) {
     let words: Vec<&str> = want.split(' ').collect();
     if let Ok(status) = words[0].parse::<u16>() {
         let outcome = knock(server, input, &row);
-        assert_eq!((outcome.status, &*outcome.code), (status, words[1]), "{row}");
+        let code = if outcome.is_head { "" } else { words[1] };
+        assert_eq!((outcome.status, &*outcome.code), (status, code), "{row}");
         assert!(!outcome.kept, "{row}: nothing behind it may be read as a request");
     } else if want == "more" || want.contains("chunked") || want.contains("length=") {
         let length = words.iter().find_map(|word| word.strip_prefix("length="));
@@ -149,7 +154,10 @@ fn every_chunked_body_is_answered_as_its_rfc_says() {
             "done" => {
                 let outcome = knock(&server, &input, &row);
                 assert_eq!(outcome.status, 400, "{row}");
-                assert!(outcome.code.starts_with("invalid_"), "{row}: {}", outcome.code);
+                // An empty body is an empty object, which lacks what it must have.
+                let told =
+                    outcome.code.starts_with("invalid_") || outcome.code == "working_dir_missing";
+                assert!(told, "{row}: {}", outcome.code);
                 assert!(outcome.kept, "{row}");
             }
             // The table's bound is its own.
@@ -226,6 +234,265 @@ fn pipelined_requests_are_answered_in_order_and_no_faster_than_they_are_taken() 
     connection.response("POST").expect(201);
     let rows = connection.response("GET").expect(200).json();
     assert_eq!(rows["sessions"].as_array().unwrap().len(), 1, "it came after");
+}
+
+/// A request that found no room all the time is told so, under the name of the limit.
+#[test]
+fn a_request_that_found_no_room_in_time_is_told_so() {
+    let server = Server::demo(&["--requests-size-max", "256KiB", "--head-timeout", "1s"]);
+    let session = server.create();
+    let cursor = server.told(&format!("/api/session/{session}"))["lastEventId"].clone();
+    // Long polls hold their heads for as long as they wait.
+    let poll = format!(
+        "GET /api/session/{session}/events/poll?wait=60&after={} HTTP/1.1\r\nHost: localhost\r\n\
+         X: {}\r\n\r\n",
+        cursor.as_str().unwrap(),
+        "x".repeat(14_000)
+    );
+    let mut polls: Vec<Connection> = (0..24).map(|_| Connection::open(server.address)).collect();
+    polls.iter_mut().for_each(|connection| connection.send(&poll));
+    let mut connection = Connection::open(server.address);
+    connection.send(HEALTH);
+    let answer = connection.response("GET").expect(503);
+    assert_eq!(answer.header("retry-after"), Some("5"));
+    connection.expect_end();
+    drop(polls);
+    eventually("there is room again", || {
+        request(server.address, "GET", "/health", &[], b"").status == 200
+    });
+    assert!(hits(&server, "requests-size-max") > 0);
+}
+
+/// Whatever a body is made of, what is made of it stays within the bound; and whoever has shown no token
+/// sends next to nothing.
+#[test]
+fn a_body_of_very_many_values_is_refused_before_it_is_understood() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let before = peak();
+    for value in ["{\"\":0},", "[0],", "0,"] {
+        let body = format!("{{\"a\":[{}0]}}", value.repeat(8_000_000 / value.len()));
+        for path in ["/api/sessions", &format!("/api/session/{session}/prompt")] {
+            let answer = request(server.address, "POST", path, &[], body.as_bytes());
+            assert_eq!(answer.expect_error(400).1, "too_many_values", "{value} {path}");
+        }
+    }
+    let grown = peak() - before;
+    assert!(grown < 32 * 1024, "{grown} KiB more at its peak");
+    // The text of a prompt is one value, whatever stands in it.
+    let command = json!({"command": format!("say: {}", "[{\",\\\"".repeat(20_000))}).to_string();
+    let path = format!("/api/session/{session}/prompt");
+    request(server.address, "POST", &path, &[], command.as_bytes()).expect(202);
+    // Nobody is asked for a token at a login.
+    let kind = ("Content-Type", "application/json");
+    let body = format!("{{\"token\":\"{}\"}}", "x".repeat(5_000));
+    let answer = request(server.address, "POST", "/api/login", &[kind], body.as_bytes());
+    assert_eq!(answer.expect_error(413).1, "body_too_large");
+    for size in [5_000, 1_000_000] {
+        let mut connection = Connection::open(server.address);
+        let head = "POST /api/login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
+            Content-Type: application/json\r\n\r\n";
+        connection.send(format!("{head}{size:x}\r\n"));
+        assert_eq!(connection.response("POST").expect_error(413).1, "body_too_large", "{size}");
+        let mut connection = Connection::open(server.address);
+        connection.send(format!("{head}1\r\n"));
+        connection.send(format!("x\r\n{size:x}\r\n"));
+        assert_eq!(connection.response("POST").expect_error(413).1, "body_too_large", "{size}");
+    }
+}
+
+/// What a session is called.
+#[track_caller]
+fn name(server: &Server, session: &str) -> Value {
+    server.get(&format!("/api/session/{session}")).expect(200).json()["session"]["name"].clone()
+}
+
+/// RFC 9112 §9.3.2: what came before a stream is answered, whatever ends the stream.
+#[test]
+fn requests_before_a_stream_are_answered_though_it_ends_at_once() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let stream = format!("GET /api/session/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    for (row, behind, ends) in [
+        ("a byte behind it", "\r\n", false),
+        ("a request behind it", std::str::from_utf8(HEALTH).unwrap(), false),
+        ("its client's end", "", true),
+    ] {
+        for count in 1..=3 {
+            let mut connection = Connection::open(server.address);
+            connection.send([&HEALTH.repeat(count), stream.as_bytes(), behind.as_bytes()].concat());
+            if ends {
+                connection.half_close();
+            }
+            for at in 0..count {
+                assert_eq!(connection.response("GET").status, 200, "{row}, answer {at} of {count}");
+            }
+            let rest = connection.rest();
+            let is_stream = rest.starts_with(b"HTTP/1.1 200 OK") && rest.ends_with(b"\n\n");
+            assert!(rest.is_empty() || is_stream, "{row}: {}", rest.escape_ascii());
+        }
+    }
+    // One that changes something is told so, since it does.
+    let body = r#"{"name":"heard"}"#;
+    let patch = format!(
+        "PATCH /api/session/{session} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\
+         Content-Type: application/json\r\n\r\n{body}{stream}\r\n",
+        body.len()
+    );
+    let mut connection = Connection::open(server.address);
+    connection.send(patch);
+    assert_eq!(connection.response("PATCH").status, 200);
+    assert_eq!(name(&server, &session), "heard");
+    // And a stream that is under way keeps what stood before it, if its client says more.
+    let mut connection = Connection::open(server.address);
+    connection.send([HEALTH, stream.as_bytes()].concat());
+    connection.send("x");
+    assert_eq!(connection.response("GET").status, 200);
+}
+
+/// RFC 9112 §2.2: an empty line that somebody sends behind a body begins no request.
+#[test]
+fn an_empty_line_between_requests_is_hung_up_on_without_a_word() {
+    let server = Server::demo(&["--head-timeout", "1s", "--keep-alive", "1s"]);
+    for before in [HEALTH, b""] {
+        let mut connection = Connection::open(server.address);
+        connection.send([before, b"\r\n"].concat());
+        if !before.is_empty() {
+            connection.response("GET").expect(200);
+        }
+        connection.expect_end();
+    }
+    let mut connection = Connection::open(server.address);
+    connection.send([HEALTH, b"\r\n", HEALTH].concat());
+    for _ in 0..2 {
+        connection.response("GET").expect(200);
+    }
+}
+
+/// What a path takes is what its `Allow` says (RFC 9110 §10.2.1, §15.5.6), and a `PATCH` is told in
+/// what it may be written (RFC 5789 §3.1).
+#[test]
+fn a_method_that_a_path_does_not_take_is_told_which_it_does() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let one = format!("/api/session/{session}");
+    for (path, allow) in [
+        ("/health", "GET, HEAD, OPTIONS"),
+        ("/api/sessions", "GET, HEAD, POST, OPTIONS"),
+        (&one, "GET, HEAD, PATCH, DELETE, OPTIONS"),
+    ] {
+        for method in ["TRACE", "QUERY", "PUT"] {
+            let answer = server.send(method, path).expect(405);
+            assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
+        }
+        let answer = server.send("OPTIONS", path).expect(204);
+        assert_eq!(answer.header("allow"), Some(allow), "OPTIONS {path}");
+        let patch = allow.contains("PATCH").then_some("application/json");
+        assert_eq!(answer.header("accept-patch"), patch, "OPTIONS {path}");
+    }
+    let answer = server.send("OPTIONS", "*").expect(204);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, PATCH, DELETE, OPTIONS"));
+    let head = [("Content-Type", "text/plain")];
+    let answer = support::http::request(server.address, "PATCH", &one, &head, b"{}").expect(415);
+    assert_eq!(answer.header("accept-patch"), Some("application/json"));
+}
+
+/// RFC 9110 §13: what its client wants to be true of it is looked at before a resource is changed.
+#[test]
+fn a_change_whose_precondition_is_not_so_changes_nothing() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let path = format!("/api/session/{session}");
+    let send = |method: &str, path: &str, field: &str, value: &str| {
+        let head = [(field, value), ("Content-Type", "application/json")];
+        let body = if method == "GET" { &b""[..] } else { br#"{"name":"changed"}"# };
+        support::http::request(server.address, method, path, &head, body)
+    };
+    for (method, field, value) in [
+        ("PATCH", "If-Match", "\"none\""),
+        ("PATCH", "If-None-Match", "*"),
+        ("DELETE", "If-Match", "\"none\", \"nor this\""),
+        ("GET", "If-Match", "\"none\""),
+    ] {
+        let (_, code) = send(method, &path, field, value).expect_error(412);
+        assert_eq!(code, "precondition_failed", "{method} {field}");
+    }
+    assert_eq!(name(&server, &session), Value::Null);
+    let nobody = "/api/session/session-1-00000000";
+    send("PATCH", nobody, "If-Match", "\"none\"").expect(404);
+    send("PATCH", &path, "If-Match", "*").expect(200);
+    assert_eq!(name(&server, &session), "changed");
+    // A page has a tag; the weak form of it does not match strongly.
+    let tag = server.get("/login").expect(200).header("etag").unwrap().to_owned();
+    send("GET", "/login", "If-Match", &tag).expect(200);
+    send("GET", "/login", "If-Match", &format!("W/{tag}")).expect(412);
+    send("GET", "/login", "If-Match", "\"x\"").expect(412);
+    send("GET", "/login", "If-None-Match", &tag).expect(304);
+}
+
+/// One resource has one reading, however its path is escaped (RFC 3986 §6.2.2.2).
+#[test]
+fn an_escaped_path_names_what_the_plain_one_does() {
+    let server = Server::demo(&["--base-path", "/base"]);
+    for path in [
+        "/healt%68",
+        "/lo%67in",
+        "/js/%61pp.js",
+        "/style%2Ecss",
+        "/%6fpenapi.yaml",
+        "/%73ession/x",
+        "/api/events%2eschema.json",
+        "/%62ase/%6cogin",
+        "/base/",
+    ] {
+        server.get(path).expect(200);
+    }
+    for path in ["/login/", "//login", "/js", "/base/base/login", &"/a".repeat(40)] {
+        server.get(path).expect(404);
+    }
+    let moved = server.get("/base?x=1").expect(308);
+    assert_eq!(moved.header("location"), Some("/base/?x=1"));
+}
+
+#[test]
+fn an_https_url_leads_to_no_plain_server() {
+    let server = Server::demo(&[]);
+    for (target, status) in [("https://localhost/health", 421), ("http://localhost/health", 200)] {
+        let mut connection = Connection::open(server.address);
+        connection.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(connection.response("GET").status, status, "{target}");
+    }
+}
+
+#[test]
+fn a_change_is_written_in_json_as_it_stands() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let path = |action: &str| format!("/api/session/{session}{action}");
+    let send = |method, action: &str, head: &[(&str, &str)], body: &[u8]| {
+        support::http::request(server.address, method, &path(action), head, body)
+    };
+    let text = [("Content-Type", "text/plain")];
+    for (method, action) in
+        [("POST", "/archive"), ("POST", "/unarchive"), ("POST", "/fork"), ("DELETE", "")]
+    {
+        let (_, code) = send(method, action, &text, b"x").expect_error(415);
+        assert_eq!(code, "not_json", "{method} {action}");
+        send(method, action, &[("Content-Type", "")], b"{}").expect_error(415);
+    }
+    let packed = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
+    let answer = send("POST", "/prompt", &packed, b"\x1f\x8b").expect(415);
+    assert_eq!(answer.header("accept-encoding"), Some("identity"));
+    // Without a body there is nothing to be written in anything.
+    send("POST", "/archive", &[], b"").expect(200);
+    let json = [("Content-Type", "application/json; charset=utf-8")];
+    send("POST", "/unarchive", &json, b"").expect(200);
+    send("POST", "/interrupt", &json, b"").expect(200);
 }
 
 #[test]
@@ -388,6 +655,9 @@ fn who_says_nothing_between_requests_is_hung_up_on() {
     used.response("GET").expect(200);
     used.expect_end();
     fresh.expect_end();
+    // Each under its own name; nobody else has met either.
+    eventually("both are counted", || hits(&server, "head-timeout") == 1);
+    assert!(hits(&server, "keep-alive") > 0);
 }
 
 #[test]

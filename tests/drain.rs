@@ -210,3 +210,56 @@ fn a_reader_that_takes_nothing_is_cut_in_time_and_the_server_ends_with_zero() {
     let status = server.wait(PATIENCE).expect("it ends");
     assert_eq!(status.code(), Some(0), "{}", server.stderr());
 }
+
+/// Leaves a process behind which is in no group of ours and has nothing of our environment. It
+/// writes its number into the file that it is told.
+const DAEMON: &str = r#"
+    setsid env -i /bin/sh -c 'echo $$ >"$0"; exec sleep 600' "$file" >/dev/null 2>&1 </dev/null &
+    while ! [ -s "$file" ]; do sleep 0.05; done; echo left"#;
+
+/// A server whose agents start a daemon of their own and end, but for the one that is told to hold;
+/// the number of that one's daemon, and its session.
+fn server_with_a_daemon(flags: &[&str]) -> (Server, u32, String) {
+    let agent = format!(
+        "lines:trap '' TERM; read word; file=$PWD/daemon.$word; {DAEMON}
+        while [ $word = hold ]; do sleep 0.1; done"
+    );
+    let server = Server::start(&[&["--agent", &*agent, "--ladder-eof", "300ms"], flags].concat());
+    let session = server.create();
+    let mut reader = server.stream(&session);
+    server.prompt(&session, "hold\n");
+    reader.until_name("session-output");
+    let daemon = support::pid_from(&server.scratch.join("root/daemon.hold"));
+    (server, daemon, session)
+}
+
+#[test]
+fn what_no_longer_looks_like_an_agents_own_ends_with_the_server() {
+    let in_order = ["--ladder-term", "300ms"];
+    let cut = ["--ladder-term", "60s", "--drain-timeout", "1s"];
+    for (flags, code) in [(&in_order[..], 0), (&cut[..], 1)] {
+        let (mut server, daemon, _) = server_with_a_daemon(flags);
+        let other = server.create();
+        let mut reader = server.stream(&other);
+        let prompt = server.prompt(&other, "go\n");
+        assert_eq!(reader.turn_end(&prompt).name, "prompt-completed");
+        let beside = support::pid_from(&server.scratch.join("root/daemon.go"));
+        assert!(support::is_alive(beside), "while an agent lives, it may be that one's");
+        server.signal("TERM");
+        let status = server.wait(PATIENCE).expect("it ends");
+        let left: Vec<u32> =
+            [daemon, beside].into_iter().filter(|pid| support::is_alive(*pid)).collect();
+        left.iter().for_each(|pid| support::signal(*pid, "KILL"));
+        assert_eq!(left, [0; 0], "of {daemon} and {beside}\n{}", server.stderr());
+        assert_eq!(status.code(), Some(code), "{}", server.stderr());
+    }
+}
+
+#[test]
+fn what_no_living_agent_can_have_left_is_ended_while_the_server_goes_on() {
+    let (server, daemon, session) = server_with_a_daemon(&["--ladder-term", "300ms"]);
+    assert!(support::is_alive(daemon));
+    server.close(&session);
+    support::eventually("the daemon's end", || !support::is_alive(daemon));
+    server.get("/ready").expect(200);
+}

@@ -101,6 +101,34 @@ fn a_command_is_told_what_it_asked_for_without_a_shell_and_with_little_around_it
     assert_eq!((counted(&server, "hooksStarted"), counted(&server, "hooksFailed")), (3, 0));
 }
 
+/// A command for an event is our descendant, and is kept from changing anything before there has been
+/// any agent, too.
+#[test]
+fn a_command_may_read_and_change_nothing() {
+    need("curl");
+    let options = Options::new();
+    let port = options.scratch().join("port");
+    let answers = options.scratch().join("answers");
+    let text = format!(
+        "id=$(sed -n 's/.*\"sessionId\":\"\\([^\"]*\\)\".*/\\1/p')
+until [ -s {port} ]; do sleep 0.05; done
+url=$(cat {port})/api/session/$id
+for method in GET DELETE; do
+  curl -s -o /dev/null -w '%{{http_code}}\\n' -X $method $url >> {answers}.part
+done
+mv {answers}.part {answers}"
+    );
+    let hook = script(options.scratch(), "changer", &text);
+    let server =
+        options.flags(&["--agent", "demo", "--on-event", "session-created", &hook]).start();
+    let session = server.create();
+    std::fs::write(&port, format!("http://{}", server.address)).unwrap();
+    let told = || std::fs::read_to_string(&answers).ok();
+    eventually("it has asked", || told().is_some());
+    assert_eq!(told().unwrap(), "200\n403\n");
+    server.get(&format!("/api/session/{session}")).expect(200);
+}
+
 #[test]
 fn a_failed_session_is_told_and_words_with_blanks_are_a_json_list() {
     let options = Options::new();
@@ -300,7 +328,7 @@ fn a_ticket_shows_its_approval_answers_it_once_and_is_nothing_afterwards() {
         let page = it.tap(method, &allow, &[]).expect(200);
         for (name, value) in [
             ("cache-control", "no-store"),
-            ("referrer-policy", "no-referrer"),
+            ("referrer-policy", "same-origin"),
             ("x-content-type-options", "nosniff"),
         ] {
             assert_eq!(page.header(name), Some(value), "{page}");

@@ -861,6 +861,83 @@ fn a_server_that_died_while_its_disk_was_full_says_what_that_cost() {
 }
 
 #[test]
+fn a_server_that_is_killed_starts_while_its_disk_is_still_full_and_recovers_by_itself() {
+    support::need("prlimit");
+    let mut rig = Rig::lines(&[]);
+    let (session, other) = (rig.create(), rig.create());
+    let mut reader = rig.stream(&session, "", None);
+    let turn = |rig: &Rig, reader: &mut Reader, command: &str| {
+        let prompt = rig.prompt(&session, command)["promptId"].as_str().unwrap().to_owned();
+        reader.turn_end(&prompt);
+    };
+    turn(&rig, &mut reader, "count 1000");
+    rig.limit_files("100");
+    turn(&rig, &mut reader, "one");
+    rig.kill();
+    let whole = rig.journal(&session);
+    assert!(whole.len() > 10_000, "more than there will be room for: {}", whole.len());
+    // The line of the start does not fit either: somebody may try again later.
+    rig.options.limit_files(Some("10"));
+    let (code, told) = rig.refused();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("cannot be used: File too large"), "{told}");
+    for _ in 0..2 {
+        rig.options.limit_files(Some("10000"));
+        rig.again();
+        let told = rig.get("/ready").expect(503).json();
+        assert_eq!(told["code"], "journal_failed", "{told}");
+        assert!(told["error"].as_str().unwrap().contains(&session), "{told}");
+        rig.get(&format!("/api/session/{other}")).expect(200);
+        let mut reader = rig.stream(&session, "", None);
+        turn(&rig, &mut reader, "two");
+        assert!(reader.seen.iter().any(|event| event.text("code") == "journal_failed"));
+        assert_eq!(rig.journal(&session), whole, "nothing was written in its place");
+        rig.kill(); // The next start must doubt all the same.
+    }
+    rig.again();
+    rig.get("/ready").expect(503);
+    rig.limit_files("unlimited");
+    eventually("ready again", || rig.get("/ready").status == 200);
+    let mut reader = rig.stream(&session, "", None);
+    turn(&rig, &mut reader, "three");
+    rig.options.limit_files(None);
+    rig.kill();
+    rig.again();
+    rig.get("/ready").expect(200);
+    let told = rig.journal(&session);
+    assert!(told.starts_with(&whole));
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.contains("tail_cut") && told.contains("got three"), "{told}");
+    let mut again = rig.stream(&session, "", reader.last_id.as_deref());
+    assert_eq!(again.joined().data["resume"], "ok");
+}
+
+#[test]
+fn a_stop_while_the_disk_is_full_says_that_something_is_lost_and_one_with_room_again_loses_nothing()
+{
+    support::need("prlimit");
+    for has_room in [false, true] {
+        let mut rig = Rig::lines(&[]);
+        let session = rig.create();
+        let mut reader = rig.stream(&session, "", None);
+        reader.joined();
+        rig.limit_files("100");
+        let prompt = rig.prompt(&session, "one")["promptId"].as_str().unwrap().to_owned();
+        reader.turn_end(&prompt);
+        assert_eq!(rig.get("/ready").status, 503);
+        if has_room {
+            rig.limit_files("unlimited");
+        }
+        let (code, said) = rig.ended();
+        let kept = String::from_utf8(rig.journal(&session)).unwrap();
+        assert_eq!(kept.contains("got one"), has_room, "{said}");
+        assert_eq!(code, Some(i32::from(!has_room)), "{said}");
+        let sentence = "sidestream: the journal could not be written to the end";
+        assert_eq!(said.contains(sentence), !has_room, "{said}");
+    }
+}
+
+#[test]
 fn trust_is_kept_before_its_answer() {
     support::need("python3");
     let agent = format!("claude:{}", fixture("fake_agent.py"));

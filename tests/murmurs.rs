@@ -5,9 +5,9 @@
 mod small_world;
 
 use serde_json::Value;
-use sidestream::core::effect::Pipe;
+use sidestream::core::effect::{Exit, Pipe};
 use sidestream::core::epochs::Durability;
-use small_world::World;
+use small_world::{World, post};
 
 const RESULT: &str = include_str!("fixtures/claude/result.success.json");
 const ASSISTANT: &str = include_str!("fixtures/claude/assistant.text.json");
@@ -22,20 +22,25 @@ fn murmur(world: &mut World) {
     }
 }
 
-/// The session's events so far: their names, their turns, and their text.
-fn events(world: &mut World) -> Vec<(String, Option<String>, Option<String>)> {
+/// The session's events so far.
+fn history(world: &mut World) -> Vec<Value> {
     let client = world.connect();
     let path = format!("/api/session/{}/history", world.session);
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let reply = world.told(client, &request);
     let (_, body) = reply.split_once("\r\n\r\n").expect("a whole answer");
     let body: Value = serde_json::from_str(body).expect("JSON");
+    body["events"].as_array().expect("events").clone()
+}
+
+/// Their names, their turns, and their text.
+fn events(world: &mut World) -> Vec<(String, Option<String>, Option<String>)> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let told = |one: &Value| {
         let (name, data) = (text(&one["event"]).expect("a name"), &one["data"]);
         (name, text(&data["turnId"]), text(&data["content"]))
     };
-    body["events"].as_array().expect("events").iter().map(told).collect()
+    history(world).iter().map(told).collect()
 }
 
 /// Checks that both lines came before the newest turn, and are of no turn.
@@ -72,4 +77,54 @@ fn what_an_agent_murmurs_between_turns_is_not_of_the_one_that_it_begins_itself()
         world.finish_turn();
     }
     check_murmur(&mut world);
+}
+
+/// The agent that was started last ends before it is ready, and with it the prompt that it was
+/// started for.
+fn end_agent(world: &mut World) {
+    let agent = *world.agents.last().expect("it was started");
+    for pipe in [Pipe::Stdout, Pipe::Stderr] {
+        world.server.agent_pipe_ended(agent, pipe);
+    }
+    world.server.agent_exited(agent, Exit::Code(1));
+    world.finish_turn();
+}
+
+/// The data of what was told as output.
+fn outputs(world: &mut World) -> Vec<Value> {
+    let all = history(world);
+    let is_output = |one: &&Value| one["event"] == "session-output";
+    all.iter().filter(is_output).map(|one| one["data"].clone()).collect()
+}
+
+#[test]
+fn each_text_of_a_murmur_says_how_much_came_before_it() {
+    let mut world = World::new(Durability::Memory, 8);
+    world.start_session();
+    for start in 0..2 {
+        if start > 0 {
+            let (client, path) =
+                (world.connect(), format!("/api/session/{}/prompt", world.session));
+            world.ask(client, &post(&path, "{\"command\":\"again\"}"));
+        }
+        murmur(&mut world);
+        world.begin_turn(1_000);
+        world.agent_says("no line of the dialect: \u{1f600}\n");
+        world.finish_turn();
+        murmur(&mut world);
+        end_agent(&mut world);
+    }
+    // Each process speaks from its own beginning.
+    let mut said: Vec<(String, String)> = Vec::new();
+    for data in outputs(&mut world) {
+        let id = data["messageId"].as_str().unwrap();
+        if said.last().is_none_or(|(last, _)| last != id) {
+            said.push((id.to_owned(), String::new()));
+        }
+        let (_, text) = said.last_mut().unwrap();
+        assert_eq!(data["offset"], text.encode_utf16().count(), "{data}");
+        text.push_str(data["content"].as_str().unwrap());
+    }
+    let texts: Vec<&str> = said.iter().map(|(_, text)| &**text).collect();
+    assert_eq!(texts, ["one\ntwo\nno line of the dialect: \u{1f600}\none\ntwo\n"; 2]);
 }

@@ -137,6 +137,7 @@ mutant start_queue_forgotten src/core/agents.rs '/fn agent_over/,/^    }/s/     
 mutant waiting_client_forgotten src/core/dispatch.rs '/fn cancel_prompt/,/^    }/s/self.prompt_ended(key, &prompt.id, seq);/let _ = seq;/'
 mutant text_in_the_wrong_turn src/core/dispatch.rs '/fn start_turn/,/^    }/s/self.publisher.flush(feed);/let _ = \&feed;/' "--test murmurs"
 mutant text_in_a_turn_of_its_own src/core/dispatch.rs '/fn ensure_turn/,/^    }/s/self.publisher.flush(&mut session.feed);/let _ = \&session.feed;/' "--test murmurs"
+mutant murmurs_all_begin_anew src/core/turn.rs '/impl Offsets/,/^}/s/\*offset += utf16_length(text);/let _ = utf16_length(text);/' "--test murmurs"
 mutant pause_too_late src/core/pipes.rs '/fn is_paused/,/^    }/s/as u64 \/ 2/as u64 * 8/'
 mutant sweep_only_once src/core/agent.rs 's/self.sweep = if killed == 0 || /self.sweep = if true || killed == 0 || /'
 mutant waits_for_the_grandchild src/core/agent.rs 's/self.stdout_ended && self.stderr_ended || given_up/self.stdout_ended \&\& self.stderr_ended || given_up \&\& false/'
@@ -187,7 +188,8 @@ mutant approval_stays_open src/core/restore.rs 's/self.withdraw_approvals(key, "
 mutant archive_forgotten src/core/restore.rs 's/Some("archived") => self.archived = true,/Some("archived") => {}/' --lib
 mutant silenced_by_a_failing_batch src/core/commit.rs '/fn append_failed/,/^    }/s/self.show_everything(); \/\/ Also.*//' --lib
 mutant doubt_forgotten src/core/commit.rs 's/if failure.in_doubt {/if failure.in_doubt \&\& false {/' --lib
-mutant doubtful_bytes_believed src/shell/journal.rs 's/settle(&sessions, one, is_broken)?;/settle(\&sessions, one, false)?;/' --lib
+mutant doubtful_bytes_believed src/shell/journal.rs 's/unsettled.settle(&dir.join("sessions"), is_broken)/unsettled.settle(\&dir.join("sessions"), false)/' --lib
+mutant doubt_of_the_last_start_alone src/core/epochs.rs '/pub fn doubtful_from/,/^    }/s/(at + 1)/(at + 9)/' --lib
 mutant closed_segment_trusted src/shell/journal.rs '/fn begin_segment/,/^    }/s/in_doubt(&path, &error))?/failure(\&path, \&error))?/' --lib
 mutant torn_line_stays src/shell/journal.rs '/fn note(/,/^    }/s/file.set_len(self.epochs_end)/Ok::<(), io::Error>(())/' --lib
 mutant unread_is_gone src/shell/journal.rs '/^fn unreadable/,/^}/s/_ => ReadFailure::Damaged.*/_ => ReadFailure::Gone,/' --lib
@@ -207,6 +209,17 @@ mutant dots_lead_up src/wire/target.rs 's/matches!(&\*text, "." | "..") ||/match
 mutant id_of_two_spellings src/wire/sse.rs "s/let leading_zero = .*/let leading_zero = false;/" --lib
 mutant waiters_stay src/core/clients.rs 's/if exchange.stage == Stage::Waiting {/if exchange.stage == Stage::Ending {/'
 mutant proxies_pass src/core/access.rs 's/if open && head.forwarded {/if open \&\& head.forwarded \&\& self.read_cookie {/' --lib
+mutant trust_not_looked_at src/core/trust.rs 's/        if !asks {/        if !asks || key.index > 0 {/' "--test simulation"
+mutant answer_about_another src/core/trust.rs 's/(\*hash == brought.hash).then_some(\*is_trusted)?/*is_trusted/' "--test simulation"
+mutant question_keeps_its_place src/core/trust.rs '/fn trust_looked_at/,/^    }/s/        self.serve_start_queue();//' "--test simulation"
+mutant hung_look_keeps_its_place src/core/trust.rs 's/self.now_ms >= look.due/self.now_ms >= look.due + 3_600_000/' "--test hung_disk"
+mutant unread_is_remembered src/shell/trust.rs 's/                    is_clear = false;/                    is_clear \&= true;/' --lib
+mutant hashed_parts_run_together src/shell/trust.rs 's/ *hasher.update((part.len() as u64).to_le_bytes());//' --lib
+mutant unread_looks_unchanged src/shell/trust.rs 's/let mark = metadata.map_or_else/let mark = metadata.filter(|_| false).map_or_else/' --lib
+mutant link_is_a_directory src/shell/private.rs 's/libc::O_NOFOLLOW | libc::O_DIRECTORY/libc::O_DIRECTORY/' "--test private"
+mutant pipe_is_a_file src/shell/private.rs 's/Ok(found) if found != kind =>/Ok(found) if found != kind \&\& opened.is_err() =>/' "--test private"
+mutant hung_journals_waited_for src/shell/reactor.rs 's/if now_ms >= end_at || self/if self/' "--test hung_disk"
+mutant last_signal_unheard src/shell/reactor.rs 's/if now_ms >= end_at || self.signals.*/if now_ms >= end_at {/' "--test hung_disk"
 mutant cookie_answers src/core/access.rs 's/(entry, Scope::Read))/(entry, entry.scope))/' --lib
 
 if [ "${wanted[0]}" = --check ]; then

@@ -41,6 +41,12 @@ fn tools_approvals_and_many_events_work_with_a_scripted_agent() {
 }
 
 #[test]
+fn plain_output_is_shown_in_any_amount() {
+    let server = Server::start(&["--agent", r#"lines:eval "$(cat)""#]);
+    suite("lines", &server, &url(&server), &[]);
+}
+
+#[test]
 fn no_text_of_an_agent_becomes_anything_but_text() {
     let server = Server::fake(&[]);
     suite("text", &server, &url(&server), &[]);
@@ -69,8 +75,9 @@ fn everything_works_below_a_base_path() {
 fn the_pages_work_with_a_token_and_say_what_it_does_not_reach() {
     let options = Options::new();
     let file = options.scratch().join("tokens");
-    let [full, read] = [("desk", "full"), ("eye", "read")]
+    let [full, read, answer] = [("desk", "full"), ("eye", "read"), ("phone", "answer")]
         .map(|(name, scope)| support::add_token(&file, name, scope));
     let server = options.flags(&["--agent", "demo", "--token-file", &file]).start();
-    suite("tokens", &server, &url(&server), &["--token", &full, "--read-token", &read]);
+    let tokens = ["--token", &full, "--read-token", &read, "--answer-token", &answer];
+    suite("tokens", &server, &url(&server), &tokens);
 }

@@ -20,7 +20,9 @@ use sidestream::base::lines::{Line, Lines};
 use sidestream::core::access::Access;
 use sidestream::core::access::tokens;
 use sidestream::core::connection::{Output, Peer};
-use sidestream::core::effect::{Asker, DiskReply, DiskRequest, Effect, Exit, Pipe, Program};
+use sidestream::core::effect::{
+    Asker, Brought, DiskReply, DiskRequest, Effect, Exit, Pipe, Program,
+};
 use sidestream::core::epochs::{Durability, Epochs, SEQ_MAX, Start};
 use sidestream::core::journal::{SegmentId, recover};
 use sidestream::core::restore::{Beside, Snapshot};
@@ -659,12 +661,14 @@ impl Play {
                 DiskRequest::List { ticket, path } => {
                     DiskReply::Listed { ticket, result: Ok((path, vec!["a".to_owned()])) }
                 }
-                DiskRequest::LookForTrust { session, .. } => {
+                DiskRequest::LookForTrust { ticket, .. } => {
                     let commands = match self.asker % 2 {
                         0 => Vec::new(),
                         _ => vec!["hook: rm".to_owned()],
                     };
-                    DiskReply::Trust { session, commands, hash: "h".to_owned() }
+                    let is_clear = !self.asker.is_multiple_of(3);
+                    let brought = Brought { commands, hash: "h".to_owned(), is_clear };
+                    DiskReply::Trust { ticket, brought }
                 }
                 DiskRequest::RememberTrust { .. } | DiskRequest::RememberCookie { .. } => {
                     DiskReply::Remembered(None)

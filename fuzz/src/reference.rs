@@ -13,7 +13,7 @@ pub fn stands(input: &[u8]) -> Option<bool> {
     let mut lines = text.split("\r\n");
     let words: Vec<&str> = lines.next()?.split(' ').collect();
     let [method, target, version] = words[..] else { return Some(false) };
-    let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"];
     let minor = version.strip_prefix("HTTP/1.").filter(|minor| minor.len() == 1);
     let Some(minor) = minor.and_then(|minor| minor.parse::<u8>().ok()) else {
         return Some(false);

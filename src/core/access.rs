@@ -12,7 +12,7 @@ use crate::core::connection::Peer;
 use crate::wire::head::{Head, Method, Span};
 use crate::wire::reply::Status;
 use crate::wire::target::{self, Target};
-use ::core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use ::core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokens::{Scope, Tokens};
 
 /// Who is said to have acted where no token names anybody.
@@ -293,7 +293,12 @@ impl Access {
         };
         let field = head.forwarded_for.filter(|_| proxy)?.text(input)?;
         let last = field.rsplit(',').next()?.trim();
-        last.trim_matches(['[', ']']).parse().ok()
+        // Some proxies write the port as well, and some a v4 address as a v6 one.
+        let address = match last.parse::<SocketAddr>() {
+            Ok(with_port) => with_port.ip(),
+            Err(_) => last.trim_matches(['[', ']']).parse().ok()?,
+        };
+        Some(address.to_canonical())
     }
 }
 
@@ -502,6 +507,9 @@ mod tests {
         for (field, peer, want) in [
             ("1.2.3.4", local, Some("1.2.3.4")),
             ("9.9.9.9, 1.2.3.4", local, Some("1.2.3.4")),
+            ("9.9.9.9, 1.2.3.4:56789", local, Some("1.2.3.4")),
+            ("::ffff:1.2.3.4", local, Some("1.2.3.4")),
+            ("[2001:db8::1]:443", local, Some("2001:db8::1")),
             ("evil\nX-Forwarded-For: 1.2.3.4", local, Some("1.2.3.4")),
             ("2001:db8::1", local, Some("2001:db8::1")),
             ("[2001:db8::1]", local, Some("2001:db8::1")),

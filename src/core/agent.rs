@@ -7,6 +7,7 @@ use crate::base::arena::Key;
 use crate::base::lines::Lines;
 use crate::base::text::Text;
 use crate::core::effect::{Effect, Exit, Pipe, Signal};
+use crate::core::turn::Offsets;
 use crate::limits::{KIB, Limits};
 use crate::wire::claude::DeltaKind;
 use std::collections::VecDeque;
@@ -103,6 +104,27 @@ pub struct Agent {
     pub emission: Option<Emission>,
     /// The bytes of prompts that it has been given and has not yet taken.
     pub prompt_size: usize,
+    /// What it has said outside of turns, if anything.
+    pub murmur: Option<Murmur>,
+}
+
+/// The message that text outside of turns belongs to: one for each process, since each speaks from
+/// its own beginning.
+#[derive(Debug)]
+pub struct Murmur {
+    /// Its id: no other one of the session has it.
+    pub message_id: Box<str>,
+    /// What was told of it.
+    pub offsets: Offsets,
+}
+
+impl Murmur {
+    /// Nothing is said yet. `seq`: the server's newest number, which no process of the session
+    /// before this one can have begun to speak at.
+    pub fn new(seq: u64) -> Murmur {
+        let message_id = format!("agent-{seq}").into();
+        Murmur { message_id, offsets: Offsets::default() }
+    }
 }
 
 /// A delta too long for one turn of the loop.
@@ -156,6 +178,7 @@ impl Agent {
             end_told: false,
             emission: None,
             prompt_size: 0,
+            murmur: None,
         }
     }
 

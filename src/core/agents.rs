@@ -12,7 +12,7 @@ use crate::core::effect::{DiskRequest, Effect, Exit, Level, Spawn};
 use crate::core::event::EventKind;
 use crate::core::metrics::limit::Limit;
 use crate::core::server::{Dialect, Server};
-use crate::core::session::{Process, Session, Trust};
+use crate::core::session::{Process, Session};
 use crate::core::turn::Failure;
 use crate::wire::claude;
 use crate::wire::json::Object;
@@ -42,14 +42,12 @@ impl Server {
             let failure = Failure { code, sentence: sentence.clone() };
             return self.start_failed(key, &failure, None);
         }
-        if !self.may_start(key) {
-            return;
+        if self.awaits_trust(key) {
+            return; // What it waits for brings us here again.
         }
-        let starting =
-            self.count_agents(|agent| matches!(agent.life, Life::Spawning | Life::Starting));
-        let full = self.agents.len() >= self.agents.capacity() as usize;
-        if !full && starting < self.limits.agents_starting_max as usize {
-            return self.spawn(key);
+        let full = self.is_full();
+        if !full && self.may_start() {
+            return self.start_agent(key);
         }
         if full {
             self.suspend_least_recently_used();
@@ -59,12 +57,39 @@ impl Server {
         {
             session.waits_for_agent = true;
             self.start_queue.push_back(key);
-            let limit = if full { Limit::Agents } else { Limit::AgentsStarting };
-            self.counters.limits.hit(limit);
-            if full {
+            match full {
+                true => self.tell_full(),
+                false => self.counters.limits.hit(Limit::AgentsStarting),
+            }
+        }
+    }
+
+    /// As many agents run as may: tells so each session that waits for one and does not know yet,
+    /// since it may have begun to wait for another reason.
+    fn tell_full(&mut self) {
+        for at in 0..self.start_queue.len() {
+            let key = self.start_queue[at];
+            if let Some(session) = self.sessions.get_mut(key)
+                && !session.told_full
+                && !session.prompts.queue.is_empty()
+            {
+                session.told_full = true;
+                self.counters.limits.hit(Limit::Agents);
                 self.update_status(key, Some("agents_max"));
             }
         }
+    }
+
+    /// Whether there are as many agents as there may be: those that are about to be among them.
+    fn is_full(&self) -> bool {
+        self.agents.len() + self.looks.len() >= self.agents.capacity() as usize
+    }
+
+    /// Whether one more agent may be among those that start.
+    fn may_start(&self) -> bool {
+        let starting =
+            self.count_agents(|agent| matches!(agent.life, Life::Spawning | Life::Starting));
+        starting + self.looks.len() < self.limits.agents_starting_max as usize
     }
 
     fn count_agents(&self, which: impl Fn(&Agent) -> bool) -> usize {
@@ -77,20 +102,18 @@ impl Server {
     /// Lets sessions that wait for a process have one, oldest first.
     pub(super) fn serve_start_queue(&mut self) {
         for _ in 0..self.start_queue.len() {
-            let starting =
-                self.count_agents(|agent| matches!(agent.life, Life::Spawning | Life::Starting));
-            let full = self.agents.len() >= self.agents.capacity() as usize;
-            if full || starting >= self.limits.agents_starting_max as usize {
+            if self.is_full() || !self.may_start() {
                 break;
             }
             let Some(key) = self.start_queue.pop_front() else { break };
             if let Some(session) = self.sessions.get_mut(key) {
-                session.waits_for_agent = false;
+                (session.waits_for_agent, session.told_full) = (false, false);
                 self.dispatch(key);
             }
         }
-        if !self.start_queue.is_empty() && self.agents.len() >= self.agents.capacity() as usize {
+        if !self.start_queue.is_empty() && self.is_full() {
             self.suspend_least_recently_used();
+            self.tell_full();
         }
     }
 
@@ -134,8 +157,9 @@ impl Server {
         self.update_status(key, Some("idle"));
     }
 
-    /// Starts a process for a session that has none.
-    fn spawn(&mut self, key: Key) {
+    /// Starts a process for a session that has none. Distrusted: it reads nothing that its directory
+    /// brings.
+    pub(super) fn spawn(&mut self, key: Key, is_distrusted: bool) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let config = &self.config.agents[session.agent];
         let Ok(program) = &config.program else { return };
@@ -157,7 +181,7 @@ impl Server {
                     allow_bypass: self.config.allow_bypass,
                     allowed_tools: &allowed_tools,
                     directories: &directories,
-                    no_local_settings: session.trust == Trust::Denied,
+                    no_local_settings: is_distrusted,
                 })
             }
             Dialect::Lines => {
@@ -258,7 +282,12 @@ impl Server {
     }
 
     /// An agent could not be started: its prompt fails, and the session says why.
-    fn start_failed(&mut self, key: Key, failure: &Failure, agent: Option<(&str, Option<Exit>)>) {
+    pub(super) fn start_failed(
+        &mut self,
+        key: Key,
+        failure: &Failure,
+        agent: Option<(&str, Option<Exit>)>,
+    ) {
         self.session_error(key, failure, agent);
         self.fail_next_prompt(key, failure);
         if let Some(session) = self.sessions.get_mut(key) {
@@ -456,25 +485,33 @@ impl Server {
     /// An agent exited before it was ready.
     fn start_ended(&mut self, key: Key, tail: &str, exit: Option<Exit>) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        // On exactly the CLI's two refusals the other of --session-id and --resume is tried, once.
-        let refusal = claude::refusal(tail).filter(|_| !session.conversation.retried);
-        let forks = session.conversation.fork.is_some();
-        match refusal {
-            // A copy of nothing would be a new conversation that nobody asked for: it is told.
-            Some(claude::Refusal::NotFound) if forks => {}
-            // A copy that is there was made by an agent of ours that had no time to say so.
-            Some(refusal) => {
-                session.conversation.retried = true;
-                session.conversation.begun = refusal == claude::Refusal::AlreadyInUse;
-                session.conversation.fork = None.into();
-                return;
-            }
-            None => {}
-        }
         let line = last_lines(tail).lines().last().unwrap_or_default().trim().to_owned();
         let reason = if line.is_empty() { format!("it {}", describe(exit)) } else { line };
-        let sentence = format!("the agent failed to start: {reason}");
-        let failure = Failure { code: "agent_failed_to_start", sentence };
+        // On exactly the CLI's two refusals the other of --session-id and --resume is tried, once.
+        let refusal = claude::refusal(tail);
+        let conversation = &mut session.conversation;
+        // What was to be copied, or was adopted and never yet gone on with, is not ours to begin.
+        let is_anothers = conversation.fork.is_some() || conversation.begun && session.turns == 0;
+        let failure = match refusal {
+            Some(claude::Refusal::NotFound) if is_anothers => {
+                let sentence = format!(
+                    "the agent knows no such conversation in this directory, and no other one \
+                     was begun: {reason}"
+                );
+                Failure { code: "conversation_not_found", sentence }
+            }
+            // A copy that is there was made by an agent of ours that had no time to say so.
+            Some(refusal) if !conversation.retried => {
+                conversation.retried = true;
+                conversation.begun = refusal == claude::Refusal::AlreadyInUse;
+                conversation.fork = None.into();
+                return;
+            }
+            _ => {
+                let sentence = format!("the agent failed to start: {reason}");
+                Failure { code: "agent_failed_to_start", sentence }
+            }
+        };
         self.start_failed(key, &failure, Some((tail, exit)));
     }
 
@@ -491,7 +528,6 @@ impl Server {
         if let Some(session) = self.sessions.get_mut(key) {
             session.process = None;
             session.process_state = Process::Gone;
-            session.trust = Trust::Unknown;
             if session.deleting {
                 self.close_session(key);
             } else {

@@ -24,7 +24,10 @@ pub enum ApprovalKind {
     /// Shall this plan be carried out?
     Plan,
     /// May this directory make the agent run things by itself?
-    Trust,
+    Trust {
+        /// What is allowed is remembered: what was shown is all that the directory says.
+        lasts: bool,
+    },
 }
 
 impl ApprovalKind {
@@ -37,13 +40,18 @@ impl ApprovalKind {
         }
     }
 
+    /// Whether it is about a directory.
+    pub fn is_trust(self) -> bool {
+        matches!(self, ApprovalKind::Trust { .. })
+    }
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             ApprovalKind::Tool => "tool",
             ApprovalKind::Question => "question",
             ApprovalKind::Plan => "plan",
-            ApprovalKind::Trust => "trust",
+            ApprovalKind::Trust { .. } => "trust",
         }
     }
 }
@@ -156,7 +164,7 @@ impl Answer {
         approval: &Approval,
         persistent: bool,
     ) -> Result<(String, Option<String>), Unfit> {
-        let asks_trust = approval.kind == ApprovalKind::Trust;
+        let asks_trust = approval.kind.is_trust();
         if asks_trust && (self.updated_input.is_some() || self.updated_permissions.is_some()) {
             return Err(unfit("invalid_input", "trust is given or denied as it is"));
         }

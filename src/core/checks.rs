@@ -135,6 +135,8 @@ impl Server {
 
     /// Nobody waits for a process while one is to be had, or could be spared.
     fn check_start_queue(&self) {
+        let places = self.agents.len() + self.looks.len();
+        assert!(places <= self.agents.capacity() as usize, "a place was given away twice");
         let waiting = self.start_queue.iter().filter_map(|key| self.sessions.get(*key));
         if self.is_draining()
             || !waiting
@@ -150,7 +152,9 @@ impl Server {
             starting += u32::from(matches!(agent.life, Life::Spawning | Life::Starting));
             leaving += u32::from(agent.is_leaving());
         }
-        let full = self.agents.len() >= self.agents.capacity() as usize;
+        let looks = self.looks.len();
+        starting += looks as u32;
+        let full = self.agents.len() + looks >= self.agents.capacity() as usize;
         assert!(full || starting >= self.limits.agents_starting_max, "a process is to be had");
         let spare = (0..self.sessions.capacity())
             .filter_map(|index| self.sessions.get(self.sessions.key_at(index)?))

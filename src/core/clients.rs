@@ -15,6 +15,7 @@ use crate::core::effect::Effect;
 use crate::core::log::Log;
 use crate::core::metrics::limit::Limit;
 use crate::core::server::{POOL_MAX, REQUEST_SIZE, Server};
+use crate::wire::reply::{self, Status};
 use ::core::net::IpAddr;
 
 /// What a client that was refused or cut may still send before we hang up on it.
@@ -26,7 +27,11 @@ impl Server {
     /// A client has connected. `None`: there is no room, hang up.
     pub fn accepted(&mut self, peer: Peer) -> Option<Key> {
         let connection = Connection {
-            phase: Phase::Idle { due: (self.now_ms + self.limits.head_timeout_ms) as u32, peer },
+            phase: Phase::Idle {
+                due: (self.now_ms + self.limits.head_timeout_ms) as u32,
+                asked: false,
+                peer,
+            },
             address: AddressId::NONE,
             place: Place::Nowhere,
             flow: Flow::Open,
@@ -79,7 +84,7 @@ impl Server {
     /// How many bytes may be read from a client now. 0: leave them in the kernel; a client for
     /// whom there is no room is told by [`Effect::Read`] when there is.
     pub fn read_allowance(&mut self, key: Key) -> usize {
-        let has_room = self.has_room();
+        let has_room = self.has_room_for(key);
         let Some(connection) = self.connections.get(key) else { return 0 };
         let (allowed, takes_room) = match &connection.phase {
             Phase::Idle { .. } => (self.limits.head_size_max + 1, true),
@@ -105,9 +110,35 @@ impl Server {
         0
     }
 
+    /// Hangs up on a client for whose request there was no room all the time, and says so.
+    pub(super) fn turn_away(&mut self, key: Key) {
+        self.unlink(key);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Idle { peer, .. } = connection.phase else { return };
+        let mut exchange = self.exchanges.pop().unwrap_or_default();
+        exchange.peer = peer;
+        exchange.out.extend_from_slice(reply::NO_ROOM);
+        (exchange.stage, exchange.close) = (Stage::Ending, true);
+        connection.phase = Phase::Taken;
+        self.counters.limits.hit(Limit::Requests);
+        self.counters.limited += 1;
+        self.count_answer(Status::SERVICE_UNAVAILABLE);
+        self.put_exchange(key, exchange);
+    }
+
     /// Whether one more request can be taken up.
     pub(super) fn has_room(&self) -> bool {
         self.requests_size + REQUEST_SIZE <= self.limits.requests_size_max
+    }
+
+    /// The same for this client. Where there are tokens, a part of the room is for those who have shown
+    /// one: however many strangers there are and however slowly they take their answers, those who are
+    /// in are served.
+    fn has_room_for(&self, key: Key) -> bool {
+        let shown = self.connections.get(key).is_some_and(|connection| connection.token != 0);
+        let is_stranger = self.config.access.tokens.are_wanted() && !shown;
+        let kept = if is_stranger { self.limits.requests_size_max / 4 } else { 0 };
+        self.requests_size + REQUEST_SIZE + kept <= self.limits.requests_size_max
     }
 
     /// Comes back to clients for whom there was no room, as far as there is now.
@@ -134,7 +165,7 @@ impl Server {
         }
         let grows = matches!(&connection.phase, Phase::Http(exchange)
             if !exchange.input.is_empty() && matches!(exchange.stage, Stage::Head | Stage::Body));
-        if grows && !self.has_room() {
+        if grows && !self.has_room_for(key) {
             return self.refuse_growth(key);
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -161,7 +192,12 @@ impl Server {
     /// A request that has begun needs room that there is not.
     fn refuse_growth(&mut self, key: Key) {
         let Some(mut exchange) = self.take_exchange(key) else { return };
-        self.refuse_request(&mut exchange);
+        if exchange.has_body_apart() {
+            // Nothing may stand before the rest of that body: it is the last there is.
+            (exchange.stage, exchange.close) = (Stage::Ending, true);
+        } else {
+            self.refuse_request(&mut exchange);
+        }
         exchange.input = Vec::new(); // That is room for others.
         self.put_exchange(key, exchange);
     }
@@ -273,7 +309,8 @@ impl Server {
         let has_output = exchange.has_output() && exchange.stage != Stage::Held;
         let over = exchange.close && !exchange.has_output() && exchange.stage == Stage::Ending;
         if exchange.is_idle() && !exchange.close && !exchange.ended {
-            connection.phase = Phase::Idle { due: exchange.due as u32, peer: exchange.peer };
+            let (due, peer) = (exchange.due as u32, exchange.peer);
+            connection.phase = Phase::Idle { due, asked: true, peer };
             self.recycle(exchange);
             return self.arm_connection(key);
         }
@@ -514,7 +551,10 @@ impl Server {
         if std::mem::replace(&mut connection.flow, Flow::Blocked) == Flow::Open {
             match &mut connection.phase {
                 Phase::Stream(reader) => reader.touch(now_ms),
-                Phase::Http(exchange) => exchange.blocked_at = now_ms,
+                Phase::Http(exchange) => {
+                    exchange.blocked_at = now_ms;
+                    exchange.watch_pace(now_ms);
+                }
                 Phase::Idle { .. } | Phase::Taken => {}
             }
         }

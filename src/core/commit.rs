@@ -37,6 +37,8 @@ pub struct Keeper {
     ringed: Vec<Key>,
     /// The next batch ends a time in which not everything that was shown was written.
     heals: bool,
+    /// The server ends, and a last try to write was begun.
+    tries_last: bool,
     /// Bytes of large fields in the batch that is under way.
     flying: usize,
     /// Sessions that are gone and still on disk.
@@ -63,6 +65,7 @@ impl Keeper {
             total: 0,
             ringed: Vec::new(),
             heals: false,
+            tries_last: false,
             flying: 0,
             leftovers: Leftovers::default(),
             open: Vec::new(),
@@ -88,6 +91,11 @@ impl Keeper {
     /// Why the disk takes nothing, while it does not.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_ref().map(|failing| &*failing.sentence)
+    }
+
+    /// Whether the last try to write, at the end of the server, is over.
+    pub fn has_tried_last(&self) -> bool {
+        self.tries_last && !self.is_busy()
     }
 
     /// When to try again.
@@ -116,6 +124,9 @@ impl Server {
         }
         if self.keeper.keeps() && self.keeper.failure.is_none() {
             self.hand_over();
+        }
+        if self.is_draining() && self.is_deserted() {
+            self.try_last();
         }
         self.tell_hooks();
         self.release_held();
@@ -242,7 +253,8 @@ impl Server {
             }
             Err(failure) => {
                 self.keeper.batch = Some(batch);
-                self.append_failed(&parts, failure);
+                let keys: Vec<Key> = parts.iter().map(|part| part.key).collect();
+                self.append_failed(&keys, failure);
             }
         }
         self.release_held();
@@ -303,8 +315,16 @@ impl Server {
         self.tell_lost(key, Lost { from, to }, "tail_cut");
     }
 
-    fn append_failed(&mut self, parts: &[Part], failure: AppendFailure) {
-        let keys = || parts.iter().map(|part| part.key);
+    /// The start found a disk that takes no writes, and these sessions in doubt for it.
+    pub fn begin_failing(&mut self, sentence: String, session_ids: &[String]) {
+        let keys = session_ids.iter().filter_map(|id| self.by_id.find(&self.sessions, id));
+        let keys: Vec<Key> = keys.collect();
+        self.append_failed(&keys, AppendFailure { sentence, in_doubt: false });
+        self.arm_own();
+    }
+
+    fn append_failed(&mut self, keys: &[Key], failure: AppendFailure) {
+        let keys = || keys.iter().copied();
         let is_news = self.keeper.failure.is_none();
         if is_news {
             self.note_open();
@@ -358,6 +378,20 @@ impl Server {
         let Some(batch) = self.keeper.batch.take() else { return };
         let keys = self.unwritten();
         self.fill(batch, &keys);
+    }
+
+    /// The server ends as soon as everything is written: what the disk has not taken is tried once
+    /// more, at once.
+    fn try_last(&mut self) {
+        let now_ms = self.now_ms;
+        if !self.keeper.tries_last
+            && !self.keeper.is_busy()
+            && let Some(failing) = &mut self.keeper.failure
+        {
+            failing.retry_at = now_ms;
+            self.keeper.tries_last = true;
+            self.retry_append();
+        }
     }
 
     fn unwritten(&self) -> Vec<Key> {

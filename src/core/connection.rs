@@ -86,6 +86,8 @@ pub enum Phase {
     Idle {
         /// When it is closed, if nothing comes: milliseconds, modulo 2^32, see [`whole_time`].
         due: u32,
+        /// Whether it has had a request.
+        asked: bool,
         /// Who the kernel says is at the other end.
         peer: Peer,
     },
@@ -335,6 +337,8 @@ pub struct Exchange {
     /// others: there is one in the server at a time. What is sent of it.
     tail: Vec<u8>,
     tail_sent: usize,
+    /// What is left to send of a page that the binary carries: the body of the last reply, too.
+    page: &'static [u8],
     /// Where it stands.
     pub stage: Stage,
     /// Close after the replies that are pending.
@@ -363,6 +367,9 @@ pub struct Exchange {
     pub peer: Peer,
     /// When the kernel first took nothing, of late.
     pub blocked_at: u64,
+    /// Since when the client has been watched for how fast it takes its replies, and what it has taken
+    /// since; none while it takes them at once.
+    pace: Option<(u64, u64)>,
     /// What is counted of it in the server's pools: of heads and replies, and of bodies.
     pub counted: (usize, usize),
 }
@@ -390,6 +397,7 @@ impl Default for Exchange {
             sent: 0,
             tail: Vec::new(),
             tail_sent: 0,
+            page: &[],
             stage: Stage::Head,
             close: false,
             ended: false,
@@ -404,6 +412,7 @@ impl Default for Exchange {
             asker: Asking::Unknown,
             peer: Peer::Unknown,
             blocked_at: 0,
+            pace: None,
             counted: (0, 0),
         }
     }
@@ -455,26 +464,31 @@ impl Exchange {
 
     /// Whether anything is to be sent.
     pub fn has_output(&self) -> bool {
-        self.sent < self.out.len() || self.is_large()
+        self.sent < self.out.len() || self.has_body_apart()
     }
 
     /// What is to be sent.
     pub fn output(&self) -> [&[u8]; 3] {
-        [&self.out[self.sent..], &self.tail[self.tail_sent..], &[]]
+        [&self.out[self.sent..], &self.tail[self.tail_sent..], self.page]
     }
 
     /// Says that this many bytes of the last [`Exchange::output`] are sent.
     pub fn sent(&mut self, count: usize) {
         let own = count.min(self.out.len() - self.sent);
         self.sent += own;
-        self.tail_sent += count - own;
-        debug_assert!(self.tail_sent <= self.tail.len());
+        let tail = (count - own).min(self.tail.len() - self.tail_sent);
+        self.tail_sent += tail;
+        self.page = self.page.get(count - own - tail..).unwrap_or_default();
+        if let Some((_, taken)) = &mut self.pace {
+            *taken += count as u64;
+        }
         if self.tail_sent == self.tail.len() {
             (self.tail, self.tail_sent) = (Vec::new(), 0);
         }
         if !self.has_output() {
             self.replies = 0;
             self.held_back = false;
+            self.pace = None;
         }
         if self.sent == self.out.len() {
             self.out.clear();
@@ -488,9 +502,41 @@ impl Exchange {
         self.tail = body;
     }
 
+    /// Lets a page follow what is pending, likewise: it is sent from where it stands.
+    pub fn set_page(&mut self, body: &'static [u8]) {
+        self.page = body;
+    }
+
     /// Whether a large body is on its way.
     pub fn is_large(&self) -> bool {
         !self.tail.is_empty()
+    }
+
+    /// Whether the last reply's body follows from elsewhere: nothing may be appended before it.
+    pub fn has_body_apart(&self) -> bool {
+        self.is_large() || !self.page.is_empty()
+    }
+
+    /// The kernel takes nothing: from now on the client is watched, if it was not.
+    pub fn watch_pace(&mut self, now_ms: u64) {
+        self.pace.get_or_insert((now_ms, 0));
+    }
+
+    /// When it is to be looked at how much the client has taken in `window_ms`.
+    pub fn pace_due(&self, window_ms: u64) -> u64 {
+        self.pace.map_or(u64::MAX, |(since, _)| since + window_ms)
+    }
+
+    /// Whether the client has taken less than `least` bytes in a window that is over. If it has taken
+    /// enough, another one begins.
+    pub fn is_too_slow(&mut self, now_ms: u64, window_ms: u64, least: u64) -> bool {
+        match self.pace {
+            Some((since, taken)) if now_ms >= since + window_ms => {
+                self.pace = Some((now_ms, 0));
+                taken < least
+            }
+            _ => false,
+        }
     }
 
     /// The head of the request under way.
@@ -534,7 +580,7 @@ impl Exchange {
         // One after the other, and not faster than the client takes the replies.
         let pending = self.out.len() - self.sent;
         let full = pending > PENDING_REPLIES_SIZE || self.replies >= limits.pipeline_max;
-        if full || self.is_large() {
+        if full || self.has_body_apart() {
             return Step::More;
         }
         let head_limits =
@@ -560,6 +606,14 @@ impl Exchange {
     /// Once for each request whose body is not whole yet: whether it was not asked before.
     pub fn is_newly_in_body(&self) -> bool {
         self.stage == Stage::Body && self.body_due.is_none()
+    }
+
+    /// Lowers the bound of the body that is on its way.
+    ///
+    /// # Errors
+    /// It is beyond that already.
+    pub fn limit_body(&mut self, size_max: usize) -> Result<(), BadRequest> {
+        self.decoder.as_mut().map_or(Ok(()), |decoder| decoder.limit(size_max as u64))
     }
 
     /// Tells a client that waits for it to send its body (RFC 9110 §10.1.1).

@@ -5,7 +5,7 @@
 
 use crate::base::arena::Key;
 use crate::core::agent::Agent;
-use crate::core::connection::{Exchange, Flow, Phase, Stage, whole_time};
+use crate::core::connection::{Exchange, Flow, Phase, Place, Stage, whole_time};
 use crate::core::metrics::limit::Limit;
 use crate::core::server::{DEADLINES_PER_TURN, Drain, Server};
 use crate::limits::Limits;
@@ -74,7 +74,9 @@ impl Server {
         let Some(connection) = self.connections.get(key) else { return };
         let now_ms = self.now_ms;
         let stall = match (connection.flow, &connection.phase) {
-            (Flow::Blocked, Phase::Http(exchange)) => exchange.blocked_at + stall_ms,
+            (Flow::Blocked, Phase::Http(exchange)) => {
+                (exchange.blocked_at + stall_ms).min(exchange.pace_due(stall_ms))
+            }
             _ => u64::MAX,
         };
         let due = match &connection.phase {
@@ -119,6 +121,14 @@ impl Server {
             }
             return self.close(key);
         }
+        // One that takes a little now and then keeps its replies, and their memory, as long.
+        let least = self.limits.body_rate_min as u64 * stall_ms / 1000;
+        if let Phase::Http(exchange) = &mut connection.phase
+            && exchange.is_too_slow(now_ms, stall_ms, least)
+        {
+            self.counters.limits.hit(Limit::BodyRate);
+            return self.close(key);
+        }
         if let Phase::Http(exchange) = &mut connection.phase
             && now_ms >= exchange.due
             && exchange.stage == Stage::Body
@@ -128,8 +138,12 @@ impl Server {
         }
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
-            Phase::Idle { due, .. } if now_ms >= whole_time(now_ms, *due) => {
-                self.counters.limits.hit(Limit::KeepAlive);
+            Phase::Idle { due, asked, .. } if now_ms >= whole_time(now_ms, *due) => {
+                if connection.place == Place::Starved {
+                    return self.turn_away(key);
+                }
+                let limit = if *asked { Limit::KeepAlive } else { Limit::HeadTime };
+                self.counters.limits.hit(limit);
                 return self.close(key);
             }
             Phase::Http(exchange) if now_ms >= exchange.due => match exchange.stage {
@@ -203,6 +217,7 @@ impl Server {
             due = due.min(at);
         }
         due = due.min(self.keeper.retry_at()).min(self.keeper.leftovers.due());
+        due = due.min(self.looks.front().map_or(u64::MAX, |look| look.due));
         let index = self.own_index();
         if due == u64::MAX {
             self.wheel.cancel(index);
@@ -214,6 +229,7 @@ impl Server {
     fn own_due(&mut self) {
         self.retry_append();
         self.erase_leftovers();
+        self.give_up_looks();
         while let Some(key) = self.closed.front().copied() {
             let kept = self.sessions.get(key).and_then(|session| session.unusual.closed_at);
             if kept.is_some_and(|at| self.now_ms < at + CLOSED_KEPT_MS) {

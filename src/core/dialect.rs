@@ -12,6 +12,7 @@ use crate::core::approvals::{self, Approval, ApprovalKind};
 use crate::core::event::EventKind;
 use crate::core::metrics::TOKEN_KINDS;
 use crate::core::metrics::limit::Limit;
+use crate::core::publisher::Output;
 use crate::core::server::Server;
 use crate::core::session::{Subagent, TodoItem};
 use crate::core::turn::{self, ApiError, EndedTool, Failure, Turn};
@@ -172,23 +173,13 @@ impl Server {
             }
             Parsed::Other => self.agent_event(key, line),
             Parsed::Noise if line.trim_ascii().is_empty() => {}
+            // Text where a line of the dialect was expected is told as what it is: output.
             Parsed::Noise => {
-                let text = String::from_utf8_lossy(line);
-                self.noise(key, &text);
+                let text = format!("{}\n", String::from_utf8_lossy(line));
+                self.publish_text(agent_key, Output::Stderr, &text);
             }
         }
         self.arm_session_now(key);
-    }
-
-    /// Text where a line of the dialect was expected is told as what it is: output.
-    fn noise(&mut self, key: Key, text: &str) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let text = format!("{text}\n");
-        let offset = session.turn.as_mut().map_or(0, |turn| turn.text_offset(1, &text));
-        let message_id = session.turn.as_ref().map_or("agent", |turn| &turn.id).to_owned();
-        let output = crate::core::publisher::Output::Stderr;
-        let place = crate::core::publisher::Place { output, message_id: &message_id, block: 1 };
-        self.publisher.output(&mut session.feed, place, offset, &text);
     }
 
     /// Passes a line on as it is.

@@ -4,25 +4,32 @@
 
 use crate::base::arena::Key;
 use crate::core::agents::TurnEnd;
+use crate::core::approvals::Approval;
 use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::InTurn;
 use crate::core::server::{Dialect, Server};
-use crate::core::session::{Process, Subagent};
+use crate::core::session::{Process, Session, Subagent};
 use crate::core::turn::{Failure, Turn};
 use crate::wire::claude;
 
 impl Server {
+    /// The session, if it has a prompt that could run now.
+    fn with_next(&self, key: Key) -> Option<&Session> {
+        let session = self.sessions.get(key).filter(|_| !self.is_draining())?;
+        let open = !session.archived && !session.deleting && session.unusual.closed_at.is_none();
+        let waits = session.turn.is_none() && !session.prompts.queue.is_empty();
+        (open && waits).then_some(session)
+    }
+
+    /// Whether a session has a prompt to run, and no process for it.
+    pub(super) fn lacks_agent(&self, key: Key) -> bool {
+        self.with_next(key).is_some_and(|session| session.process.is_none())
+    }
+
     /// Gives the session's next prompt to its agent, as far as that is possible now.
     pub(super) fn dispatch(&mut self, key: Key) {
-        if self.is_draining() {
-            return;
-        }
-        let Some(session) = self.sessions.get(key) else { return };
-        let open = !session.archived && !session.deleting && session.unusual.closed_at.is_none();
-        if !open || session.turn.is_some() || session.prompts.queue.is_empty() {
-            return;
-        }
+        let Some(session) = self.with_next(key) else { return };
         match session.process.and_then(|agent| self.agents.get(agent)) {
             None if session.process.is_none() => self.want_agent(key),
             Some(agent) if agent.is_ready() => self.start_turn(key),
@@ -185,15 +192,26 @@ impl Server {
             object.string("by", by);
         });
         self.prompt_ended(key, &prompt.id, seq);
+        self.forgo_trust(key);
     }
 
-    /// Ends the running turn, if there is one, or the prompt that an agent is being started for.
-    /// Returns whether there was either.
+    /// Whether its directory is trusted need not be said any more if no prompt waits for that.
+    fn forgo_trust(&mut self, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let is_trust = |approval: &Approval| approval.kind.is_trust();
+        if session.prompts.queue.is_empty() && session.approvals.open.iter().any(is_trust) {
+            self.withdraw_approvals(key, "prompt_cancelled", is_trust);
+        }
+    }
+
+    /// Ends the running turn, if there is one, or the prompt that an agent is being started for, or
+    /// would be if the directory were trusted. Returns whether there was either.
     pub(super) fn interrupt(&mut self, key: Key, by: &str) -> bool {
-        let starting = self
-            .sessions
-            .get_mut(key)
-            .filter(|session| session.turn.is_none() && session.process_state == Process::Starting);
+        let awaits_trust = self.awaits_trust(key);
+        let starting = self.sessions.get_mut(key).filter(|session| {
+            let is_starting = session.process_state == Process::Starting;
+            session.turn.is_none() && (is_starting || awaits_trust)
+        });
         if let Some(prompt) = starting.and_then(|session| session.prompts.queue.pop_front()) {
             self.cancel_prompt(key, &prompt, by, true);
             return true;

@@ -130,8 +130,8 @@ pub enum DiskRequest {
     },
     /// Look for what a directory would make an agent run by itself.
     LookForTrust {
-        /// The session that is to work there.
-        session: Key,
+        /// Comes back with the reply.
+        ticket: u64,
         /// The directory, canonical.
         path: PathBuf,
     },
@@ -217,6 +217,17 @@ impl DiskRequest {
                 | DiskRequest::Sweep { .. }
         )
     }
+}
+
+/// What a directory brings that an agent would run by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// What that is, a line each. None: it brings nothing.
+    pub commands: Vec<String>,
+    /// The hash of all that it says.
+    pub hash: String,
+    /// All of it was read and understood: the hash stands for it, and may be remembered.
+    pub is_clear: bool,
 }
 
 /// Frames of one turn of the loop, of all sessions, on their way to the disk. The buffers change
@@ -391,11 +402,9 @@ pub enum DiskReply {
     /// To [`DiskRequest::LookForTrust`].
     Trust {
         /// That of the request.
-        session: Key,
-        /// What the directory would run, a line each.
-        commands: Vec<String>,
-        /// The hash of what it said.
-        hash: String,
+        ticket: u64,
+        /// What the directory says.
+        brought: Brought,
     },
     /// To [`DiskRequest::RememberTrust`] and [`DiskRequest::RememberCookie`]: the system's words,
     /// if it could not be kept.

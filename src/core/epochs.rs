@@ -168,6 +168,14 @@ impl Epochs {
         is_news.then(|| format!("reached {reached}\n"))
     }
 
+    /// The first number of what may not be where its start left it: that of the newest start; or,
+    /// where start after start ended while its journal took no writes, that of the first of those.
+    pub fn doubtful_from(&self) -> u64 {
+        let whole = self.starts.iter().rposition(|start| !start.broken);
+        let first = whole.map_or(0, |at| (at + 1).min(self.starts.len() - 1));
+        self.starts.get(first).map_or(0, |start| start.first_seq)
+    }
+
     /// Whether what the newest start showed is on disk, if the next one lives in boot `boot_id`.
     pub fn last_survived(&self, boot_id: &str) -> bool {
         self.starts.last().is_none_or(|last| survived(last, boot_id))
@@ -249,6 +257,22 @@ mod tests {
             start 00000000000e 400 write boot3\nbroken\nerased 350\n\
             start 00000000000f 500 write boot3\n";
         Epochs::parse(text.as_bytes()).unwrap().0
+    }
+
+    #[test]
+    fn of_starts_that_ended_broken_one_after_the_other_all_are_in_doubt() {
+        let mut text = String::new();
+        assert_eq!(Epochs::default().doubtful_from(), 0);
+        for (line, first) in [
+            ("start 00000000000a 1 sync boot1\nbroken\n", 1),
+            ("start 00000000000b 100 write boot1\n", 100),
+            ("start 00000000000c 200 write boot1\nbroken\n", 200),
+            ("start 00000000000d 300 sync boot2\nbroken\n", 200),
+            ("start 00000000000e 400 write boot3\n", 400),
+        ] {
+            text += line;
+            assert_eq!(Epochs::parse(text.as_bytes()).unwrap().0.doubtful_from(), first, "{text}");
+        }
     }
 
     #[test]

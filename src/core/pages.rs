@@ -3,6 +3,8 @@
 //! They are carried packed, and sent so to whoever takes it: a phone loads a fifth of the bytes. Who
 //! does not say that it takes gzip gets them unpacked.
 
+use std::sync::OnceLock;
+
 /// A page or script.
 pub struct Page {
     /// The path that serves it.
@@ -13,6 +15,8 @@ pub struct Page {
     pub packed: &'static [u8],
     /// What its entity tags begin with (RFC 9110, section 8.8.3): a hash of its bytes.
     pub etag: u64,
+    /// Its bytes unpacked, once somebody has wanted them so.
+    plain: OnceLock<Box<[u8]>>,
 }
 
 /// A gzip member's header and trailer, in bytes: ours have neither a name nor anything else.
@@ -21,9 +25,12 @@ const GZIP_TRAILER_SIZE: usize = 8;
 
 impl Page {
     /// Its bytes, unpacked.
-    pub fn unpack(&self) -> Vec<u8> {
-        let deflated = &self.packed[GZIP_HEADER_SIZE..self.packed.len() - GZIP_TRAILER_SIZE];
-        miniz_oxide::inflate::decompress_to_vec(deflated).expect("what the build packed is whole")
+    pub fn plain(&self) -> &[u8] {
+        self.plain.get_or_init(|| {
+            let deflated = &self.packed[GZIP_HEADER_SIZE..self.packed.len() - GZIP_TRAILER_SIZE];
+            let plain = miniz_oxide::inflate::decompress_to_vec(deflated);
+            plain.expect("what the build packed is whole").into()
+        })
     }
 }
 
@@ -41,7 +48,7 @@ macro_rules! pages {
 }
 
 /// All of them.
-pub static PAGES: [Page; 27] = pages! {
+pub static PAGES: [Page; 29] = pages! {
     "/" HTML "index.html"
     "/sessions" HTML "index.html"
     "/session" HTML "session.html"
@@ -55,7 +62,9 @@ pub static PAGES: [Page; 27] = pages! {
     "/js/login.js" SCRIPT "login.js"
     "/js/markdown.js" SCRIPT "markdown.js"
     "/js/notify.js" SCRIPT "notify.js"
+    "/js/pieces.js" SCRIPT "pieces.js"
     "/js/pump.js" SCRIPT "pump.js"
+    "/js/words.js" SCRIPT "words.js"
     "/js/server.js" SCRIPT "server.js"
     "/js/session.js" SCRIPT "session.js"
     "/js/sessions.js" SCRIPT "sessions.js"
@@ -99,7 +108,7 @@ impl Page {
 }
 
 const fn page(path: &'static str, content_type: &'static str, packed: &'static [u8]) -> Page {
-    Page { path, content_type, packed, etag: hash(packed) }
+    Page { path, content_type, packed, etag: hash(packed), plain: OnceLock::new() }
 }
 
 /// FNV-1a: enough to tell one version of a page from the next.
@@ -124,7 +133,7 @@ mod tests {
     #[test]
     fn every_link_of_a_page_leads_to_a_page_from_where_it_stands() {
         for (at, depth) in [("/", 0), ("/session/session-1", 1), ("/login", 0)] {
-            let text = String::from_utf8(find(at).unwrap().unpack()).unwrap();
+            let text = String::from_utf8(find(at).unwrap().plain().to_vec()).unwrap();
             let links = ["href=\"", "src=\""].map(|name| text.split(name).skip(1)).into_iter();
             let links: Vec<&str> =
                 links.flatten().map(|rest| rest.split('"').next().unwrap()).collect();
@@ -142,7 +151,7 @@ mod tests {
     #[test]
     fn no_page_links_to_an_absolute_path_or_another_host() {
         for page in PAGES.iter().filter(|page| page.content_type == HTML) {
-            let text = String::from_utf8(page.unpack()).unwrap();
+            let text = String::from_utf8(page.plain().to_vec()).unwrap();
             for start in
                 ["href=\"/", "src=\"/", "=\"http", "<style", " style=", "<script>", " onclick"]
             {
@@ -154,7 +163,7 @@ mod tests {
     #[test]
     fn every_module_that_a_script_imports_is_served() {
         for page in PAGES.iter().filter(|page| page.content_type == SCRIPT) {
-            let text = String::from_utf8(page.unpack()).unwrap();
+            let text = String::from_utf8(page.plain().to_vec()).unwrap();
             for part in text.split("from './").skip(1) {
                 let name = part.split('\'').next().unwrap();
                 assert!(find(&format!("/js/{name}")).is_some(), "{}: {name}", page.path);
@@ -171,7 +180,7 @@ mod tests {
     #[test]
     fn the_schema_describes_every_event_and_no_other() {
         let page = find("/api/events.schema.json").unwrap();
-        let schema: serde_json::Value = serde_json::from_slice(&page.unpack()).unwrap();
+        let schema: serde_json::Value = serde_json::from_slice(page.plain()).unwrap();
         let described = schema["$defs"].as_object().unwrap();
         let mut names: Vec<&str> = NAMES.to_vec();
         names.push("large");

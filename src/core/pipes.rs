@@ -4,7 +4,7 @@
 //! never for a reader. What the bytes mean is `dialect.rs`'s business.
 
 use crate::base::arena::Key;
-use crate::core::agent::{self, Speech};
+use crate::core::agent::{self, Murmur, Speech};
 use crate::core::effect::{Effect, Pipe};
 use crate::core::publisher::{Output, Place};
 use crate::core::server::Server;
@@ -106,20 +106,26 @@ impl Server {
         self.publish_text(agent_key, Output::Stderr, &text);
     }
 
-    fn publish_text(&mut self, agent_key: Key, output: Output, text: &str) {
-        let Some(agent) = self.agents.get(agent_key) else { return };
+    /// Publishes text that belongs to no message of the agent's: it is of the turn under way, or of
+    /// none.
+    pub(super) fn publish_text(&mut self, agent_key: Key, output: Output, text: &str) {
+        let Some(agent) = self.agents.get_mut(agent_key) else { return };
         let key = agent.session;
         let Some(session) = self.sessions.get_mut(key) else { return };
         if text.is_empty() {
             return;
         }
-        let message_id = session.turn.as_ref().map_or("agent", |turn| &turn.id).to_owned();
-        let block = u32::from(output == Output::Stderr);
-        let offset = match &mut session.turn {
-            Some(turn) => turn.text_offset(block, text),
-            None => 0,
+        let (message_id, offsets) = match &mut session.turn {
+            Some(turn) => (&*turn.id, &mut turn.offsets),
+            None => {
+                let seq = self.publisher.seq();
+                let murmur = agent.murmur.get_or_insert_with(|| Murmur::new(seq));
+                (&*murmur.message_id, &mut murmur.offsets)
+            }
         };
-        let place = Place { output, message_id: &message_id, block };
+        let block = u32::from(output == Output::Stderr);
+        let offset = offsets.count(block, text);
+        let place = Place { output, message_id, block };
         self.publisher.output(&mut session.feed, place, offset, text);
         self.arm_session_now(key);
     }

@@ -17,7 +17,7 @@ use crate::core::prompts::{Image, Prompt, Prompts};
 use crate::core::publisher::{Feed, InTurn};
 use crate::core::server::{AgentConfig, Dialect, Server};
 use crate::core::session::{
-    Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Trust, Unusual,
+    Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Unusual,
 };
 use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
 use crate::wire::document;
@@ -482,8 +482,8 @@ impl Server {
             usage: snapshot.usage.map(String::into_boxed_str),
             subagents: snapshot.subagents.into_iter().map(subagent).collect::<Vec<_>>().into(),
             waits_for_agent: false,
+            told_full: false,
             idle_at: now_ms,
-            trust: Trust::Unknown,
             archived: snapshot.archived,
         };
         let tools = snapshot.tools.into_iter().map(|id| OpenTool::restored(id, now_ms));

@@ -29,6 +29,7 @@ use crate::core::session::Session;
 use crate::core::shared::Shared;
 use crate::core::streams::Beat;
 use crate::core::tickets::Tickets;
+use crate::core::trust::Look;
 use crate::core::waits::{Cursor, Wait};
 use crate::limits::Limits;
 use crate::wire::json;
@@ -153,6 +154,8 @@ pub enum End {
     Clean,
     /// The time was up before that.
     Cut,
+    /// All ended, and the journal took no writes to the last: not everything that was shown is in it.
+    Unwritten,
 }
 
 /// An answer that waits for the disk thread.
@@ -242,6 +245,9 @@ pub struct Server {
     pub(super) long_line_buffer: Option<Vec<u8>>,
     /// Sessions that wait for a process, oldest first.
     pub(super) start_queue: VecDeque<Key>,
+    /// Directories that are looked at for sessions that are about to start, oldest first: each has a
+    /// place among the agents that start.
+    pub(super) looks: VecDeque<Look>,
     /// Agents whose output waits for the next commit.
     pub(super) paused: Vec<Key>,
     /// The second in which sessions were last created, and how many.
@@ -328,6 +334,7 @@ impl Server {
             long_line: VecDeque::new(),
             long_line_buffer: None,
             start_queue: VecDeque::new(),
+            looks: VecDeque::new(),
             paused: Vec::new(),
             creations: (0, 0),
             addresses: Addresses::default(),
@@ -412,9 +419,7 @@ impl Server {
         match reply {
             DiskReply::Directory { ticket, result } => self.directory_resolved(ticket, result),
             DiskReply::Listed { ticket, result } => self.directories_listed(ticket, result),
-            DiskReply::Trust { session, commands, hash } => {
-                self.trust_looked_at(session, commands, hash);
-            }
+            DiskReply::Trust { ticket, brought } => self.trust_looked_at(ticket, &brought),
             DiskReply::Remembered(None) => {}
             DiskReply::Remembered(Some(error)) => {
                 let fields = vec![("error", error)];
@@ -517,14 +522,28 @@ impl Server {
         matches!(self.drain, Drain::Draining(_))
     }
 
+    /// When the drain is cut, if there is one.
+    pub fn drain_due(&self) -> Option<u64> {
+        if let Drain::Draining(at) = self.drain { Some(at) } else { None }
+    }
+
     /// Whether everything has come to its end, or the time for that is up.
     pub fn finished(&self) -> Option<End> {
         let Drain::Draining(at) = self.drain else { return None };
         let is_written = !self.publisher.has_hidden() && !self.keeper.leftovers.is_busy();
-        if self.agents.is_empty() && self.connections.is_empty() && is_written {
-            return Some(End::Clean);
+        if self.is_deserted() && is_written {
+            match self.keeper.failure() {
+                None => return Some(End::Clean),
+                Some(_) if self.keeper.has_tried_last() => return Some(End::Unwritten),
+                Some(_) => {}
+            }
         }
         (self.now_ms >= at).then_some(End::Cut)
+    }
+
+    /// Whether nothing is left that could say or hear anything.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.agents.is_empty() && self.connections.is_empty()
     }
 
     /// Whether this connection still exists.

@@ -81,19 +81,6 @@ pub struct Fork {
     pub entry: Option<String>,
 }
 
-/// Whether a session's directory may make its agent run things by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// Not looked at since the last agent: it may have changed.
-    Unknown,
-    /// The disk thread looks, or a human is asked.
-    Asked,
-    /// It names nothing, or it was allowed.
-    Given,
-    /// It was denied: the agent reads none of it.
-    Denied,
-}
-
 /// How the process of a session is doing, as far as its status is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
@@ -148,8 +135,9 @@ pub struct Unusual {
     pub granted: Vec<serde_json::Value>,
     /// The agent's list of things to do.
     pub todos: Vec<TodoItem>,
-    /// The hash of what its directory said when that was denied.
-    pub distrusted: Option<String>,
+    /// What a human last said of its directory and no file keeps: the hash of what it said then,
+    /// and whether that was allowed.
+    pub trust_answer: Option<(String, bool)>,
     /// When it was closed, in milliseconds of the monotonic clock.
     pub closed_at: Option<u64>,
     /// When it was last told that its agent tried to use us, on the same clock.
@@ -164,19 +152,20 @@ impl Blank for Unusual {
         forked_from: None,
         granted: Vec::new(),
         todos: Vec::new(),
-        distrusted: None,
+        trust_answer: None,
         closed_at: None,
         self_access_told_at: None,
     };
 
     fn is_blank(&self) -> bool {
-        let texts = [&self.name, &self.forked_from, &self.distrusted];
+        let texts = [&self.name, &self.forked_from];
         let times = [self.closed_at, self.self_access_told_at];
         let asked = [&self.model, &self.mode];
         let lists = self.granted.is_empty() && self.todos.is_empty();
         lists
             && asked.iter().all(|word| word.is_none())
             && texts.iter().all(|text| text.is_none())
+            && self.trust_answer.is_none()
             && times == [None; 2]
     }
 
@@ -233,8 +222,8 @@ pub struct Session {
     pub subagents: Seldom<Vec<Subagent>>,
     /// It waits for a process to become free.
     pub waits_for_agent: bool,
-    /// Whether its directory is trusted.
-    pub trust: Trust,
+    /// It was told that it waits because as many run as may.
+    pub told_full: bool,
     /// It is put away: no agent, and not in lists.
     pub archived: bool,
     /// When its agent last became idle, in milliseconds of the monotonic clock.

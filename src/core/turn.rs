@@ -49,8 +49,8 @@ pub struct Turn {
     /// The last text of the main conversation, for an agent whose `result` brings none: as much of
     /// it as a turn keeps of a block, and whether it is still escaped.
     last_text: (String, bool),
-    /// UTF-16 units told of the text and the errors of an agent that speaks no lines.
-    offsets: [u64; 2],
+    /// What was told of text that belongs to no message of the agent's.
+    pub offsets: Offsets,
     streaming: Option<Streaming>,
     /// Where the deltas of a replaced message begin.
     replaced_seq: Option<u64>,
@@ -59,6 +59,21 @@ pub struct Turn {
     tools: Vec<OpenTool>,
     /// Of the messages that may go on: one of the main conversation, one of each subagent.
     operations: Vec<Operations>,
+}
+
+/// UTF-16 units told of the two blocks of text that belongs to no message of the agent's: its output
+/// and its errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets([u64; 2]);
+
+impl Offsets {
+    /// Counts the next text of a block. Returns how much of the block came before it.
+    pub fn count(&mut self, block: u32, text: &str) -> u64 {
+        let offset = &mut self.0[usize::from(block > 0)];
+        let before = *offset;
+        *offset += utf16_length(text);
+        before
+    }
 }
 
 /// What of a turn has started and not ended, for a snapshot.
@@ -500,13 +515,6 @@ impl Turn {
             object.number("durationMs", now_ms.saturating_sub(open.started_at));
         });
         Some(EndedTool { tool: open.tool, input: open.input? })
-    }
-
-    /// Counts text of an agent that speaks no lines: how much of its block came before.
-    pub fn text_offset(&mut self, block: u32, text: &str) -> u64 {
-        let offset = &mut self.offsets[usize::from(block > 0)];
-        *offset += utf16_length(text);
-        *offset - utf16_length(text)
     }
 
     /// The message and the number of each block that has begun and not ended.

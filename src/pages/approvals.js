@@ -114,6 +114,8 @@ class Card {
     this.complaint = h('p', { class: 'error', role: 'alert', hidden: true });
     this.yes = h('button', { type: 'submit', class: 'primary allow', disabled: true }, YES[kind]);
     this.no = h('button', { type: 'button', class: 'deny', disabled: true, onclick: () => this.send('deny') }, NO[kind]);
+    // In sight wherever the card is scrolled to: what is behind it is not on the screen.
+    this.foot = h('div', { class: 'answers' }, this.more, h('div', { class: 'row buttons' }, this.yes, this.no));
     this.node = h('form', { class: 'approval', 'data-approval': approval.approvalId, 'data-kind': kind, 'aria-label': 'Approval', onsubmit: (event) => {
       event.preventDefault();
       this.send('allow');
@@ -121,12 +123,12 @@ class Card {
     h('p', { class: 'ask' }, QUESTIONS[kind], this.waiting),
     this.heading,
     this.box,
-    this.more,
     this.words(),
     this.rules(kind),
-    h('div', { class: 'row buttons' }, this.yes, this.forSession, this.no, ...this.extras(kind)),
+    this.foot,
     this.reason,
     this.complaint);
+    this.foot.lastChild.append(...[this.forSession, ...this.extras(kind)].filter(Boolean));
     if (!mayAnswer) this.complain('Your token does not let you answer.');
     this.watch = new ResizeObserver(() => this.look());
     this.watch.observe(this.box);
@@ -179,7 +181,7 @@ class Card {
     const box = this.box.getBoundingClientRect();
     const dock = this.node.parentElement.getBoundingClientRect();
     const from = Math.max(box.top, dock.top, 0);
-    const to = Math.min(box.bottom, dock.bottom, innerHeight);
+    const to = Math.min(box.bottom, dock.bottom, this.foot.getBoundingClientRect().top, innerHeight);
     if (to <= from) return;
     const before = this.allSeen;
     this.seen.push([(scrollTop + from - box.top) / scrollHeight, (scrollTop + to - box.top + 2) / scrollHeight]);
@@ -201,7 +203,7 @@ class Card {
 
   /** To the first part that was not shown yet. */
   scrollOn() {
-    this.box.scrollIntoView({ block: 'nearest' });
+    this.reveal(this.box);
     this.join();
     this.box.scrollTop = Math.max(0, (this.seen[0]?.[0] > 0.001 ? 0 : this.seen[0]?.[1] ?? 0) * this.box.scrollHeight - 24);
     this.look();
@@ -233,7 +235,7 @@ class Card {
   plan(input) {
     const { plan = this.planOf(this.approval.toolUseId), ...rest } = input ?? {};
     if (typeof plan !== 'string') return [h('p', { class: 'hint' }, 'The agent sent no text with its plan: what it wrote stands in the conversation.'), exactInput('', input ?? {})];
-    return [markdown(plan), ...(Object.keys(rest).length > 0 ? [exactInput('', rest)] : [])];
+    return [markdown(plan, Infinity), ...(Object.keys(rest).length > 0 ? [exactInput('', rest)] : [])];
   }
 
   questions(input) {
@@ -285,7 +287,9 @@ class Card {
   askWhy(button) {
     this.whyPanel.hidden = !this.whyPanel.hidden;
     button.setAttribute('aria-expanded', String(!this.whyPanel.hidden));
-    if (!this.whyPanel.hidden) this.why.focus();
+    if (this.whyPanel.hidden) return;
+    this.why.focus();
+    this.reveal(this.whyPanel);
   }
 
   /** The input as fields: texts as they are, the rest as JSON. */
@@ -321,6 +325,17 @@ class Card {
   complain(text) {
     this.complaint.textContent = text;
     this.complaint.hidden = !text;
+    if (text) this.reveal(this.complaint);
+  }
+
+  /** Brings a part of the card into sight: from behind the answers too, but not out at the top. */
+  reveal(part) {
+    part.scrollIntoView({ block: 'nearest' });
+    for (const place of [this.node.parentElement, document.scrollingElement]) {
+      const { top, bottom } = part.getBoundingClientRect();
+      const above = Math.max(0, this.node.parentElement?.getBoundingClientRect().top ?? 0);
+      if (place) place.scrollTop += Math.max(0, Math.min(bottom - this.foot.getBoundingClientRect().top, top - above));
+    }
   }
 
   async send(decision, rules = []) {

@@ -81,11 +81,18 @@ form.addEventListener('submit', (event) => {
   logIn(field.value.trim());
 });
 
-const token = location.hash.slice(1);
-if (token) {
+/** Logs in with the fragment's token, if there is one; gives whether there is. */
+function takeFragment() {
+  const token = location.hash.slice(1);
+  if (!token) return false;
   history.replaceState(null, '', location.pathname);
   logIn(token);
-} else {
+  return true;
+}
+
+// A link that is opened where the login stands already loads no page.
+addEventListener('hashchange', takeFragment);
+if (!takeFragment()) {
   logout.hidden = !keepsToken();
   field.focus();
 }

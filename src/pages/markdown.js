@@ -2,8 +2,10 @@
 //
 // Headings, paragraphs, lists, task lists, fences, quotes, tables, rules; emphasis, code, links. HTML
 // is text, an image is a link to it, and only http, https and mailto are links. Each step takes time
-// in proportion to the text it reads. A growing text is parsed again from its last block only.
-import { copyButton, h } from './dom.js';
+// in proportion to the text it reads. A growing text is parsed again from its last block only, and
+// of a very long one only a part is drawn until more is asked for.
+import { copyButton, h, short } from './dom.js';
+import { Pieces } from './pieces.js';
 
 /** Quotes and lists inside each other, beyond which they are text. */
 const DEPTH_MAX = 8;
@@ -11,14 +13,21 @@ const DEPTH_MAX = 8;
 const DELIMITERS_MAX = 64;
 /** A longer tail is drawn less often, so that drawing takes a bounded share of the time. */
 const TAIL_PER_MS = 100;
+/** Characters of a paragraph, beyond which it goes on in another: a block is drawn again as it grows. */
+const PARAGRAPH_MAX = 16 * 1024;
+/** How far before that a word may begin at which it is cut. */
+const CUT_BACK = 200;
+/** Characters that are drawn, and that are added each time more is asked for. */
+const SHOWN_MAX = 256 * 1024;
 /** Blocks beyond which a text lets the browser skip those out of sight. */
 const LONG_BLOCKS = 150;
 
 /** One growing text in one element. */
 export class Markdown {
-  constructor(root, changed = () => {}) {
+  constructor(root, changed = () => {}, shown = SHOWN_MAX) {
     this.root = root;
     this.changed = changed; // Told after each drawing.
+    this.shownMax = shown;
     this.clear();
   }
 
@@ -29,13 +38,16 @@ export class Markdown {
     this.start = 0; // Where the part that may still change begins.
     this.tail = []; // Its nodes.
     this.open = null; // An open fence, to which text is only added.
+    this.shown = this.shownMax; // So much of it may be drawn,
+    this.drawn = -1; // and so much is.
+    this.more = null; // The button for more.
     this.root.replaceChildren();
   }
 
   append(text) {
     this.source += text.replaceAll('\r', '');
     if (this.timer) return;
-    const wait = Math.max(16, (this.source.length - this.start) / TAIL_PER_MS);
+    const wait = Math.max(16, (Math.min(this.source.length, this.shown) - this.start) / TAIL_PER_MS);
     this.timer = setTimeout(() => this.draw(), this.open ? 16 : wait);
   }
 
@@ -52,13 +64,41 @@ export class Markdown {
   draw() {
     clearTimeout(this.timer);
     this.timer = 0;
-    if (!this.open?.grow(this.source)) this.redraw();
+    const end = this.end();
+    if (end !== this.drawn) {
+      this.drawn = end;
+      const text = this.source.slice(0, end);
+      if (!this.open?.grow(text)) this.redraw(text);
+    }
+    this.showRest();
     if (this.root.childElementCount > LONG_BLOCKS) this.root.classList.add('long');
     this.changed();
   }
 
-  redraw() {
-    const text = this.source.slice(this.start);
+  /** Where what may be drawn ends: in no character's middle. */
+  end() {
+    const { length } = this.source;
+    if (length <= this.shown) return length;
+    return (this.source.charCodeAt(this.shown - 1) & 0xfc00) === 0xd800 ? this.shown - 1 : this.shown;
+  }
+
+  showRest() {
+    const rest = this.source.length - this.drawn;
+    if (rest === 0) {
+      this.more?.remove();
+      this.more = null;
+      return;
+    }
+    this.more ??= h('button', { type: 'button', class: 'small left-out', onclick: () => {
+      this.shown += this.shownMax;
+      this.draw();
+    } });
+    this.more.textContent = `Show more: ${short(rest)} characters follow`;
+    if (this.root.lastChild !== this.more) this.root.append(this.more);
+  }
+
+  redraw(source) {
+    const text = source.slice(this.start);
     const blocks = parse(text);
     for (const node of this.tail) node.remove();
     const nodes = blocks.map(build);
@@ -66,17 +106,17 @@ export class Markdown {
     // What began in a finished line stays as it is, but for the last of it.
     const finished = text.lastIndexOf('\n') + 1;
     let last = blocks.length - 1;
-    while (last > 0 && blocks[last].at >= finished) last -= 1;
+    while (last > 0 && blocks[last].at >= finished && blocks[last].column === 0) last -= 1;
     this.tail = nodes.slice(Math.max(0, last));
-    this.open = openFence(blocks.at(-1), nodes.at(-1), this.source);
+    this.open = openFence(blocks.at(-1), source);
     if (last > 0) this.start += blocks[last].at;
   }
 }
 
-/** A text at once. */
-export function markdown(text) {
+/** A text at once. `shown`: so many characters, and a button for more. */
+export function markdown(text, shown = SHOWN_MAX) {
   const root = h('div', { class: 'md' });
-  new Markdown(root).set(text);
+  new Markdown(root, undefined, shown).set(text);
   return root;
 }
 
@@ -101,21 +141,24 @@ export function parse(text) {
     at += line.length + 1;
   }
   const blocks = parseLines(lines, 0);
-  for (const block of blocks) block.at = starts[block.line];
+  for (const block of blocks) block.at = starts[block.line] + block.column;
   return blocks;
 }
 
 function parseLines(lines, depth) {
   const blocks = [];
   let at = 0;
+  let column = 0; // Where in its line the rest of a cut paragraph begins.
   while (at < lines.length) {
     if (BLANK.test(lines[at])) {
       at += 1;
+      column = 0;
       continue;
     }
-    const [block, next] = take(lines, at, depth);
-    block.line = at;
-    blocks.push(block);
+    const [block, next, cut = 0] = take(lines, at, depth);
+    blocks.push(Object.assign(block, { line: at, column }));
+    column = cut + (next === at ? column : 0);
+    if (cut > 0) lines[next] = lines[next].slice(cut);
     at = next;
   }
   return blocks;
@@ -131,7 +174,7 @@ function take(lines, at, depth) {
   if (RULE.test(line)) return [{ type: 'rule' }, at + 1];
   if (depth < DEPTH_MAX && QUOTE.test(line)) return takeQuote(lines, at, depth);
   if (depth < DEPTH_MAX && ITEM.test(line)) return takeList(lines, at, depth);
-  if (line.includes('|') && at + 1 < lines.length && TABLE_RULE.test(lines[at + 1])) {
+  if (line.length <= PARAGRAPH_MAX && line.includes('|') && at + 1 < lines.length && TABLE_RULE.test(lines[at + 1])) {
     const columns = cells(lines[at + 1]);
     if (columns.length === cells(line).length) return takeTable(lines, at, columns);
   }
@@ -250,11 +293,25 @@ function cells(line) {
 }
 
 function takeParagraph(lines, at, depth) {
+  const first = lines[at];
+  if (first.length > PARAGRAPH_MAX) {
+    const cut = cutBefore(first, PARAGRAPH_MAX);
+    return [{ type: 'paragraph', text: first.slice(0, cut).trimStart(), goesOn: true }, at, cut];
+  }
   let next = at + 1;
+  let size = first.length;
   const ends = (line) => BLANK.test(line) || (begins(line, depth) && !odd(line));
-  while (next < lines.length && !ends(lines[next])) next += 1;
+  while (next < lines.length && size + lines[next].length < PARAGRAPH_MAX && !ends(lines[next])) size += lines[next++].length + 1;
   const text = lines.slice(at, next).map((line) => line.trimStart()).join('\n');
   return [{ type: 'paragraph', text: text.trimEnd() }, next];
+}
+
+/** Where a long line is cut: before a word, where one begins not far before `end`. */
+function cutBefore(line, end) {
+  for (let at = end; at > 1 && at > end - CUT_BACK; at--) {
+    if (line[at - 1] === ' ' && /\p{L}/u.test(line[at] ?? '')) return at;
+  }
+  return (line.charCodeAt(end - 1) & 0xfc00) === 0xd800 ? end + 1 : end;
 }
 
 /** A number other than 1 that happens to begin a line is no list. */
@@ -274,13 +331,14 @@ function build(block) {
     case 'quote': return h('blockquote', {}, block.blocks.map(build));
     case 'list': return buildList(block);
     case 'table': return buildTable(block);
-    default: return h('p', {}, inline(block.text));
+    default: return h('p', { class: block.goesOn ? 'goes-on' : null }, inline(block.text));
   }
 }
 
-function buildCode({ info, text }) {
-  const language = /^[\w+#.-]{1,20}/.exec(info)?.[0] ?? '';
-  const code = h('code', {}, text);
+function buildCode(block) {
+  const language = /^[\w+#.-]{1,20}/.exec(block.info)?.[0] ?? '';
+  const code = h('code');
+  block.pieces = new Pieces(code, block.text, { whole: true });
   return h('figure', { class: 'code' },
     h('figcaption', {}, h('span', {}, language), copyButton(() => code.textContent)),
     h('pre', { tabindex: 0, 'aria-label': language ? `Code: ${language}` : 'Code', role: 'group' }, code));
@@ -307,18 +365,16 @@ function buildTable({ head, sides, rows }) {
 }
 
 /** A fence that is still open takes more text without being parsed again. */
-function openFence(block, node, source) {
+function openFence(block, source) {
   if (block?.type !== 'code' || !block.mark || !block.plain) return null;
   const start = source.length - block.text.length;
   if (source[start - 1] !== '\n') return null; // Its first line is still growing.
-  const code = node.querySelector('code');
-  const text = code.firstChild ?? code.appendChild(new Text(''));
   let drawn = source.length;
   return {
     grow(now) {
       const line = Math.max(start, now.lastIndexOf('\n', drawn - 1) + 1);
       if (/^ {0,3}[`~]/m.test(now.slice(line))) return false; // This may close it.
-      text.appendData(now.slice(drawn));
+      block.pieces.append(now.slice(drawn));
       drawn = now.length;
       return true;
     },
@@ -408,8 +464,8 @@ class Inline {
   }
 
   lineEnd(at) {
-    const children = this.top.children;
-    const hard = typeof children.at(-1) === 'string' && children.at(-1).endsWith('  ');
+    // Looked up in the text: what is put together so far would be written out anew for each line.
+    const hard = this.text[at - 1] === ' ' && this.text[at - 2] === ' ';
     this.put(hard ? h('br') : '\n');
     return at + 1;
   }

@@ -42,7 +42,8 @@ export interface SessionEventStreamOptions {
    *  sessions with every tab of this origin that does the same; needs a secure context (https or
    *  this machine), and is as `true` without one. */
   share?: boolean | 'tabs';
-  /** Bearer token, or a function that gives one: streams by fetch instead of EventSource. */
+  /** Bearer token, or a function that gives one: streams by fetch instead of EventSource. Where the
+   *  function throws, that try has failed, and the next one asks it again. */
   token?: string | (() => string | undefined | null);
   /** So many streams in a row that died early though the server answers: go on by long poll, and
    *  tell `transport`. Default 3; Infinity: never. */
@@ -134,6 +135,9 @@ export declare class SessionEventStream extends EventTarget {
    *  EventSource, names that neither this file nor a listener knows are not seen. */
   on(name: string, listener: (event: SessionStreamEvent) => void): () => void;
   off(name: string, listener: (event: SessionStreamEvent<any>) => void): void;
+  /** As `on`, `*` included, with an EventTarget's own options. */
+  addEventListener(name: string, listener: ((event: SessionStreamEvent<any>) => void) | EventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  removeEventListener(name: string, listener: ((event: SessionStreamEvent<any>) => void) | EventListenerObject | null, options?: boolean | EventListenerOptions): void;
   /** Ends this instance; the connection closes with its last one. Safe to repeat. */
   disconnect(): void;
 }

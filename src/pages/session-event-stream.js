@@ -81,6 +81,14 @@
     }
   }
 
+  /** What listeners to `*` are called by. */
+  class AnyEvent extends Event {
+    constructor(frame) {
+      super('*');
+      this.frame = frame;
+    }
+  }
+
   // ---- Transports: bytes to frames. Each calls frame(name, text, lastEventId), then end(refused,
   // verdict) once, and nothing after close().
 
@@ -309,7 +317,13 @@
         heard: () => this.transport?.sinkIs(sink) && this.heard(),
         end: (refused, verdict) => this.transport?.sinkIs(sink) && this.ended(refused, verdict),
       };
-      const inner = this.newTransport(sink);
+      let inner;
+      try {
+        inner = this.newTransport(sink);
+      } catch (error) {
+        this.failed(error);
+        return;
+      }
       // A closed transport may still have a frame in flight; only the present one is heard.
       this.transport = {
         name: inner.name,
@@ -320,7 +334,20 @@
       };
       this.heard();
       this.armSilence(inner.waitsForOthers ? this.options.heartbeatTimeout : this.options.connectTimeout);
-      inner.start(); // Only now: it may have frames at once.
+      try {
+        inner.start(); // Only now: it may have frames at once.
+      } catch (error) {
+        this.failed(error);
+      }
+    }
+
+    /** There is no trying without what the page's own `token` was asked for; the next time there may be. */
+    failed(error) {
+      this.log(`the token cannot be had: ${error}`);
+      const { transport } = this;
+      this.askedToWait = true; // No stream has died of it.
+      // In its own task: whoever makes this connection is not told of its states yet.
+      setTimeout(() => this.transport === transport && this.state !== 'closed' && this.ended(false));
     }
 
     newTransport(sink) {
@@ -956,11 +983,16 @@
     begin() {
       if (this.begun) return;
       this.begun = true;
-      this.own = this.connection.directTransport({
-        frame: (name, text, id) => this.sink && this.ownFrame(name, text, id),
-        heard: () => this.sink?.heard(),
-        end: (refused, verdict) => this.fail(refused, verdict),
-      });
+      try {
+        this.own = this.connection.directTransport({
+          frame: (name, text, id) => this.sink && this.ownFrame(name, text, id),
+          heard: () => this.sink?.heard(),
+          end: (refused, verdict) => this.fail(refused, verdict),
+        });
+      } catch (error) {
+        this.connection.failed(error);
+        return;
+      }
       this.own.start();
     }
 
@@ -1029,7 +1061,7 @@
 
   class SessionEventStream extends EventTarget {
     #connection;
-    #any = new Set();
+    #any = new WeakMap(); // A listener to every frame → what is listened with in its place.
 
     /** Connects at once. See session-event-stream.d.ts for the options. */
     constructor(sessionId, options = {}) {
@@ -1050,20 +1082,34 @@
 
     /** Calls `listener(event)` for every event of that name, `*` for every frame. Returns its undo. */
     on(name, listener) {
-      if (name === '*') this.#any.add(listener);
-      else this.addEventListener(name, listener);
+      this.addEventListener(name, listener);
       return () => this.off(name, listener);
     }
 
     off(name, listener) {
-      if (name === '*') this.#any.delete(listener);
-      else this.removeEventListener(name, listener);
+      this.removeEventListener(name, listener);
     }
 
     addEventListener(name, listener, options) {
-      super.addEventListener(name, listener, options);
+      super.addEventListener(name, name === '*' ? this.#forAny(listener) : listener, options);
+      if (name === '*') return;
       this._names.add(name);
       this.#connection?.listen(name);
+    }
+
+    removeEventListener(name, listener, options) {
+      super.removeEventListener(name, name === '*' ? this.#forAny(listener) : listener, options);
+    }
+
+    /** An event has one name: listeners to `*` are told the frame's own inside of another. */
+    #forAny(listener) {
+      if (!listener) return listener;
+      let teller = this.#any.get(listener);
+      if (!teller) {
+        teller = ({ frame }) => (typeof listener === 'function' ? listener.call(this, frame) : listener.handleEvent(frame));
+        this.#any.set(listener, teller);
+      }
+      return teller;
     }
 
     /** Ends this instance. The connection closes with its last instance. Safe to repeat. */
@@ -1091,13 +1137,7 @@
       if (id) this.lastEventId = id;
       const event = new SessionStreamEvent(name, detail, this.lastEventId, text);
       this.dispatchEvent(event);
-      for (const listener of [...this.#any]) {
-        try {
-          listener.call(this, event);
-        } catch (error) {
-          reportError(error); // One bad listener must not cost the others their event.
-        }
-      }
+      this.dispatchEvent(new AnyEvent(event));
     }
 
     _tell(name, detail) {
@@ -1143,7 +1183,12 @@
   function connectionFor(options) {
     if (!options.share) return new Connection(null, options);
     const { baseUrl, sessionId, types, view, replay, lastEventId, heartbeat, token, share } = options;
-    const secret = typeof token === 'function' ? token() : token;
+    let secret = token;
+    try {
+      if (typeof token === 'function') secret = token();
+    } catch {
+      return new Connection(null, options); // It tries again by itself, and is shared with nobody.
+    }
     const key = JSON.stringify([baseUrl, sessionId, types, view, replay, lastEventId, heartbeat, secret, share]);
     const present = shared.get(key);
     if (present?.canJoin()) return present;

@@ -4,6 +4,7 @@
 // page: what is taken off at the top comes back from the history. Knows no stream and no requests.
 import { duration, h, money, plain } from './dom.js';
 import { Markdown } from './markdown.js';
+import { Pieces } from './pieces.js';
 import { ToolCard, largeNode, serverPicture, usageWords } from './tools.js';
 
 /** Items on the page, beyond which the oldest go; fewer while their end is in sight. */
@@ -17,7 +18,8 @@ const LONG_PROMPT_LINES = 14;
 
 const ENDS = {
   agent: 'taken back by the agent', agent_exited: 'withdrawn: the agent ended', turn_ended: 'withdrawn: the turn ended',
-  session_closed: 'withdrawn: the session was closed', server_stopping: 'withdrawn: the server stopped', server_restarted: 'withdrawn: the server was restarted',
+  session_closed: 'withdrawn: the session was closed', prompt_cancelled: 'withdrawn: the prompt was cancelled',
+  server_stopping: 'withdrawn: the server stopped', server_restarted: 'withdrawn: the server was restarted',
 };
 
 /** Event name → method. Others show nothing here. */
@@ -63,6 +65,7 @@ export class Timeline {
     this.prompts = new Map(); // Prompt id → {command, images, by, node, state}.
     this.approvals = new Map(); // Approval id → {title, end}.
     this.orphans = new Map(); // Tool use id → its end, told before its beginning.
+    this.plain = new WeakMap(); // The node of plain output → {key, node, pieces}.
     this.trimmed = false;
   }
 
@@ -82,8 +85,19 @@ export class Timeline {
     for (const { id, event, data } of events) this.show(event, data, id);
     this.lineText = text;
     this.target = this.root;
+    this.joinPlain(past.lastElementChild, this.root.firstElementChild);
     this.root.prepend(past);
     if (events.length > 0) this.firstId = events[0].id;
+  }
+
+  /** Plain output that a page of the past ends in the middle of is one again. */
+  joinPlain(first, second) {
+    const [before, after] = [this.plain.get(first), this.plain.get(second)];
+    const texts = before && before.key === after?.key ? after.pieces.texts() : null;
+    if (!texts) return;
+    for (const text of texts) before.pieces.append(text);
+    if (this.lineText === after) this.lineText = before;
+    second.remove();
   }
 
   /** Takes old items off where there are too many. Gives whether it did. */
@@ -151,11 +165,12 @@ export class Timeline {
 
   fillPrompt({ node, command, images, by, large }) {
     const text = command ?? '(a prompt from before what is shown here)';
-    const words = h('div', { class: 'words' }, text);
+    const words = h('div', { class: 'words' }, text.slice(0, 2 * LONG_PROMPT));
     node.replaceChildren(words);
     if (text.length > LONG_PROMPT || text.split('\n').length > LONG_PROMPT_LINES) {
       words.classList.add('folded');
       const unfold = h('button', { type: 'button', class: 'small', onclick: () => {
+        new Pieces(words, text);
         words.classList.remove('folded');
         unfold.remove();
       } }, 'Show all of it');
@@ -199,9 +214,10 @@ export class Timeline {
   // -- what is said
 
   output(detail) {
-    const { messageId, block, type, content, offset } = detail;
+    const { messageId, turnId = 'agent', type, content, offset } = detail;
     const kind = type === 'thinking' ? 'thinking' : type === 'stderr' ? 'stderr' : 'text';
-    if (kind === 'stderr' || !messageId) return this.lines(kind, content);
+    // Plain output belongs to no message of the agent's: its turn's id stands there.
+    if (kind === 'stderr' || !messageId || messageId === turnId) return this.lines(kind, content, messageId);
     const entry = this.entry(detail, kind);
     if (offset > 0 && entry.length === 0) {
       entry.partial = true; // Its beginning is in the past.
@@ -213,14 +229,15 @@ export class Timeline {
   }
 
   /** Plain output: of an agent of lines, or what came on stderr. */
-  lines(kind, content) {
+  lines(kind, content, messageId) {
     const end = this.target.lastElementChild;
-    if (end !== this.lineText?.node || end?.dataset.kind !== kind) {
-      const text = new Text('');
-      const node = h('pre', { class: `item lines ${kind}`, 'data-kind': kind }, text);
-      this.lineText = { node: this.add(node), text };
+    const key = `${messageId}/${kind}`;
+    if (end !== this.lineText?.node || this.lineText.key !== key) {
+      const node = h('pre', { class: `item lines ${kind}`, 'data-kind': kind });
+      this.lineText = { key, node: this.add(node), pieces: new Pieces(node) };
+      this.plain.set(node, this.lineText);
     }
-    this.lineText.text.appendData(content);
+    this.lineText.pieces.append(content);
     this.changed();
   }
 
@@ -246,14 +263,15 @@ export class Timeline {
     const text = h('div', { class: 'words' });
     const hint = h('span', { class: 'hint' });
     const node = h('details', { class: `item thinking${sub}` }, h('summary', {}, 'Thinking ', hint), text);
-    const count = () => { hint.textContent = `${text.textContent.split(/\s+/).filter(Boolean).length} words`; };
-    node.addEventListener('toggle', count);
+    const pieces = new Pieces(text);
+    const count = (all) => { hint.textContent = `${all.split(/\s+/).filter(Boolean).length} words`; };
+    node.addEventListener('toggle', () => count((pieces.texts() ?? []).join('')));
     return {
       node, text, length: 0,
-      append: (more) => text.append(more),
+      append: (more) => pieces.append(more),
       set: (all) => {
-        text.textContent = all;
-        count();
+        pieces.set(all);
+        count(all);
       },
     };
   }

@@ -4,6 +4,7 @@
 import { duration, h, icon, money, plain, setBadge, short } from './dom.js';
 import { diff } from './diff.js';
 import { markdown } from './markdown.js';
+import { Pieces } from './pieces.js';
 import { getBlob, getText } from './server.js';
 import { visible } from './visible.js';
 
@@ -162,14 +163,14 @@ function cutText(text) {
   if (text.length <= SHOWN_MAX) return h('pre', { class: 'output' }, text);
   const pre = h('pre', { class: 'output' }, text.slice(0, SHOWN_MAX));
   const more = h('button', { type: 'button', class: 'small', onclick: () => {
-    pre.textContent = text;
+    new Pieces(pre, text);
     more.remove();
   } }, `Show all ${short(text.length)} characters`);
   return h('div', {}, pre, more);
 }
 
 /** What stands for a field too large for its event: its beginning, and a button for all of it. */
-export function largeNode(detail, show = (text) => h('pre', { class: 'output' }, text)) {
+export function largeNode(detail, show = (text) => new Pieces(h('pre', { class: 'output' }), text).root) {
   if (!detail?.large) return null;
   const { field, bytes, href, preview } = detail.large;
   const node = h('div', { class: 'large' }, show(preview ?? ''));

@@ -10,10 +10,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded, select};
 
 use super::journal::Store;
 use super::{process, sample, sys, token_file, trust};
@@ -21,9 +20,6 @@ use crate::core::effect::{DirectoryProblem, DiskReply, DiskRequest, ReadFailure}
 
 /// The thread's stack: its deepest work is JSON, whose reader bounds its own depth.
 pub const STACK_SIZE: usize = 1024 * 1024;
-/// How long the end of the server waits for work on somebody else's files.
-const CHORES_PATIENCE: Duration = Duration::from_secs(2);
-
 /// What the thread needs to know beside the requests.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -82,12 +78,16 @@ impl Disk {
         reply.or_else(|_| self.chores.replies.try_recv()).ok()
     }
 
-    /// Lets the threads finish what they were given, waits for their ends and returns the replies
-    /// that were not taken. For a file system that hangs it does not wait long.
-    pub fn stop(mut self) -> Vec<DiskReply> {
-        let mut replies = self.journal.finish(None);
-        replies.extend(self.chores.finish(Some(CHORES_PATIENCE)));
-        replies
+    /// Lets the threads finish what they were given, and then end: each wakes the reactor once more
+    /// when it has. Whoever waits for that must know for how long, since a file system may hang.
+    pub fn close(&mut self) {
+        (self.journal.requests, self.chores.requests) = (None, None);
+    }
+
+    /// Whether the threads have ended, that of the journals and that of the rest. Replies that
+    /// nobody has taken are dropped.
+    pub fn have_ended(&mut self) -> (bool, bool) {
+        (self.journal.has_ended(), self.chores.has_ended())
     }
 }
 
@@ -97,7 +97,6 @@ struct Lane {
     /// `None` once the thread was told to end.
     requests: Option<Senders>,
     replies: Receiver<DiskReply>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// The two ways in.
@@ -121,14 +120,18 @@ impl Lane {
         let mut worker = Worker { outbox, waker, surroundings, store };
         let work = move || {
             worker.run(&first, &inbox);
-            if let Some(store) = worker.store {
+            let Worker { outbox, waker, store, .. } = worker;
+            if let Some(store) = store {
                 store.close();
             }
+            drop(outbox); // By this it is known that nothing is left to do.
+            let _ = waker.wake();
         };
         let requests = Senders { urgent, other };
+        // Not joined: one that hangs ends with the process.
         let thread = thread::Builder::new().name(name.into()).stack_size(STACK_SIZE);
-        let thread = thread.spawn(work)?;
-        Ok(Lane { requests: Some(requests), replies, thread: Some(thread) })
+        thread.spawn(work)?;
+        Ok(Lane { requests: Some(requests), replies })
     }
 
     fn try_send(&self, request: DiskRequest) -> Result<(), DiskRequest> {
@@ -139,37 +142,14 @@ impl Lane {
         })
     }
 
-    /// Ends the thread; with a patience, one that hangs is left to end with the process.
-    fn finish(&mut self, patience: Option<Duration>) -> Vec<DiskReply> {
-        self.requests = None; // The thread's loop ends when it has emptied the channel.
-        let deadline = patience.map(|patience| Instant::now() + patience);
-        let mut replies = Vec::new();
+    fn has_ended(&self) -> bool {
         loop {
-            let reply = match deadline {
-                None => self.replies.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(deadline) => self.replies.recv_deadline(deadline),
-            };
-            match reply {
-                Ok(reply) => replies.push(reply),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.thread = None;
-                    return replies;
-                }
-                Err(RecvTimeoutError::Disconnected) => break, // The thread dropped its end.
+            match self.replies.try_recv() {
+                Ok(_) => {}
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
             }
         }
-        if let Some(thread) = self.thread.take() {
-            // A panic in it was told on stderr; the requests it took with it have no reply.
-            let _ = thread.join();
-        }
-        replies
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        self.journal.finish(None);
-        self.chores.finish(Some(CHORES_PATIENCE));
     }
 }
 
@@ -241,9 +221,8 @@ impl Worker {
                 });
                 DiskReply::Listed { ticket, result }
             }
-            DiskRequest::LookForTrust { session, path } => {
-                let (commands, hash) = trust::look(&path);
-                DiskReply::Trust { session, commands, hash }
+            DiskRequest::LookForTrust { ticket, path } => {
+                DiskReply::Trust { ticket, brought: trust::look(&path) }
             }
             DiskRequest::RememberTrust { path, hash } => {
                 let kept = trust::remember(&self.surroundings.data_dir, &path, &hash);
@@ -363,6 +342,7 @@ mod tests {
     use super::*;
     use crate::base::arena::Key;
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     /// A directory of our own, removed at the end.
     struct Scratch(PathBuf);
@@ -443,6 +423,14 @@ mod tests {
         assert_eq!(canonical_roots(&[at("root/file")]).unwrap_err().0, at("root/file"));
     }
 
+    /// What the threads still answer until they end, which is waited for.
+    fn rest(mut disk: Disk) -> Vec<DiskReply> {
+        disk.close();
+        let replies = disk.journal.replies.iter().chain(disk.chores.replies.iter()).collect();
+        assert_eq!(disk.have_ended(), (true, true));
+        replies
+    }
+
     fn ticket_of(reply: DiskReply) -> u64 {
         match reply {
             DiskReply::Directory { ticket, result } => {
@@ -480,7 +468,7 @@ mod tests {
             assert!(!events.is_empty(), "no wake after {told:?}");
             told.extend(std::iter::from_fn(|| disk.try_recv()).map(ticket_of));
         }
-        told.extend(disk.stop().into_iter().map(ticket_of));
+        told.extend(rest(disk).into_iter().map(ticket_of));
         assert_eq!(told, [0, 1, 2, 3, 4]);
     }
 
@@ -492,7 +480,7 @@ mod tests {
         let agent = Key { kind: 3, generation: 5, index: 1 };
         disk.try_send(DiskRequest::Directory { ticket: 9, path: "x".into() }).unwrap();
         disk.try_send(DiskRequest::Sweep { agent, session_id: "none".into() }).unwrap();
-        let replies = disk.stop();
+        let replies = rest(disk);
         assert!(matches!(
             replies[..],
             [

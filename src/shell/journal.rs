@@ -1,8 +1,8 @@
 //! Journals on disk: found at the start, then written and read by the disk thread.
 //!
 //! `DATA/epochs` has a line per server start, `DATA/sessions/<id>/` the segments of one session,
-//! its snapshot and the fields that were too large for a frame. Files are ours alone, links are
-//! not followed, and what is damaged is named and left as it is. What may be read, written or
+//! its snapshot and the fields that were too large for a frame. Files are ours alone, nothing else
+//! is taken for one, and what is damaged is named and left as it is. What may be read, written or
 //! removed is decided elsewhere.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,9 +18,8 @@ use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId}
 use crate::core::past::{self, PIECE_SIZE};
 use crate::core::publisher::Kind;
 use crate::core::restore::{Beside, FORMAT, Found, Snapshot};
-use crate::shell::files::{
-    self as fs, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt,
-};
+use crate::shell::files::{self as fs, File, FileExt};
+use crate::shell::private::{self, failed, make_directory};
 use crate::wire::base64;
 use crate::wire::document;
 use crate::wire::sse::Epoch;
@@ -51,16 +50,74 @@ pub struct Opened {
     pub set_aside: Vec<String>,
     /// The writer, if there is anything to be written.
     pub store: Option<Store>,
+    /// The disk takes no writes, and this start begins so.
+    pub failing: Option<Failing>,
 }
 
-/// Opens a data directory that is locked, and begins a start in it.
+/// What the disk did not take at a start that goes on without.
+#[derive(Debug)]
+pub struct Failing {
+    /// The first thing that failed, with the file.
+    pub sentence: String,
+    /// The sessions whose newest segment may not be on the medium.
+    pub session_ids: Vec<String>,
+}
+
+/// Why there is no start.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What is wrong, for a human.
+    pub sentence: String,
+    /// The system did not do what it was asked, and may another time. Else somebody has to change
+    /// something first.
+    pub may_pass: bool,
+}
+
+impl Refusal {
+    /// Of a call that failed.
+    pub fn of(sentence: String, error: &io::Error) -> Refusal {
+        use ErrorKind::{
+            FileTooLarge, OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy,
+            StaleNetworkFileHandle, StorageFull, TimedOut,
+        };
+        let by_kind = matches!(
+            error.kind(),
+            FileTooLarge
+                | OutOfMemory
+                | QuotaExceeded
+                | ReadOnlyFilesystem
+                | ResourceBusy
+                | StaleNetworkFileHandle
+                | StorageFull
+                | TimedOut
+        );
+        let by_number =
+            matches!(error.raw_os_error(), Some(libc::EIO | libc::EMFILE | libc::ENFILE));
+        Refusal { sentence, may_pass: by_kind || by_number }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(sentence: String) -> Refusal {
+        Refusal { sentence, may_pass: false }
+    }
+}
+
+impl Display for Refusal {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.sentence)
+    }
+}
+
+/// Opens a data directory that is locked, and begins a start in it. A disk that takes no more than
+/// the line that says so is no reason not to: what it lacks is written when it takes writes again.
 ///
 /// # Errors
 /// A sentence that names the file; nothing was changed then.
-pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, String> {
+pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, Refusal> {
     let is_new = check_format(dir)?;
     let path = dir.join("epochs");
-    let text = read_if_there(&path)?;
+    let text = read_if_there(&path).map_err(|error| refused(&path, &error))?;
     let (mut epochs, whole) = Epochs::parse(&text).map_err(|line| {
         let path = path.display();
         format!(
@@ -75,8 +132,9 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
         epochs.break_last();
     }
     let mut found = Loaded::default();
+    let mut unsettled = Unsettled::default();
     if durability != Durability::Memory {
-        let last_start = epochs.last().map_or(0, |start| start.first_seq);
+        let doubtful = epochs.doubtful_from();
         let covered = epochs.last_survived(&boot_id);
         let sessions = dir.join("sessions");
         found = load(&sessions, covered)?;
@@ -84,21 +142,20 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
             one.queue_in_doubt |= !epochs.journal_survived(one.journal.last_seq(), &boot_id);
         }
         // What was shown last is nowhere: of whom it was, only its journal could say.
-        let spoke = |one: &&mut Found| one.journal.last_seq() >= last_start;
-        let mut settled = false;
+        let spoke = |one: &&mut Found| one.journal.last_seq() >= doubtful;
         for one in found.sessions.iter_mut().filter(spoke) {
             one.torn |= is_broken;
             // What was written and not synced when the server was killed is about to be shown.
             if is_broken || durability == Durability::Sync {
-                settled = true;
-                settle(&sessions, one, is_broken)?;
+                let segment = one.journal.newest_segment();
+                let session_id = one.snapshot.session_id.clone();
+                unsettled.segments.extend(segment.map(|segment| (session_id, segment)));
             }
         }
-        if settled {
-            sync_directory(&sessions).map_err(|error| failed(&sessions, &error))?;
-        }
+        unsettled.names = !unsettled.segments.is_empty();
     }
-    let refuse = |error: io::Error| failed(&path, &error);
+    let settled = unsettled.settle(&dir.join("sessions"), is_broken);
+    let refuse = |error: io::Error| refused(&path, &error);
     let mut lines = String::new();
     if is_broken {
         lines += "broken\n";
@@ -116,52 +173,68 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     if is_new {
         let format = dir.join("format");
         replace(&format, format!("{DATA_FORMAT}\n").as_bytes(), true)
-            .map_err(|error| failed(&format, &error))?;
+            .map_err(|error| refused(&format, &error))?;
     }
-    let file = private().append(true).create(true).open(&path).map_err(refuse)?;
+    let options = &mut private::writing();
+    let file = private::open(&path, options.append(true).create(true)).map_err(refuse)?;
     file.set_len(whole as u64).map_err(refuse)?; // A torn line never counted.
     (&file).write_all(lines.as_bytes()).map_err(refuse)?;
     file.sync_all().map_err(refuse)?;
     let epochs_end = (whole + lines.len()) as u64;
-    let store = (durability != Durability::Memory).then(|| Store::new(dir, durability, epochs_end));
-    if let Some(store) = &store {
-        make_directory(&store.sessions).map_err(|error| failed(&store.sessions, &error))?;
-        let intact = dir.join("intact");
-        private().create(true).truncate(true).open(&intact).map_err(|e| failed(&intact, &e))?;
+    let mut store =
+        (durability != Durability::Memory).then(|| Store::new(dir, durability, epochs_end));
+    let mut failing = None;
+    if let Some(store) = &mut store {
+        make_directory(&store.sessions).map_err(|error| refused(&store.sessions, &error))?;
+        let begun = settled.and_then(|()| {
+            let intact = dir.join("intact");
+            open_anew(&intact).map(drop).map_err(|error| failed(&intact, &error))
+        });
+        if let Err(sentence) = begun {
+            // As after a write that failed: the next start is to know, if this one is killed.
+            store.mark_broken().map_err(|error| refused(dir, &error))?;
+            (store.is_marked, store.is_failing) = (true, true);
+            let session_ids = unsettled.segments.iter().map(|(id, _)| id.clone()).collect();
+            failing = Some(Failing { sentence, session_ids });
+            store.unsettled = unsettled;
+        }
     }
-    sync_directory(dir).map_err(|error| failed(dir, &error))?;
+    sync_directory(dir).map_err(|error| refused(dir, &error))?;
     epochs.begin(start);
-    Ok(Opened { epochs, sessions: found.sessions, set_aside: found.set_aside, store })
+    Ok(Opened { epochs, sessions: found.sessions, set_aside: found.set_aside, store, failing })
 }
 
-fn failed(path: &Path, error: &dyn Display) -> String {
-    format!("{} cannot be used: {error}", path.display())
+fn refused(path: &Path, error: &io::Error) -> Refusal {
+    Refusal::of(failed(path, error), error)
 }
 
 /// Whether the directory has no format yet.
-fn check_format(dir: &Path) -> Result<bool, String> {
+fn check_format(dir: &Path) -> Result<bool, Refusal> {
     let path = dir.join("format");
-    let text = read_if_there(&path)?;
+    let text = read_if_there(&path).map_err(|error| refused(&path, &error))?;
     if text.is_empty() {
         return Ok(true);
     }
     let format = std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok());
     match format {
         Some(DATA_FORMAT) => Ok(false),
-        Some(newer) if newer > DATA_FORMAT => Err(format!(
-            "{} says that a newer sidestream wrote this data directory (format {newer}, this one \
-             reads {DATA_FORMAT}); use that version, or choose another directory with --data-dir",
-            path.display()
-        )),
-        _ => Err(format!("{} is damaged: it holds no format number", path.display())),
+        Some(newer) if newer > DATA_FORMAT => {
+            let sentence = format!(
+                "{} says that a newer sidestream wrote this data directory (format {newer}, this \
+                 one reads {DATA_FORMAT}); use that version, or choose another directory with \
+                 --data-dir",
+                path.display()
+            );
+            Err(sentence.into())
+        }
+        _ => Err(format!("{} is damaged: it holds no format number", path.display()).into()),
     }
 }
 
-fn read_if_there(path: &Path) -> Result<Vec<u8>, String> {
+fn read_if_there(path: &Path) -> io::Result<Vec<u8>> {
     match read_file(path) {
-        Ok(text) => Ok(text),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(failed(path, &error)),
+        result => result,
     }
 }
 
@@ -173,31 +246,24 @@ fn boot_id() -> String {
     if fit { word.to_owned() } else { "-".to_owned() }
 }
 
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600).read(true).write(true).custom_flags(libc::O_NOFOLLOW);
-    options
+/// Opens a file that is there, to change it.
+fn open_to_write(path: &Path) -> io::Result<File> {
+    private::open(path, &mut private::writing())
 }
 
-fn open_to_read(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+/// Opens an empty file, made or emptied.
+fn open_anew(path: &Path) -> io::Result<File> {
+    private::open(path, private::writing().create(true).truncate(true))
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_to_read(path)?.read_to_end(&mut bytes)?;
+    private::read(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        result => result,
-    }
-}
-
 fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    private::directory(path)?.sync_all()
 }
 
 /// What a file is called until it is whole.
@@ -208,12 +274,12 @@ fn draft(path: &Path) -> PathBuf {
 /// Writes a file so that it is there whole or not at all.
 fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     let draft = draft(path);
-    let mut file = private().create(true).truncate(true).open(&draft)?;
-    file.write_all(bytes)?;
-    if sync {
-        file.sync_all()?;
+    let mut file = open_anew(&draft)?;
+    let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
+    if written.is_err() {
+        let _ = fs::remove_file(&draft); // Where there is no room, it takes what is left of it.
     }
-    fs::rename(draft, path)
+    written.and_then(|()| fs::rename(draft, path))
 }
 
 // Loading.
@@ -228,15 +294,15 @@ struct Loaded {
 }
 
 /// Loads every session. `covered`: what was shown has survived the end of the last start.
-fn load(sessions: &Path, covered: bool) -> Result<Loaded, String> {
+fn load(sessions: &Path, covered: bool) -> Result<Loaded, Refusal> {
     let mut loaded = Loaded::default();
-    let entries = match fs::read_dir(sessions) {
+    let entries = match private::directory(sessions).and_then(|_| fs::read_dir(sessions)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(loaded),
-        Err(error) => return Err(failed(sessions, &error)),
+        Err(error) => return Err(refused(sessions, &error)),
     };
     for entry in entries {
-        let entry = entry.map_err(|error| failed(sessions, &error))?;
+        let entry = entry.map_err(|error| refused(sessions, &error))?;
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.ends_with(GONE) {
@@ -346,16 +412,13 @@ impl Beside for Files {
 /// Loads one session. `None`: it was never whole.
 fn load_session(dir: &Path, id: &str, covered: bool) -> Result<Option<Found>, String> {
     let damaged = |error: &dyn Display| failed(dir, error);
-    let kind = fs::symlink_metadata(dir).map_err(|error| damaged(&error))?;
-    if !kind.is_dir() {
-        return Err(damaged(&"it is no directory"));
-    }
+    private::directory(dir).map_err(|error| damaged(&error))?;
     let mut files = Files::list(dir).map_err(|error| damaged(&error))?;
     if !covered {
         files.forget_hollow().map_err(|error| damaged(&error))?;
     }
     let path = dir.join(SNAPSHOT);
-    let text = read_if_there(&path)?;
+    let text = read_if_there(&path).map_err(|error| failed(&path, &error))?;
     let snapshot = match text.is_empty() {
         true => None,
         false => {
@@ -484,23 +547,50 @@ fn holds_frame(bytes: &[u8]) -> bool {
         .any(|at| journal::first_frame(&bytes[at + 2..]).is_some())
 }
 
-/// Sees that a session's newest segment is on the medium, and its name. `anew`: it is written once more, since where a sync
-/// has failed the kernel may hold bytes that never reached the medium and never will, and the next
-/// sync would succeed all the same.
-fn settle(sessions: &Path, found: &Found, anew: bool) -> Result<(), String> {
-    let Some(segment) = found.journal.newest_segment() else { return Ok(()) };
-    let dir = sessions.join(&found.snapshot.session_id);
-    let path = dir.join(segment.file_name());
-    let on_medium = match anew {
-        true => read_file(&path).and_then(|bytes| replace(&path, &bytes, true)),
-        false => private().open(&path).and_then(|file| file.sync_all()),
-    };
-    on_medium.and_then(|()| sync_directory(&dir)).map_err(|error| failed(&path, &error))
+/// What an earlier start wrote and this one is about to show, and may not be on the medium.
+#[derive(Debug, Default)]
+struct Unsettled {
+    /// Segments, the newest of their sessions.
+    segments: Vec<(String, SegmentId)>,
+    /// The names of their directories.
+    names: bool,
+}
+
+impl Unsettled {
+    /// Sees that all of it is on the medium; what is not is left for another try. `anew`: it is
+    /// written once more, since where a sync has failed the kernel may hold bytes that never
+    /// reached the medium and never will, and the next sync would succeed all the same.
+    fn settle(&mut self, sessions: &Path, anew: bool) -> Result<(), String> {
+        let mut first = Ok(());
+        self.segments.retain(|(session_id, segment)| {
+            let dir = sessions.join(session_id);
+            let path = dir.join(segment.file_name());
+            let on_medium = match anew {
+                true => read_file(&path).and_then(|bytes| replace(&path, &bytes, true)),
+                false => open_to_write(&path).and_then(|file| file.sync_all()),
+            };
+            match on_medium.and_then(|()| sync_directory(&dir)) {
+                // Between two tries it may have been removed.
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    if first.is_ok() {
+                        first = Err(failed(&path, &error));
+                    }
+                    true
+                }
+                _ => false,
+            }
+        });
+        if first.is_ok() && self.names {
+            first = sync_directory(sessions).map_err(|error| failed(sessions, &error));
+            self.names = first.is_err();
+        }
+        first
+    }
 }
 
 fn cut(path: &Path, length: u64) -> Result<(), String> {
     let cut = |path: &Path| {
-        let file = private().open(path)?;
+        let file = open_to_write(path)?;
         file.set_len(length)?;
         file.sync_all() // Or the next power loss may mix what was cut with what comes next.
     };
@@ -545,6 +635,8 @@ pub struct Store {
     is_marked: bool,
     /// The newest batch was not written, or what was lost before it is not made good yet.
     is_failing: bool,
+    /// What could not be brought to the medium at the start: it comes before anything new.
+    unsettled: Unsettled,
 }
 
 impl Store {
@@ -560,6 +652,7 @@ impl Store {
             handles: HashMap::new(),
             is_marked: false,
             is_failing: false,
+            unsettled: Unsettled::default(),
         }
     }
 
@@ -579,7 +672,8 @@ impl Store {
         }
         if result.is_ok() && batch.heals {
             let intact = self.dir.join("intact");
-            let made = private().create(true).truncate(false).open(&intact);
+            let options = &mut private::writing();
+            let made = private::open(&intact, options.create(true).truncate(false));
             made.map_err(|error| failure(&intact, &error))?;
             (self.is_marked, self.is_failing) = (false, false);
         }
@@ -596,12 +690,14 @@ impl Store {
     }
 
     fn try_append(&mut self, batch: &Batch) -> Result<(), AppendFailure> {
+        // Anew, since a sync of it may have failed.
+        let settled = self.unsettled.settle(&self.sessions, true);
+        settled.map_err(|sentence| AppendFailure { sentence, in_doubt: false })?;
         for one in &batch.beside {
             let path = self.sessions.join(&*one.session_id);
             make_directory(&path).map_err(|error| failure(&path, &error))?;
             let path = path.join(beside_name(one.seq, one.kind));
-            let file = private().create(true).truncate(true).open(&path);
-            let file = file.map_err(|error| failure(&path, &error))?;
+            let file = open_anew(&path).map_err(|error| failure(&path, &error))?;
             write_at(&file, &one.bytes, 0).map_err(|error| failure(&path, &error))?;
             if batch.sync {
                 file.sync_data().map_err(|error| failure(&path, &error))?;
@@ -638,7 +734,9 @@ impl Store {
                 self.handles.clear(); // What is closed here is synced when its segment ends.
             }
             let path = self.path(&part.session_id, segment);
-            let file = private().open(&path).map_err(|error| failure(&path, &error))?;
+            let dir = self.sessions.join(&*part.session_id);
+            private::directory(&dir).map_err(|error| failure(&dir, &error))?;
+            let file = open_to_write(&path).map_err(|error| failure(&path, &error))?;
             self.handles.insert(part.session_id.clone(), (segment, file));
         }
         let Some((_, file)) = self.handles.get(&*part.session_id) else { return Ok(()) };
@@ -669,7 +767,7 @@ impl Store {
             let path = dir.join(closes.file_name());
             let file = match handle {
                 Some((id, file)) if id == closes => Ok(file),
-                _ => private().open(&path),
+                _ => open_to_write(&path),
             };
             let file = file.map_err(|error| failure(&path, &error))?;
             (self.medium.sync)(&file).map_err(|error| in_doubt(&path, &error))?;
@@ -683,8 +781,7 @@ impl Store {
         }
         let path = dir.join(segment.file_name());
         let path = if part.place.rewrites { draft(&path) } else { path };
-        let file = private().create(true).truncate(true).open(&path);
-        let file = file.map_err(|error| failure(&path, &error))?;
+        let file = open_anew(&path).map_err(|error| failure(&path, &error))?;
         self.handles.insert(part.session_id.clone(), (segment, file));
         Ok(())
     }
@@ -698,7 +795,7 @@ impl Store {
             let path = || self.path(&part.session_id, segment);
             let synced = match known {
                 Some((_, file)) => (self.medium.sync)(file),
-                None => private().open(path()).and_then(|file| (self.medium.sync)(&file)),
+                None => open_to_write(&path()).and_then(|file| (self.medium.sync)(&file)),
             };
             synced.map_err(|error| in_doubt(&path(), &error))?;
             if part.place.is_new {
@@ -751,7 +848,7 @@ impl Store {
             return Err(ReadFailure::Gone);
         };
         let path = self.path(&source.session_id, segment);
-        let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+        let file = private::read(&path).map_err(|error| unreadable(&path, &error))?;
         let offset = source.position - segment.start;
         let length = (source.end - source.position) as usize;
         // The two bytes before tell whether a frame ends there, or with the first byte.
@@ -819,7 +916,7 @@ impl Store {
             return Ok(true);
         }
         let path = self.path(&page.source.session_id, segment);
-        let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+        let file = private::read(&path).map_err(|error| unreadable(&path, &error))?;
         let end = end.min(page.source.end);
         let mut bytes = vec![0; end.saturating_sub(segment.start) as usize];
         let count = read_at(&file, &mut bytes, 0);
@@ -934,7 +1031,7 @@ impl Store {
     /// Adds a line to `DATA/epochs`.
     fn note(&mut self, line: &str) -> Result<(), String> {
         let path = self.dir.join("epochs");
-        let file = private().open(&path).map_err(|error| failed(&path, &error))?;
+        let file = open_to_write(&path).map_err(|error| failed(&path, &error))?;
         file.set_len(self.epochs_end)
             .and_then(|()| file.write_all_at(line.as_bytes(), self.epochs_end))
             .and_then(|()| file.sync_data())
@@ -967,7 +1064,7 @@ impl Store {
             let segments = files.segments.iter().map(|id| dir.join(id.file_name()));
             let beside = files.beside.into_iter().map(|(_, _, path)| path);
             for path in segments.chain(beside).chain([dir.join(SNAPSHOT)]) {
-                match open_to_read(&path) {
+                match private::read(&path) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     file => (self.medium.sync)(&file?)?,
                 }
@@ -1092,7 +1189,7 @@ impl Cursor {
             let error = "it holds no frame where one should be";
             return Err(ReadFailure::Damaged(failed(&path, &error)));
         }
-        let file = open_to_read(&path).map_err(|error| unreadable(&path, &error))?;
+        let file = private::read(&path).map_err(|error| unreadable(&path, &error))?;
         let mut bytes = vec![0; size];
         let count = read_at(&file, &mut bytes, position - segment.start);
         bytes.truncate(count.map_err(|error| unreadable(&path, &error))?);

@@ -13,6 +13,7 @@ pub mod log;
 pub mod net;
 pub mod notify;
 pub mod peer;
+pub mod private;
 pub mod process;
 pub mod reactor;
 pub mod sample;

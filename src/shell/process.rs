@@ -309,9 +309,9 @@ pub fn sweep(prefix: &str, session: Option<&str>, spare: &dyn Fn(u32) -> bool) -
 }
 
 /// SIGKILL for every live child of ours that `known` does not name: orphans that we adopted,
-/// whatever they did to their environment. For the end of the server, when every agent's
-/// background tasks are to go; before, nobody can say whose session such a one belongs to.
-/// The dying hand us their own children: repeat until nothing is found.
+/// whatever they did to their environment. For when no agent lives: while one does, nobody can say
+/// whose session such a one belongs to. The dying hand us their own children: repeat until
+/// nothing is found.
 pub fn kill_adopted(known: &dyn Fn(u32) -> bool) -> Swept {
     let mut swept = Swept::default();
     for pid in children().into_iter().filter(|&pid| !known(pid)) {

@@ -56,6 +56,10 @@ const WRITE_BYTES: usize = 256 * 1024;
 const ACCEPT_AGAIN_MS: u64 = 500;
 /// Between two log lines about that.
 const ACCEPT_TOLD_MS: u64 = 5_000;
+/// How long the end of the server waits for work on somebody else's files.
+const CHORES_MS: u64 = 2_000;
+/// What a disk that works has for its last writes where the drain was cut.
+const LAST_WRITES_MS: u64 = 500;
 /// Requests that the disk thread is handed before they wait here.
 const DISK_REQUESTS_MAX: usize = 64;
 
@@ -298,7 +302,9 @@ impl Reactor {
                 Effect::Spawn(spawn) => self.spawn(&spawn),
                 Effect::CloseStdin(key) => self.agents.close_stdin(key, self.poll.registry()),
                 Effect::Signal(key, signal) => self.signal(key, signal),
-                Effect::ReleaseAgent(key) => self.agents.release(key, self.poll.registry()),
+                Effect::ReleaseAgent(key) => {
+                    self.agents.release(key, self.poll.registry(), self.now_ms);
+                }
                 Effect::Disk(request) => {
                     match request.is_urgent() {
                         true => {
@@ -598,19 +604,52 @@ impl Reactor {
 
     // The end.
 
-    /// Leaves nothing behind: no process, no file, no thread.
+    /// Leaves nothing behind: no process, no file, and no thread that does not hang.
     fn end(mut self, end: End) -> End {
         self.listeners.clear();
         if end == End::Cut {
             self.agents.kill_all();
         }
         self.hooks.end();
-        // What was asked of the disk thread is done; nobody is left to tell.
-        drop(self.disk.stop());
-        if end == End::Cut {
-            self.agents.sweep_all();
+        let end = self.end_disk(end);
+        // After an end in order each session was swept when its agent ended.
+        let left = self.agents.sweep_all(end == End::Cut);
+        if left > 0 {
+            let fields = vec![("processes", left.to_string())];
+            let (level, message) = (Level::Warn, "what agents left behind cannot be ended");
+            self.log.line(self.now_ms, &LogLine { level, area: "agent", message, fields });
         }
         end
+    }
+
+    /// Waits until what was asked of the disk threads is done: for as long as the drain may take,
+    /// and until another signal. Nobody is left to be told of it.
+    fn end_disk(&mut self, end: End) -> End {
+        let now_ms = self.clock.now_ms();
+        let last_ms = now_ms + LAST_WRITES_MS;
+        let end_at = match end {
+            End::Clean | End::Unwritten => self.server.drain_due().unwrap_or(last_ms),
+            End::Cut => last_ms,
+        };
+        let chores_end_at = end_at.min(now_ms + CHORES_MS);
+        self.disk.close();
+        loop {
+            let now_ms = self.clock.now_ms();
+            let (journals, chores) = self.disk.have_ended();
+            if journals && (chores || now_ms >= chores_end_at) {
+                return end;
+            }
+            let is_stop = |signal| matches!(signal, Signal::Terminate | Signal::Interrupt);
+            if now_ms >= end_at || self.signals.drain().any(is_stop) {
+                let message = "what the journals' disk was asked for is not done, and left";
+                self.tell(Level::Error, "journal", message, Vec::new());
+                return End::Cut;
+            }
+            let next_ms = if journals { chores_end_at } else { end_at };
+            let timeout = Duration::from_millis(next_ms - now_ms);
+            // A wake, a signal, or something that is no matter any more: one look each.
+            let _ = self.poll.poll(&mut self.events, Some(timeout));
+        }
     }
 }
 

@@ -37,10 +37,6 @@ pub const ENOENT: i32 = libc::ENOENT;
 /// The errno of an accept whose client is gone already.
 pub const EPROTO: i32 = libc::EPROTO;
 
-/// The errno of a link where none is followed.
-pub const ELOOP: i32 = libc::ELOOP;
-/// Of open(2): a link in the last name is not followed.
-pub const O_NOFOLLOW: i32 = libc::O_NOFOLLOW;
 /// Of open(2): nobody is waited for.
 pub const O_NONBLOCK: i32 = libc::O_NONBLOCK;
 

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::sys;
+use super::{private, sys};
 use crate::core::access::tokens::{self, Scope, Tokens};
 
 /// The largest file that is read, in bytes: more than all the lines there may be. Of cookies that
@@ -102,21 +102,13 @@ fn cookies(data_dir: &Path) -> PathBuf {
 }
 
 fn refused(path: &Path, why: &dyn std::fmt::Display) -> String {
-    format!("the file {} cannot be used: {why}", path.display())
+    format!("the file {}", private::failed(path, why))
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> Result<File, String> {
     check_directory(path)?;
-    // O_NONBLOCK: a pipe of that name would be waited for.
-    let opened = options.custom_flags(sys::O_NOFOLLOW | sys::O_NONBLOCK).open(path);
-    let file = opened.map_err(|error| match error.raw_os_error() {
-        Some(sys::ELOOP) => refused(path, &"it is a symbolic link, name what it points to"),
-        _ => refused(path, &error),
-    })?;
+    let file = private::open(path, options).map_err(|error| refused(path, &error))?;
     let metadata = file.metadata().map_err(|error| refused(path, &error))?;
-    if !metadata.is_file() {
-        return Err(refused(path, &"it is no file"));
-    }
     if metadata.mode() & 0o022 != 0 {
         return Err(refused(path, &"others may write to it; chmod 600 it"));
     }
@@ -215,7 +207,7 @@ mod tests {
         refused("symbolic link");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(read(&path).unwrap_err().contains("no file"));
+        assert!(read(&path).unwrap_err().contains("a directory, not a file"));
         fs::remove_dir(&path).unwrap();
         assert!(read(&path).unwrap_err().contains("No such file"));
         fs::write(&path, "# nobody\n").unwrap();

@@ -2,22 +2,25 @@
 //!
 //! The CLI runs them without asking when it is driven over pipes, so a human is asked first. What
 //! was allowed is kept in one file, by directory and by the hash of what the directory said then.
+//! What cannot be read whole, or not as JSON, has no such hash, and is never kept.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::private;
 use super::sys;
+use crate::core::effect::Brought;
 use crate::wire::json;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// The files of a directory that name commands (PROTOCOL.md, section 2; the CLI's settings).
 const FILES: [&str; 3] = [".claude/settings.json", ".claude/settings.local.json", ".mcp.json"];
-/// A settings file larger than this is told as one that cannot be judged.
+/// A settings file larger than this is told as one that cannot be read.
 const FILE_SIZE_MAX: u64 = 1 << 20;
 /// Commands listed of one directory; more are counted.
 const COMMANDS_MAX: usize = 100;
@@ -40,23 +43,34 @@ const HARMLESS: [&str; 12] = [
 /// Permissions that only take away.
 const STRICTER: [&str; 3] = ["ask", "deny", "disableBypassPermissionsMode"];
 
-/// What stands in a directory: one line a command, and a hash of everything that was read.
-pub fn look(directory: &Path) -> (Vec<String>, String) {
-    let mut commands = Vec::new();
-    let mut hasher = Sha256::new();
+/// What stands in a directory, and a hash of everything that was read.
+pub fn look(directory: &Path) -> Brought {
+    let (mut commands, mut hasher, mut is_clear) = (Vec::new(), Sha256::new(), true);
     for place in places(directory) {
         for name in FILES {
             let path = place.join(name);
-            let Some(text) = read(&path) else { continue };
-            hasher.update(path.as_os_str().as_encoded_bytes());
-            hasher.update([0]);
-            hasher.update(text.as_bytes());
-            let before = commands.len();
-            match serde_json::from_str::<Value>(&text) {
+            let Some(found) = read(&path) else { continue };
+            let value = match &found {
+                Ok(bytes) => serde_json::from_slice(bytes).map_err(|_| "it is no JSON".to_owned()),
+                Err(unread) => Err(unread.why.clone()),
+            };
+            match value {
                 Ok(value) => list(&value, name, &mut commands),
-                Err(_) => commands.push(format!("{name}: cannot be read as JSON")),
+                Err(why) => {
+                    is_clear = false;
+                    let line = format!("{name}: cannot be read, so it is asked each time: {why}");
+                    commands.push(line);
+                }
             }
-            debug_assert!(commands.len() >= before);
+            let (kind, content) = match &found {
+                Ok(bytes) => ("whole", &**bytes),
+                Err(unread) => ("unread", unread.mark.as_bytes()),
+            };
+            // Each part with its length: no file's content can be taken for the file behind it.
+            for part in [path.as_os_str().as_encoded_bytes(), kind.as_bytes(), content] {
+                hasher.update((part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
         }
     }
     if commands.len() > COMMANDS_MAX {
@@ -68,7 +82,7 @@ pub fn look(directory: &Path) -> (Vec<String>, String) {
     for byte in hasher.finalize() {
         let _ = write!(hash, "{byte:02x}");
     }
-    (commands, hash)
+    Brought { commands, hash, is_clear }
 }
 
 /// The directory itself, and the root of the repository that it stands in.
@@ -79,24 +93,43 @@ fn places(directory: &Path) -> Vec<PathBuf> {
     places
 }
 
-/// A file's text; one that is there and cannot be taken in is told as a text that is no JSON.
-fn read(path: &Path) -> Option<String> {
+/// Why a file that is there was not read.
+struct Unread {
+    why: String,
+    /// What stands for its content: it changes with whatever is written to it, as far as the file
+    /// system tells.
+    mark: String,
+}
+
+/// A file's bytes, all of them; none if it is not there.
+fn read(path: &Path) -> Option<Result<Vec<u8>, Unread>> {
     // O_NONBLOCK: a pipe of that name would be waited for, and everybody with us.
     let opened = OpenOptions::new().read(true).custom_flags(sys::O_NONBLOCK).open(path);
     let file = match opened {
-        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => file,
-        Ok(_) => return Some("not a file".to_owned()),
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => return None,
-        Err(error) => return Some(error.to_string()),
+        Err(error) => return Some(Err(unread(error.to_string(), path.metadata().ok()))),
     };
-    let mut bytes = Vec::new();
-    match file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
-        Ok(size) if size as u64 <= FILE_SIZE_MAX => {
-            Some(String::from_utf8_lossy(&bytes).into_owned())
-        }
-        _ => Some("too large, or not a file".to_owned()),
+    let metadata = file.metadata().ok();
+    if !metadata.as_ref().is_some_and(Metadata::is_file) {
+        return Some(Err(unread("it is no file".to_owned(), metadata)));
     }
+    let mut bytes = Vec::new();
+    Some(match file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
+        Ok(size) if size as u64 <= FILE_SIZE_MAX => Ok(bytes),
+        Ok(_) => Err(unread("it is too large".to_owned(), metadata)),
+        Err(error) => Err(unread(error.to_string(), metadata)),
+    })
+}
+
+fn unread(why: String, metadata: Option<Metadata>) -> Unread {
+    let mark = metadata.map_or_else(String::new, |file| {
+        let (written, changed) =
+            ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+        format!("{:?}", (file.dev(), file.ino(), file.len(), written, changed))
+    });
+    Unread { why, mark }
 }
 
 /// Lists what a settings file would run, set or allow.
@@ -175,8 +208,7 @@ fn shown(value: &Value) -> String {
 /// When the file is there and cannot be read.
 pub fn load(data_dir: &Path) -> io::Result<BTreeSet<(PathBuf, String)>> {
     let mut text = String::new();
-    let mut options = OpenOptions::new();
-    let opened = options.read(true).custom_flags(sys::O_NOFOLLOW).open(data_dir.join("trust"));
+    let opened = private::open(&data_dir.join("trust"), OpenOptions::new().read(true));
     match opened.and_then(|mut file| file.read_to_string(&mut text)) {
         Ok(_) => Ok(text
             .lines()
@@ -197,10 +229,9 @@ pub fn remember(data_dir: &Path, directory: &Path, hash: &str) -> io::Result<()>
     // An agent chooses names: one with a line end in it would be a second permission.
     let name = directory.to_str().filter(|name| !name.contains(char::is_control));
     let name = name.ok_or_else(|| io::Error::other("the directory's name fits no line"))?;
-    let path = data_dir.join("trust");
     let mut options = OpenOptions::new();
-    let options = options.append(true).create(true).mode(0o600).custom_flags(sys::O_NOFOLLOW);
-    let mut file = options.open(path)?;
+    let options = options.append(true).create(true).mode(0o600);
+    let mut file = private::open(&data_dir.join("trust"), options)?;
     writeln!(file, "{hash} {name}")?;
     file.sync_data()
 }
@@ -219,8 +250,8 @@ mod tests {
         assert!(made.unwrap().success());
         std::os::unix::fs::symlink("/dev/zero", directory.join(".claude/settings.local.json"))
             .unwrap();
-        let (commands, _) = look(&directory);
-        assert_eq!(commands.len(), 3, "{commands:?}");
+        let Brought { commands, is_clear, .. } = look(&directory);
+        assert_eq!((commands.len(), is_clear), (3, false), "{commands:?}");
         assert!(commands.iter().all(|line| line.contains("cannot be read")), "{commands:?}");
         fs::remove_dir_all(&directory).unwrap();
     }
@@ -231,24 +262,24 @@ mod tests {
             std::env::temp_dir().join(format!("sidestream-trust-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join(".claude")).unwrap();
-        let (commands, empty) = look(&directory);
-        assert!(commands.is_empty());
+        let empty = look(&directory);
+        assert!(empty.commands.is_empty() && empty.is_clear);
         let settings = r#"{"hooks": {"PreToolUse": [{"matcher": "Bash", "hooks": [
             {"type": "command", "command": "touch /tmp/x"}]}]}, "statusLine": {"command": "sl"},
             "env": {"A": "b"}, "apiKeyHelper": "helper.sh"}"#;
         fs::write(directory.join(".claude/settings.json"), settings).unwrap();
         let mcp = r#"{"mcpServers": {"evil": {"command": "sh", "args": ["-c", "id"]}}}"#;
         fs::write(directory.join(".mcp.json"), mcp).unwrap();
-        let (commands, hash) = look(&directory);
+        let Brought { commands, hash, is_clear } = look(&directory);
         let all = commands.join("\n");
         for part in
             ["PreToolUse: touch /tmp/x", "statusLine: sl", "env A=b", "helper.sh", "evil: sh"]
         {
             assert!(all.contains(part), "{part} in {all}");
         }
-        assert_ne!(hash, empty);
+        assert!(is_clear && hash != empty.hash);
         fs::write(directory.join(".mcp.json"), mcp.replace("id", "ls")).unwrap();
-        assert_ne!(look(&directory).1, hash);
+        assert_ne!(look(&directory).hash, hash);
         let local = directory.join(".claude/settings.local.json");
         let before = commands.len();
         for (settings, listed) in [
@@ -260,16 +291,53 @@ mod tests {
             (r#"["no", "object"]"#, "is no object"),
         ] {
             fs::write(&local, settings).unwrap();
-            let (commands, _) = look(&directory);
+            let commands = look(&directory).commands;
             assert_eq!(commands.len(), before + usize::from(!listed.is_empty()), "{settings}");
             assert!(commands.join("\n").contains(listed), "{settings}: {commands:?}");
         }
         fs::write(&local, "{").unwrap();
-        assert!(look(&directory).0.join(" ").contains("cannot be read as JSON"));
+        let torn = look(&directory);
+        assert!(torn.commands.join(" ").contains("it is no JSON") && !torn.is_clear);
         remember(&directory, Path::new("/a b"), &hash).unwrap();
         assert!(load(&directory).unwrap().contains(&(PathBuf::from("/a b"), hash)));
         assert!(remember(&directory, Path::new("/a\n0 /b"), "1").is_err());
         assert_eq!(load(&directory).unwrap().len(), 1, "no name is two permissions");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn no_two_contents_have_one_hash() {
+        let directory =
+            std::env::temp_dir().join(format!("sidestream-hashes-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(directory.join(".claude")).unwrap();
+        let (settings, servers) =
+            (directory.join(".claude/settings.json"), directory.join(".mcp.json"));
+        let evil = r#"{"mcpServers": {"evil": {"command": "sh"}}}"#;
+        let mut hashes = BTreeSet::new();
+        let mut is_new = |what: &str| {
+            let found = look(&directory);
+            assert!(hashes.insert(found.hash), "{what}");
+            found.is_clear
+        };
+        fs::write(&settings, "{}").unwrap();
+        assert!(is_new("one file"));
+        // What reads as one file and the next one is one file all the same.
+        fs::write(&settings, format!("{{}}{}\0{evil}", servers.display())).unwrap();
+        assert!(!is_new("a file that ends like another"));
+        fs::write(&settings, "{}").unwrap();
+        fs::write(&servers, evil).unwrap();
+        assert!(is_new("two files"));
+        fs::write(&servers, b"{\"a\": \"\xff\"}").unwrap();
+        assert!(!is_new("no text"));
+        fs::write(&servers, b"{\"a\": \"\xfe\"}").unwrap();
+        assert!(!is_new("another that is no text"));
+        // Too large to be read: any change is another one.
+        for word in ["true", "evil"] {
+            let large = format!("{{\"{word}\": 1}}{}", " ".repeat(FILE_SIZE_MAX as usize));
+            fs::write(&servers, large).unwrap();
+            assert!(!is_new(word));
+        }
         fs::remove_dir_all(&directory).unwrap();
     }
 }

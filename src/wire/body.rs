@@ -119,6 +119,25 @@ impl BodyDecoder {
         self.received
     }
 
+    /// Lowers the bound of a body that is not whole yet: `size_max` decoded bytes, those that came
+    /// among them.
+    ///
+    /// # Errors
+    /// More than that has come, or is under way.
+    pub fn limit(&mut self, size_max: u64) -> Result<(), BadRequest> {
+        let room = size_max.checked_sub(self.received).ok_or(BadRequest::BodyTooLarge)?;
+        let under_way = match self.state {
+            State::Length(left) | State::Data(left) => left,
+            State::Extension { size, .. } | State::SizeEnd { size } => size,
+            _ => 0,
+        };
+        if under_way > room {
+            return Err(BadRequest::BodyTooLarge);
+        }
+        self.room = self.room.min(room);
+        Ok(())
+    }
+
     /// Takes what it can of `input` and appends the decoded bytes to `out`. After a refusal the
     /// decoder is of no more use.
     pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Decoded, BadRequest> {

@@ -453,6 +453,39 @@ fn text_member<'a>(raw: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
     member::<Text>(raw).map(|text| text.0)
 }
 
+/// Errors of a result that are read.
+const ERRORS_MAX: usize = 16;
+
+/// The first members of an array; the others are passed over, however many there are.
+#[derive(Default)]
+struct Firsts<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Firsts<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Firsts<'a>, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Vec<&'de RawValue>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut firsts = Vec::new();
+                while firsts.len() < ERRORS_MAX {
+                    match array.next_element()? {
+                        Some(one) => firsts.push(one),
+                        None => return Ok(firsts),
+                    }
+                }
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(firsts)
+            }
+        }
+        deserializer.deserialize_seq(Reader).map(Firsts)
+    }
+}
+
 fn assistant<'a>(line: &mut Document<'a>) -> Option<Message<'a>> {
     #[derive(Deserialize)]
     struct AssistantLine<'a> {
@@ -698,7 +731,7 @@ fn turn_result<'a>(line: &mut Document<'a>) -> Option<TurnResult<'a>> {
         permission_denials: Option<&'a RawValue>,
     }
     let line: ResultLine = line.read()?;
-    let errors: Vec<&RawValue> = member(line.errors).unwrap_or_default();
+    let Firsts(errors) = member(line.errors).unwrap_or_default();
     let denials: Vec<IgnoredAny> = member(line.permission_denials).unwrap_or_default();
     Some(TurnResult {
         subtype: text_member(line.subtype).unwrap_or_default(),
@@ -1549,6 +1582,21 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn of_very_many_errors_the_first_ones_are_read() {
+        for count in [0, 1, ERRORS_MAX, ERRORS_MAX + 1, 100_000] {
+            let errors = vec!["\"e\""; count].join(",");
+            let line = format!("{{\"type\":\"result\",\"errors\":[{errors}],\"is_error\":true}}");
+            let Parsed::Message(Message::Result(end)) = parse(line.as_bytes()) else {
+                panic!("{count}: it is a result");
+            };
+            assert_eq!(end.errors.len(), count.min(ERRORS_MAX));
+        }
+        let line = br#"{"type":"result","errors":"none","is_error":true}"#;
+        let Parsed::Message(Message::Result(end)) = parse(line) else { panic!("it is a result") };
+        assert!(end.errors.is_empty());
+    }
 
     /// Every example line, by its file's name.
     fn fixtures() -> Vec<(String, String)> {

@@ -69,6 +69,66 @@ export function clientChecks() {
       assert.equal(after.delays[4], 0);
     }),
 
+    check('a token function that throws is asked again, whenever it is', async ({ mock, page }) => {
+      const session = mock.session();
+      const tell = (share) => page.evaluate(async ([base, id, share]) => {
+        let asked = 0;
+        const stream = new SessionEventStream(id, { baseUrl: base, share, reconnectDelay: 20, maxReconnectDelay: 80, token: () => {
+          asked += 1;
+          if ([1, 3, 4].includes(asked)) throw new Error('no storage now');
+          return 'secret';
+        } });
+        globalThis.opened = 0;
+        globalThis.stream = stream;
+        stream.on('connected', () => { globalThis.opened += 1; });
+        await new Promise((done) => { stream.on('connected', done); });
+        return [asked, stream.transport];
+      }, [mock.url, session.id, share]);
+      for (const share of [false, true]) {
+        const [asked] = await tell(share);
+        assert.ok(asked >= 2, `asked ${asked} times`);
+        session.cut();
+        await page.waitForFunction(() => globalThis.opened === 2 && globalThis.stream.state === 'open');
+        assert.deepEqual([session.polled.length, session.opened.at(-1).authorization], [0, 'Bearer secret']);
+        await page.evaluate(() => globalThis.stream.disconnect());
+      }
+      const tabs = await page.evaluate(async ([base, id]) => {
+        let asked = 0;
+        const stream = new SessionEventStream(id, { baseUrl: base, share: 'tabs', reconnectDelay: 20, maxReconnectDelay: 80, token: () => {
+          asked += 1;
+          if (asked > 1 && asked < 8) throw new Error('no storage now');
+          return 'secret';
+        } });
+        await new Promise((done) => { stream.on('reconnect-scheduled', ({ detail }) => detail.attempt === 3 && done()); });
+        const states = [stream.state];
+        stream.disconnect();
+        return states;
+      }, [mock.url, session.id]);
+      assert.deepEqual(tabs, ['reconnecting']);
+    }),
+
+    check('addEventListener hears every frame by *, as on does, with its options', async ({ mock, page }) => {
+      const session = mock.session();
+      const told = await page.evaluate(async ([base, id]) => {
+        const stream = new SessionEventStream(id, { baseUrl: base, share: false });
+        const heard = { on: [], added: [], object: [], once: [], removed: [] };
+        const add = (name) => (event) => heard[name].push(`${event.type} ${event.lastEventId}`);
+        const [removed, added] = [add('removed'), add('added')];
+        stream.on('*', add('on'));
+        stream.addEventListener('*', added);
+        stream.addEventListener('*', added); // Twice is once.
+        stream.addEventListener('*', { handleEvent: add('object') });
+        stream.addEventListener('*', add('once'), { once: true });
+        stream.addEventListener('*', removed);
+        stream.removeEventListener('*', removed);
+        await new Promise((done) => { stream.on('replay-complete', () => setTimeout(done)); });
+        stream.disconnect();
+        return heard;
+      }, [mock.url, session.id]);
+      assert.ok(told.on.length >= 3, `${told.on}`);
+      assert.deepEqual([told.added, told.object, told.once, told.removed], [told.on, told.on, told.on.slice(0, 1), []]);
+    }),
+
     check('a stream without even heartbeats is noticed and resumed by id', async ({ mock, open, see }) => {
       const session = mock.session();
       mock.heartbeatMs = 0;

@@ -186,6 +186,64 @@ export function checks(site) {
       await page.waitForSelector('.note.error:has-text("not trusted")');
     }],
 
+    ['a card’s answers are in sight on every screen, and nothing lies across its border', async (page) => {
+      const command = Array.from({ length: 20 }, (_, at) => `word-number-${at}`).join(' ');
+      const rule = { type: 'addRules', behavior: 'allow', destination: 'localSettings', rules: [{ toolName: 'Bash', ruleContent: command }] };
+      const questions = Array.from({ length: 3 }, (_, at) => ({ question: `Which of them, at last (${at})?`, options: ['One', 'Two', 'Three'].map((label) => ({ label, description: 'One of the ways that there are to go on' })), multiSelect: false }));
+      const requests = {
+        tool: bash(command, { description: 'Says twenty words', permission_suggestions: [rule] }),
+        question: { tool_name: 'AskUserQuestion', input: { questions } },
+        plan: { tool_name: 'ExitPlanMode', input: { plan: Array.from({ length: 40 }, (_, at) => `${at + 1}. a step`).join('\n') } },
+      };
+      const look = () => page.evaluate(() => {
+        const wrong = [];
+        const card = document.querySelector('.approval').getBoundingClientRect();
+        const dock = document.querySelector('#dock').getBoundingClientRect();
+        for (const node of document.querySelectorAll('.approval > *, .approval .answers button')) {
+          if (!node.checkVisibility()) continue;
+          const { top, bottom, left, right } = node.getBoundingClientRect();
+          if (top < card.top || bottom > card.bottom || (left < card.left || right > card.right) && !node.closest('.buttons')) wrong.push(`${node.className} leaves the card`);
+        }
+        for (const name of ['.allow', '.buttons > .deny', '.more:not([hidden])']) {
+          const button = document.querySelector(`.approval ${name}`);
+          if (!button) continue;
+          const { top, bottom, left, right } = button.getBoundingClientRect();
+          const inside = top >= dock.top && bottom <= Math.min(dock.bottom, innerHeight) && left >= 0 && right <= innerWidth;
+          const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+          if (!inside || !button.contains(document.elementFromPoint(x, y))) wrong.push(`${name} is not in sight: ${[top, bottom, dock.top, dock.bottom].map(Math.round)}`);
+        }
+        return wrong;
+      });
+      for (const [kind, request] of Object.entries(requests)) {
+        const id = await asked(page, request);
+        await page.waitForSelector(`.approval[data-kind=${kind}] .deny:enabled`);
+        // The last is what a window of 1280 by 720 is at a zoom of 200 %.
+        for (const [width, height] of [[360, 640], [320, 256], [640, 360]]) {
+          await page.setViewportSize({ width, height });
+          for (const part of [0, 0.5, 1]) {
+            await page.evaluate((to) => {
+              const dock = document.querySelector('#dock');
+              dock.scrollTop = to * (dock.scrollHeight - dock.clientHeight);
+            }, part);
+            assert.deepEqual(await look(), [], `${kind} at ${width} by ${height}, ${part} down`);
+          }
+        }
+        // All of it can be brought into sight by the button alone, and then allowed.
+        await page.setViewportSize({ width: 320, height: 256 });
+        await page.evaluate(() => { document.querySelector('#dock').scrollTop = 0; });
+        await until(async () => {
+          if (await page.isEnabled('.approval .allow')) return true;
+          if (await page.isVisible('.approval .more')) await page.click('.approval .more');
+          return false;
+        }, 'all was seen');
+        assert.deepEqual(await look(), []);
+        await page.setViewportSize({ width: 1200, height: 800 });
+        await press(page, '.buttons > .deny');
+        await ends(page, 1);
+        await site.api('DELETE', `/api/session/${id}`);
+      }
+    }, { colorScheme: 'dark' }],
+
     ['several questions take several answers', async (page) => {
       const questions = [
         { question: 'Which?', header: 'A', options: [{ label: 'One' }, { label: 'Two' }], multiSelect: true },

@@ -132,6 +132,55 @@ export function checks(site) {
       assert.equal(lost, null);
     }],
 
+    ['a very long text in pieces is drawn as it is at once, wherever its paragraphs are cut', async (page) => {
+      await visit(page);
+      const wrong = await page.evaluate(async (base) => {
+        const { Markdown, markdown } = await import(`${base}/js/markdown.js`);
+        const texts = [
+          'word - and # more 1. '.repeat(5000), 'x'.repeat(60_000), '😀'.repeat(20_000), `${'seven\n'.repeat(9000)}- item\n\n${'y'.repeat(40_000)}\n| a |\n|---|\n`,
+          `| ${'wide '.repeat(8000)}|\n|---|\n| cell |\n`, `> ${'quoted '.repeat(9000)}\n- ${'item '.repeat(9000)}`, `\`\`\`\n${'let x = 1;\n'.repeat(9000)}${'z'.repeat(50_000)}\n\`\`\`\nend`,
+        ];
+        for (const text of texts) {
+          const root = document.createElement('div');
+          const growing = new Markdown(root);
+          for (let at = 0; at < text.length; at += 3001) {
+            growing.append(text.slice(at, at + 3001));
+            growing.draw();
+          }
+          root.normalize();
+          const whole = markdown(text);
+          whole.normalize();
+          if (root.innerHTML !== whole.innerHTML) return [text.slice(0, 40), root.innerHTML.length, whole.innerHTML.length];
+          const count = (from) => from.replaceAll(/[\s>|-]/g, '').length;
+          if (count(whole.textContent) < count(text) - 20) return [text.slice(0, 40), whole.textContent.length];
+        }
+        return null;
+      }, site.url);
+      assert.equal(wrong, null);
+    }],
+
+    ['of a very long text a part is drawn, and the next one on demand', async (page) => {
+      await visit(page);
+      const [first, second, last, whole] = await page.evaluate(async (base) => {
+        const { Markdown, markdown } = await import(`${base}/js/markdown.js`);
+        const root = document.createElement('div');
+        const text = `# Head\n\n${'some words of it '.repeat(50_000)}`;
+        const growing = new Markdown(root);
+        for (let at = 0; at < text.length; at += 50_000) {
+          growing.append(text.slice(at, at + 50_000));
+          growing.draw();
+        }
+        const lengths = [root.textContent.length];
+        root.querySelector('.left-out').click();
+        lengths.push(root.textContent.length);
+        while (root.querySelector('.left-out')) root.querySelector('.left-out').click();
+        const all = markdown(text, Infinity);
+        return [...lengths, root.innerHTML === all.innerHTML, all.textContent.length];
+      }, site.url);
+      assert.ok(whole > 800_000 && last);
+      assert.ok(first < 300_000 && second > first + 200_000 && second < 600_000, `${first}, ${second}`);
+    }],
+
     ['nothing makes it slow or deep', async (page) => {
       await visit(page);
       const hard = ['[', '![', '*a ', '**a', '_a_b', '`', '`a``b', '> ', '- ', '1. ', '  - a\n', '| a ', '\\', '<', '](', '[a](', '[a](b', '~~', '#', 'https://', '*a_b', '\n> - ', '```\n', '|-|\n', '[[a](https://x.example)'];
@@ -142,6 +191,13 @@ export function checks(site) {
           return markdown(text).textContent.length;
         }, [site.url, part.repeat(Math.ceil(300_000 / part.length))]);
         assert.ok(length >= 0);
+      }
+      for (const part of ['y\n', 'a  \n', '*a*\n']) {
+        const count = await page.evaluate(async ([base, text]) => {
+          const { inline } = await import(`${base}/js/markdown.js`);
+          return inline(text).length;
+        }, [site.url, part.repeat(600_000)]);
+        assert.ok(count > 0);
       }
     }],
   ];

@@ -1,7 +1,7 @@
 // Drives the web client in a real Chromium, one suite against one server.
 //
 //   node page-run.mjs --suite NAME --base-url URL --working-dir DIR [--chromium PATH] [--token T]
-//                     [--read-token T] [--binary PATH] [--only TEXT]
+//                     [--read-token T] [--answer-token T] [--binary PATH] [--only TEXT]
 //
 // Each check has a browser context of its own. A page that throws, breaks its own content policy, opens
 // a dialog or asks another host for anything fails its check, whatever the check is about.
@@ -13,6 +13,7 @@ import { Site } from './page-site.mjs';
 const SUITES = {
   demo: ['page-frame', 'page-conversation', 'page-cards'],
   fake: ['page-agent', 'page-approvals', 'page-load'],
+  lines: ['page-lines'],
   text: ['page-markdown', 'xss'],
   reach: ['page-access'],
   claude: ['page-claude'],
@@ -29,12 +30,13 @@ const { values: flags } = parseArgs({ options: {
   chromium: { type: 'string', default: process.env.CHROMIUM ?? '/usr/bin/chromium' },
   token: { type: 'string' },
   'read-token': { type: 'string' },
+  'answer-token': { type: 'string' },
   binary: { type: 'string' },
   only: { type: 'string', default: '' },
 } });
 
 async function main() {
-  const site = new Site({ url: flags['base-url'].replace(/\/$/, ''), workingDir: flags['working-dir'], token: flags.token, readToken: flags['read-token'], binary: flags.binary });
+  const site = new Site({ url: flags['base-url'].replace(/\/$/, ''), workingDir: flags['working-dir'], token: flags.token, readToken: flags['read-token'], answerToken: flags['answer-token'], binary: flags.binary });
   const browser = await chromium.launch({
     executablePath: flags.chromium,
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],

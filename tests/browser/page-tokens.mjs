@@ -41,6 +41,22 @@ export function checks(site) {
       assert.doesNotMatch(page.url(), /sst_/);
     }],
 
+    ['a link that is opened in a tab at the login logs in too, and is gone from the address at once', async (page) => {
+      await page.goto(`${site.url}/login`);
+      await page.waitForSelector('#token');
+      let told;
+      const asked = new Promise((resolve) => { told = resolve; });
+      await page.route('**/api/login', async (route) => {
+        told(await page.evaluate(() => location.href));
+        await route.continue();
+      });
+      await page.evaluate((token) => { location.hash = token; }, site.token);
+      assert.doesNotMatch(await asked, /sst_/, 'before the server has answered');
+      await page.waitForURL(`${site.url}/`);
+      await page.goBack().catch(() => {});
+      assert.doesNotMatch(page.url(), /sst_/);
+    }],
+
     ['a token that reads shows all and offers nothing that it may not do', async (page) => {
       const id = await site.create();
       await site.prompt(id, 'run tool: date');
@@ -52,6 +68,29 @@ export function checks(site) {
       await page.waitForSelector('#composer .error:has-text("read")');
       assert.ok(await page.isDisabled('#prompt'));
       assert.ok(await page.isDisabled('.approval .deny'));
+      await page.waitForSelector('#composer .error:text-is("Your token lets you read, not send.")');
+      await site.prompt(id, 'say: later');
+      await page.waitForSelector('#queue li');
+      assert.ok(await page.isHidden('#interrupt'));
+      assert.equal(await page.locator('#queue button:visible').count(), 0);
+      await page.click('#menu');
+      assert.deepEqual(await page.$$eval('#settings :is(input, button)', (all) => all.map((one) => one.ariaLabel)), ['Close']);
+      await page.goto(`${site.url}/test-sse.html?session=${id}`);
+      await page.waitForSelector('#send-error:text-is("Your token lets you read, not send.")');
+      assert.ok(await page.isDisabled('#interrupt'));
+      await page.waitForSelector('.approval .error:has-text("does not let you answer")');
+    }],
+
+    ['a token that answers is told what it may, and answers', async (page) => {
+      const id = await site.create();
+      await site.prompt(id, 'run tool: date');
+      await page.goto(`${site.url}/login#${site.answerToken}`);
+      await page.waitForSelector('#create .error:text-is("Your token lets you read and answer approvals, not create.")');
+      await page.goto(`${site.url}/session/${id}`);
+      await page.waitForSelector('#composer .error:text-is("Your token lets you read and answer approvals, not send.")');
+      assert.ok(await page.isHidden('#interrupt'));
+      await press(page, '.allow');
+      await ends(page, 1);
     }],
   ];
 }

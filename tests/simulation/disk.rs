@@ -9,7 +9,9 @@ use crate::shell;
 use crate::shell::files::{self, Trouble};
 use crate::shell::journal::{self, Store};
 use crate::world::World;
-use sidestream::core::effect::{DirectoryProblem, DiskReply, DiskRequest, Effect, ReadFailure};
+use sidestream::core::effect::{
+    Brought, DirectoryProblem, DiskReply, DiskRequest, Effect, ReadFailure,
+};
 use sidestream::core::epochs::Durability;
 use sidestream::core::journal::SegmentId;
 use sidestream::core::server::{Birth, Server};
@@ -27,6 +29,8 @@ pub struct Thread {
     other: VecDeque<DiskRequest>,
     /// What it has done, and when it says so.
     done: Option<(u64, DiskReply)>,
+    /// The directory that it has looked at, and what it found.
+    looked: Option<(PathBuf, Brought)>,
     /// The number up to which everything was written.
     pub written_seq: u64,
 }
@@ -34,7 +38,7 @@ pub struct Thread {
 impl Thread {
     pub fn new() -> Thread {
         let (urgent, other) = Default::default();
-        Thread { store: None, urgent, other, done: None, written_seq: 0 }
+        Thread { store: None, urgent, other, done: None, looked: None, written_seq: 0 }
     }
 
     pub fn push(&mut self, request: DiskRequest) {
@@ -77,8 +81,12 @@ impl World {
                 let Some((_, reply)) = self.disk.done.take() else { return false };
                 self.inputs += 1;
                 self.note_reply(&reply);
+                if matches!(reply, DiskReply::Trust { .. }) {
+                    self.may_start_in = self.disk.looked.take();
+                }
                 self.server.disk_replied(reply);
                 self.apply();
+                self.may_start_in = None; // From now on it may be another one.
                 self.server.check();
             }
             let request = self.disk.urgent.pop_front().or_else(|| self.disk.other.pop_front());
@@ -128,16 +136,18 @@ impl World {
                 };
                 DiskReply::Listed { ticket, result }
             }
-            DiskRequest::LookForTrust { session, .. } => {
-                let commands = match self.random.chance(300) {
-                    true => vec!["hook: true".to_owned()],
-                    false => Vec::new(),
-                };
-                let hash = self.random.below(3).to_string();
-                DiskReply::Trust { session, commands, hash }
+            DiskRequest::LookForTrust { ticket, path } => {
+                // Whatever it said the last time.
+                let says = self.random.index(10).saturating_sub(6);
+                let commands = if says == 0 { Vec::new() } else { vec!["hook: true".to_owned()] };
+                let brought = Brought { commands, hash: says.to_string(), is_clear: says < 3 };
+                self.disk.looked = Some((path, brought.clone()));
+                DiskReply::Trust { ticket, brought }
             }
-            DiskRequest::RememberTrust { .. } => {
+            DiskRequest::RememberTrust { path, hash } => {
                 self.hit("trust-given");
+                let asked = self.model.trust_asked.contains_key(&(path, hash));
+                assert!(asked, "{}: nobody was asked for it", self.context());
                 DiskReply::Remembered(None)
             }
             DiskRequest::RememberCookie { .. } => DiskReply::Remembered(None),
@@ -296,9 +306,22 @@ impl World {
     pub fn start(&mut self) {
         let epoch = Epoch::new(self.random.bits());
         let ending = ending();
+        // The disk that was full may be full still, but for the line that says that there was a start.
+        if !self.healed && self.faults.trouble > 0 && self.random.chance(200) {
+            let space = Some(1_000 + self.random.index(3_000));
+            files::disk(|disk| disk.trouble = Trouble { space, ..Trouble::default() });
+            self.trouble_until = self.now_ms + self.random.between(100, 15_000);
+            self.model.is_shaky = true;
+        }
         let opened = journal::open(Path::new(DATA), self.durability, epoch);
         let context = self.context();
-        let opened = opened.unwrap_or_else(|error| panic!("{context}: {error}"));
+        let opened = opened.unwrap_or_else(|refusal| {
+            assert!(refusal.may_pass, "{context}: {refusal}");
+            self.hit("start-refused-by-the-disk");
+            files::disk(|disk| disk.trouble = Trouble::default());
+            let again = journal::open(Path::new(DATA), self.durability, epoch);
+            again.unwrap_or_else(|refusal| panic!("{context}: {refusal}"))
+        });
         let epochs = opened.epochs;
         let first_seq = epochs.present().first_seq;
         let birth =
@@ -324,6 +347,12 @@ impl World {
         }
         self.server = Server::new(self.limits.clone(), self.config.clone(), birth);
         self.server.restore(opened.sessions);
+        if let Some(failing) = opened.failing {
+            self.hit("started-on-a-full-disk");
+            self.failing = true;
+            self.model.is_shaky = true; // What was known of the era before is told apart.
+            self.server.begin_failing(failing.sentence, &failing.session_ids);
+        }
         self.listening = true;
         self.apply();
         self.server.check();

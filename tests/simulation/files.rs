@@ -92,6 +92,13 @@ impl Disk {
         }
     }
 
+    fn metadata(&self, inode: u64) -> Metadata {
+        match &self.inodes[&inode] {
+            Inode::File { bytes, .. } => Metadata(Some(bytes.len() as u64)),
+            Inode::Directory { .. } => Metadata(None),
+        }
+    }
+
     fn find(&self, path: &Path) -> io::Result<u64> {
         let mut at = ROOT;
         for part in parts(path) {
@@ -358,11 +365,12 @@ impl std::fmt::Debug for File {
 }
 
 impl File {
-    pub fn open(path: &Path) -> io::Result<File> {
-        with(|disk| {
-            disk.reads()?;
-            Ok(File { inode: disk.find(path)?, at: Cell::new(0), appends: false })
-        })
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        Ok(with(|disk| disk.metadata(self.inode)))
+    }
+
+    pub fn set_permissions(&self, _: Permissions) -> io::Result<()> {
+        unreachable!("everything here is ours alone")
     }
 
     pub fn sync_all(&self) -> io::Result<()> {
@@ -582,7 +590,7 @@ impl DirEntry {
     }
 }
 
-/// What is known of a file without reading it.
+/// What is known of a file without reading it: its size, if it is no directory.
 pub struct Metadata(Option<u64>);
 
 impl Metadata {
@@ -593,6 +601,37 @@ impl Metadata {
     pub fn len(&self) -> u64 {
         self.0.unwrap_or(0)
     }
+}
+
+pub trait MetadataExt {
+    fn mode(&self) -> u32;
+    fn uid(&self) -> u32;
+}
+
+impl MetadataExt for Metadata {
+    fn mode(&self) -> u32 {
+        if self.is_dir() { libc::S_IFDIR | 0o700 } else { libc::S_IFREG | 0o600 }
+    }
+
+    fn uid(&self) -> u32 {
+        effective_uid()
+    }
+}
+
+pub struct Permissions;
+
+pub trait PermissionsExt {
+    fn from_mode(mode: u32) -> Self;
+}
+
+impl PermissionsExt for Permissions {
+    fn from_mode(_: u32) -> Permissions {
+        Permissions
+    }
+}
+
+pub fn effective_uid() -> u32 {
+    1000
 }
 
 pub fn exists(path: impl AsRef<Path>) -> io::Result<bool> {
@@ -621,13 +660,7 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
 }
 
 pub fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
-    with(|disk| {
-        let inode = disk.find(path.as_ref())?;
-        Ok(match &disk.inodes[&inode] {
-            Inode::File { bytes, .. } => Metadata(Some(bytes.len() as u64)),
-            Inode::Directory { .. } => Metadata(None),
-        })
-    })
+    with(|disk| Ok(disk.metadata(disk.find(path.as_ref())?)))
 }
 
 /// Names can be taken away even where nothing can be written: where that fails as well, nothing

@@ -9,6 +9,7 @@ use serde_json::Value;
 use sidestream::wire::sse::{self, EventId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
+use std::path::PathBuf;
 
 /// One visible event.
 pub struct Event {
@@ -198,6 +199,8 @@ pub struct Model {
     pub all: List,
     pub by_id: BTreeMap<String, usize>,
     pub eras: Vec<Era>,
+    /// How often a human was asked about this directory with this content.
+    pub trust_asked: BTreeMap<(PathBuf, String), u32>,
     /// Up to where events went, by session: also those that were not visible then.
     pub dropped: BTreeMap<String, u64>,
     pub visible: u64,
@@ -232,6 +235,7 @@ impl Model {
             by_id: BTreeMap::new(),
             visible: 0,
             eras: Vec::new(),
+            trust_asked: BTreeMap::new(),
             dropped: BTreeMap::new(),
             epoch: String::new(),
             has_journals: false,
@@ -355,6 +359,10 @@ impl Model {
         }
         if data["forkedFrom"].is_string() && name == "session-created" {
             self.tally.hit("forked");
+        }
+        if name == "approval-required" && data["kind"] == "trust" {
+            let input = |member| text(&data["input"], member).to_owned();
+            *self.trust_asked.entry((input("directory").into(), input("hash"))).or_default() += 1;
         }
         let told = format_args!("{context} {seq} {name} {data}");
         match (name, data["promptId"].as_str()) {
@@ -589,6 +597,9 @@ fn follow(
             "line_too_long" => tally.hit("agent-line-dropped"),
             "agent_failed_to_start" if text(data, "error").contains("did not say within") => {
                 tally.hit("agent-start-timeout");
+            }
+            "agent_failed_to_start" if text(data, "error").contains("could not be looked at") => {
+                tally.hit("look-given-up");
             }
             "approvals_max" => tally.hit("approvals-max"),
             "agent_self_access" => tally.hit("agent-self-access"),

@@ -6,6 +6,8 @@ pub mod files;
 #[allow(dead_code, reason = "what only the server's start asks for")]
 #[path = "../../src/shell/journal.rs"]
 pub mod journal;
+#[path = "../../src/shell/private.rs"]
+pub mod private;
 
 use journal::Store;
 use sidestream::core::effect::{DiskReply, DiskRequest};

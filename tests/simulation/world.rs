@@ -17,13 +17,14 @@ use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::connection::{Output, Peer};
 use sidestream::core::demo::Demo;
 use sidestream::core::effect::{
-    Asker as Whose, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
+    Asker as Whose, Brought, DiskReply, DiskRequest, Effect, Pipe, Program, Spawn,
 };
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::{KIB, Limits};
 use sidestream::wire::sse::{self, Epoch};
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 
 /// What the reactor reads from one agent in one turn.
 const AGENT_BYTES: usize = 256 * KIB;
@@ -75,6 +76,8 @@ pub struct World {
     pub disk: Thread,
     pub durability: Durability,
     pub config: Config,
+    /// The directory that was looked at just now, and what it says.
+    pub may_start_in: Option<(PathBuf, Brought)>,
     /// The disk took nothing when it was last asked to.
     pub failing: bool,
     /// Sessions that could not be loaded, as the last start told it.
@@ -153,6 +156,7 @@ impl World {
             disk: Thread::new(),
             durability,
             config,
+            may_start_in: None,
             failing: false,
             set_aside: Vec::new(),
             trouble_until: u64::MAX,
@@ -685,7 +689,31 @@ impl World {
 
     // Agents.
 
+    /// What an agent would read in its directory was looked at just now, and a human was asked.
+    fn check_trust(&mut self, spawn: &Spawn) {
+        let context = self.context();
+        let (path, brought) =
+            self.may_start_in.take().unwrap_or_else(|| panic!("{context}: nobody has looked"));
+        assert_eq!(path, spawn.working_dir, "{context}: another one was looked at");
+        if brought.commands.is_empty() {
+            return;
+        }
+        if spawn.arguments.iter().any(|one| one == "--strict-mcp-config") {
+            return self.hit("started-without-its-directory");
+        }
+        let asked = self.model.trust_asked.get_mut(&(path, brought.hash));
+        let asked = asked.filter(|count| **count > 0);
+        let asked = asked.unwrap_or_else(|| panic!("{context}: nobody was asked"));
+        if !brought.is_clear {
+            *asked -= 1;
+            self.hit("trust-once");
+        }
+    }
+
     fn spawn(&mut self, spawn: &Spawn) {
+        if spawn.program == Program::Path("/bin/other".into()) {
+            self.check_trust(spawn);
+        }
         let value = |flag: &str| {
             let mut found = spawn.arguments.iter().filter_map(|one| one.strip_prefix(flag));
             found.next_back()

@@ -96,6 +96,15 @@ impl Rig {
         assert!(status.success(), "{status} {}", self.stderr.lock().unwrap());
     }
 
+    /// SIGTERM: its exit code and its words.
+    pub fn ended(&mut self) -> (Option<i32>, String) {
+        signal(self.pid(), "TERM");
+        let code = self.child.take().unwrap().wait().unwrap().code();
+        let said = || self.stderr.lock().unwrap().clone();
+        eventually("its last words", || !said().is_empty());
+        (code, said())
+    }
+
     /// GET.
     pub fn get(&self, path: &str) -> Response {
         http::request(self.address, "GET", path, &[], b"")

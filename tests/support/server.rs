@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub struct Options {
     flags: Vec<String>,
     environment: Vec<(String, String)>,
+    /// The size that its files may have.
+    file_size: Option<String>,
     scratch: Scratch,
 }
 
@@ -43,7 +45,7 @@ impl Options {
         ] {
             environment.push((name.into(), scratch.join(directory)));
         }
-        Options { flags, environment, scratch }
+        Options { flags, environment, file_size: None, scratch }
     }
 
     /// Adds flags. One that may stand once takes the place of its like.
@@ -71,6 +73,11 @@ impl Options {
         self
     }
 
+    /// Sets the size that its files may have, as on a disk that is full; none: any.
+    pub fn limit_files(&mut self, size: Option<&str>) {
+        self.file_size = size.map(str::to_owned);
+    }
+
     /// Takes a variable away.
     pub fn without(mut self, name: &str) -> Options {
         self.environment.retain(|(known, _)| known != name);
@@ -87,7 +94,14 @@ impl Options {
         // `make soak` names the release binary here.
         let binary = std::env::var_os("SIDESTREAM_TEST_BINARY");
         let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_sidestream").into());
-        let mut command = Command::new(binary);
+        let mut command = match &self.file_size {
+            Some(size) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--fsize={size}:")).arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
         command.arg("serve").args(&self.flags).env_clear().envs(self.environment.clone());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -6,7 +6,9 @@
 use sidestream::base::arena::Key;
 use sidestream::core::access::Access;
 use sidestream::core::connection::{Output, Peer};
-use sidestream::core::effect::{Asker, Batch, DiskReply, DiskRequest, Effect, Pipe, Program};
+use sidestream::core::effect::{
+    Asker, Batch, Brought, DiskReply, DiskRequest, Effect, Pipe, Program,
+};
 use sidestream::core::epochs::{Durability, Epochs, Start};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, Server};
 use sidestream::limits::Limits;
@@ -97,9 +99,9 @@ impl World {
                 Effect::Disk(DiskRequest::Directory { ticket, path }) => {
                     self.server.disk_replied(DiskReply::Directory { ticket, result: Ok(path) });
                 }
-                Effect::Disk(DiskRequest::LookForTrust { session, .. }) => {
-                    let (commands, hash) = (Vec::new(), String::new());
-                    self.server.disk_replied(DiskReply::Trust { session, commands, hash });
+                Effect::Disk(DiskRequest::LookForTrust { ticket, .. }) => {
+                    let brought = Brought::default();
+                    self.server.disk_replied(DiskReply::Trust { ticket, brought });
                 }
                 Effect::Disk(DiskRequest::Sweep { agent, .. }) => {
                     self.server.disk_replied(DiskReply::Swept { agent, killed: 0 });

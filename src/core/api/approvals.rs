@@ -73,7 +73,6 @@ impl Server {
         {
             session.unusual.granted.extend(rules.iter().cloned());
         }
-        let is_trust = decided.kind == ApprovalKind::Trust;
         let message = answer.message.as_deref().unwrap_or("the user said no");
         let feed = &mut session.feed;
         let seq = self.publisher.publish(feed, EventKind::ApprovalResolved, |object| {
@@ -91,8 +90,8 @@ impl Server {
             }
         });
         let now_ms = self.now_ms;
-        if is_trust {
-            self.trust_answered(key, &decided.request_id, answer.allow);
+        if let ApprovalKind::Trust { lasts } = decided.kind {
+            self.trust_answered(key, &decided.request_id, answer.allow, lasts);
         } else if let Some(agent) = session.process.and_then(|agent| self.agents.get_mut(agent)) {
             agent.heard_at = now_ms; // Its silence was ours.
             agent.stdin.queue(seq, |out| match answer.allow {

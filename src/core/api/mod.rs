@@ -42,7 +42,7 @@ use crate::core::prompts::{Image, Known, Prompt, Prompts};
 use crate::core::publisher::{Beside, Feed, Kind};
 use crate::core::server::{Dialect, Drain, PendingDirectory, Purpose, Server};
 use crate::core::session::{
-    Conversation, Fork, Process, Session, Status as SessionStatus, Trust, Unusual,
+    Conversation, Fork, Process, Session, Status as SessionStatus, Unusual,
 };
 use crate::core::streams::{Busy, Replay, StreamRequest, Unknown};
 use crate::core::turn::Failure;
@@ -137,6 +137,15 @@ enum Reply {
 }
 
 type Outcome = Result<Reply, Problem>;
+
+impl<'a> Judged<'a> {
+    fn route(&self) -> Option<&Route<'a>> {
+        match self {
+            Judged::Routed(route) => Some(route),
+            Judged::Answered(_) => None,
+        }
+    }
+}
 
 /// What a request's head alone comes to.
 enum Judged<'a> {
@@ -397,9 +406,18 @@ impl Server {
     pub(super) fn refuse_early(&mut self, key: Key, exchange: &mut Exchange) -> bool {
         let judged = self.with_request(key, exchange, |server, request| {
             let path = request.target.decoded_path()?;
-            server.judge(request, segments(&path, &mut [""; SEGMENTS_MAX])).map(drop)
+            let method = request.head.method;
+            let judged = server.judge(request, segments(&path, &mut [""; SEGMENTS_MAX]))?;
+            Ok(judged.route().and_then(|route| route.body_size_max(method)))
         });
-        let Err(problem) = judged else { return false };
+        let problem = match judged {
+            Ok(None) => return false,
+            Ok(Some(size_max)) => match exchange.limit_body(size_max) {
+                Ok(()) => return false,
+                Err(_) => Problem::open_body_too_large(),
+            },
+            Err(problem) => problem,
+        };
         self.note_request(exchange);
         exchange.close = true;
         exchange.stage = Stage::Ending;
@@ -524,6 +542,13 @@ impl Server {
                 Problem::new(Status::METHOD_NOT_ALLOWED, "method_not_allowed", sentence);
             problem.fields.push(("Allow", allow()));
             return Err(problem);
+        }
+        let length = match request.head.framing {
+            Framing::Length(length) => length,
+            Framing::None | Framing::Chunked => request.body.len() as u64,
+        };
+        if route.body_size_max(method).is_some_and(|size_max| length > size_max as u64) {
+            return Err(Problem::open_body_too_large());
         }
         // A ticket's form is sent as browsers send forms.
         if changes(method) && !matches!(route, Route::Ticket) {

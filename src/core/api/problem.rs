@@ -1,6 +1,7 @@
 //! Refusals: a status, a word for programs, a sentence for people.
 
 use super::*;
+use crate::limits::OPEN_BODY_SIZE_MAX;
 
 /// An answer that says what is wrong.
 pub(super) struct Problem {
@@ -44,6 +45,13 @@ impl Problem {
     pub(super) fn unavailable(code: &'static str, sentence: impl Into<String>) -> Problem {
         let mut problem = Problem::new(Status::SERVICE_UNAVAILABLE, code, sentence);
         problem.fields.push(("Retry-After", RETRY_AFTER_S.to_owned()));
+        problem
+    }
+
+    pub(super) fn open_body_too_large() -> Problem {
+        let mut problem = Problem::from(BadRequest::BodyTooLarge);
+        problem.sentence =
+            format!("a request for this may have a body of {OPEN_BODY_SIZE_MAX} bytes at the most");
         problem
     }
 

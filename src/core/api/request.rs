@@ -1,6 +1,7 @@
 //! A request, taken apart: its parameters, and its body as JSON.
 
 use super::*;
+use crate::limits::BODY_VALUES_MAX;
 use crate::wire::json::Members;
 
 /// What a `PATCH` may be written in (RFC 5789 §3.1).
@@ -65,26 +66,25 @@ impl<'a> Request<'a> {
         if bare && self.head.content_type.is_none() {
             return Ok(());
         }
-        let unsupported = |code, sentence: &str, (name, value): (&'static str, &str)| {
-            let mut problem = Problem::new(Status::UNSUPPORTED_MEDIA_TYPE, code, sentence);
-            problem.fields.push((name, value.to_owned()));
-            Err(problem)
-        };
         let media_type = self.text(self.head.content_type).unwrap_or_default();
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
             let sentence = "the body must be sent as Content-Type: application/json";
-            let accepted = match self.head.method {
+            let mut problem = Problem::new(Status::UNSUPPORTED_MEDIA_TYPE, "not_json", sentence);
+            let (name, value) = match self.head.method {
                 Method::Patch => ACCEPT_PATCH,
                 _ => ("Accept", "application/json"), // RFC 9110 §12.5.1.
             };
-            return unsupported("not_json", sentence, accepted);
+            problem.fields.push((name, value.to_owned()));
+            return Err(problem);
         }
         let coding = self.text(self.head.content_encoding).unwrap_or("identity");
         if !coding.eq_ignore_ascii_case("identity") {
             let sentence = "the body must be sent without a Content-Encoding";
-            let accepted = ("Accept-Encoding", "identity"); // RFC 9110 §12.5.3.
-            return unsupported("unknown_content_encoding", sentence, accepted);
+            let mut problem =
+                Problem::new(Status::UNSUPPORTED_MEDIA_TYPE, "unknown_content_encoding", sentence);
+            problem.fields.push(("Accept-Encoding", "identity".to_owned())); // RFC 9110 §12.5.3.
+            return Err(problem);
         }
         Ok(())
     }
@@ -93,6 +93,10 @@ impl<'a> Request<'a> {
     pub(super) fn json(&self) -> Result<Value, Problem> {
         if self.body.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
+        }
+        if json::count_values(self.body) > BODY_VALUES_MAX {
+            let sentence = format!("the body holds more than {BODY_VALUES_MAX} values");
+            return Err(Problem::bad("too_many_values", sentence));
         }
         let invalid = |sentence| Problem::bad("invalid_body", sentence);
         match json::object_of(self.body) {

@@ -3,6 +3,7 @@
 //! One table. `docs/openapi.yaml` describes the same paths, and a test holds the two together.
 
 use super::*;
+use crate::limits::OPEN_BODY_SIZE_MAX;
 
 /// Methods of what is only read.
 const GET: &[Method] = &[Method::Get, Method::Head];
@@ -171,6 +172,12 @@ impl<'a> Route<'a> {
             (Route::Approval(..), _) => Some(Scope::Answer),
             _ => Some(Scope::Full),
         }
+    }
+
+    /// The largest body that it takes, in bytes, where that is less than what others may be: whoever has
+    /// not shown a token holds no room that others need.
+    pub(super) fn body_size_max(&self, method: Method) -> Option<usize> {
+        self.scope(method).is_none().then_some(OPEN_BODY_SIZE_MAX)
     }
 
     pub(super) fn is_stream(&self) -> bool {

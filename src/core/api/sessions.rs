@@ -369,7 +369,7 @@ impl Server {
             usage: None,
             subagents: Seldom::default(),
             waits_for_agent: false,
-            trust: Trust::Unknown,
+            told_full: false,
             archived: false,
             idle_at: self.now_ms,
         };

@@ -220,9 +220,12 @@ impl Server {
         let content_type = Some(page.content_type);
         if packed {
             fields.push(("Content-Encoding", "gzip"));
-            return self.write_reply(exchange, Status::OK, content_type, &fields, page.packed);
         }
-        self.write_reply(exchange, Status::OK, content_type, &fields, &page.unpack());
+        // From where it stands: strangers may ask for pages, and take them as slowly as they like.
+        let body = if packed { page.packed } else { page.plain() };
+        if self.write_head(exchange, Status::OK, content_type, &fields, body.len()) {
+            exchange.set_page(body);
+        }
     }
 
     /// Answers what was no request.

@@ -769,7 +769,7 @@ fn what_is_written_in_pieces_stands_there_whole() {
     let path = scratch.0.join("file");
     for size in [0, 1, WRITE_SIZE - 1, WRITE_SIZE, WRITE_SIZE + 1, 3 * WRITE_SIZE + 7] {
         let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
-        let file = private().create(true).truncate(true).open(&path).unwrap();
+        let file = open_anew(&path).unwrap();
         file.write_all_at(b"before ", 0).unwrap();
         write_at(&file, &bytes, 7).unwrap();
         let found = fs::read(&path).unwrap();

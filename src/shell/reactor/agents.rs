@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
 
@@ -32,8 +33,12 @@ pub const DEMO_FLAG: &str = "--demo-agent";
 const AGENT_BYTES: usize = 256 * 1024;
 /// While there are agents: between two looks for orphans of theirs that have ended.
 const REAP_MS: u64 = 5_000;
-/// Passes over all processes when the server ends before its agents.
-const LAST_SWEEPS: u32 = 50;
+/// The same, while what the last agent left behind is being killed.
+const CLEAR_MS: u64 = 20;
+/// Passes over all processes when the server ends, and the pause between two: whoever was killed
+/// needs a moment to die, and hands us its children then.
+const LAST_SWEEPS: u32 = 200;
+const LAST_SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// What every agent is started with.
 #[derive(Clone, Debug)]
@@ -73,12 +78,29 @@ pub(super) struct Agents {
     surroundings: Surroundings,
     /// Children of ours that are no agents, and have an owner of their own.
     pub(super) spared: Vec<u32>,
+    /// Children that we were started with, by whoever became us with exec(2): never an agent's.
+    inherited: Vec<u32>,
+    /// Anything was started, an agent or a command for events: there may be orphans.
+    any: bool,
+    /// An orphan may be somebody else's than an agent's, whether or not one lives: a command's for
+    /// events, an inherited child's, or, for the first process of a container, anybody's in it.
+    mixed: bool,
 }
 
 impl Agents {
     pub(super) fn new(agents_max: u32, surroundings: Surroundings) -> Agents {
         let slots = std::iter::repeat_with(|| None).take(agents_max as usize).collect();
-        Agents { slots, hungry: false, reap_at: None, surroundings, spared: Vec::new() }
+        let inherited = process::children();
+        Agents {
+            slots,
+            hungry: false,
+            reap_at: None,
+            surroundings,
+            spared: Vec::new(),
+            any: false,
+            mixed: !inherited.is_empty() || std::process::id() == 1,
+            inherited,
+        }
     }
 
     fn get_mut(&mut self, key: Key) -> Option<&mut Process> {
@@ -143,7 +165,7 @@ impl Agents {
     }
 
     /// Closes what is left of an agent, and reaps it.
-    pub(super) fn release(&mut self, key: Key, registry: &Registry) {
+    pub(super) fn release(&mut self, key: Key, registry: &Registry, now_ms: u64) {
         self.close_stdin(key, registry);
         self.close_output(key, Pipe::Stdout, registry);
         self.close_output(key, Pipe::Stderr, registry);
@@ -151,16 +173,39 @@ impl Agents {
         let _ = registry.deregister(&mut process.child.exit); // May have been done at its exit.
         self.slots[key.index as usize] = None;
         if self.slots.iter().all(Option::is_none) {
-            self.reap();
-            self.reap_at = None;
+            self.reap_at = self.work_orphans(now_ms);
         }
     }
 
     /// Reaps ended orphans of agents. Their own processes are spared: their owners do that.
     pub(super) fn reap(&mut self) {
-        let agent = |pid| self.slots.iter().flatten().any(|process| process.child.pid == pid);
-        let owned = |pid| agent(pid) || self.spared.contains(&pid);
-        process::reap_adopted(&owned);
+        process::reap_adopted(&|pid| self.is_owned(pid));
+        // Else its number would spare whoever has it next.
+        self.inherited.retain(|&pid| process::parent_of(pid) == Some(std::process::id()));
+    }
+
+    /// Reaps orphans, and kills those whom no living agent can have left: while one lives, nobody
+    /// can say whether an orphan without our marker is not its own. Returns when to look again.
+    fn work_orphans(&mut self, now_ms: u64) -> Option<u64> {
+        self.reap();
+        if self.slots.iter().any(Option::is_some) {
+            return Some(now_ms + REAP_MS);
+        }
+        let goes_on = !self.mixed && process::kill_adopted(&|pid| self.is_owned(pid)).killed > 0;
+        goes_on.then_some(now_ms + CLEAR_MS)
+    }
+
+    /// Commands for events have been started.
+    pub(super) fn hooks_started(&mut self) {
+        (self.any, self.mixed) = (true, true);
+    }
+
+    /// Whether a child of ours is nobody's orphan.
+    fn is_owned(&self, pid: u32) -> bool {
+        let agent = |process: &Process| process.child.pid == pid;
+        self.slots.iter().flatten().any(agent)
+            || self.spared.contains(&pid)
+            || self.inherited.contains(&pid)
     }
 
     /// SIGKILL to every group.
@@ -170,13 +215,30 @@ impl Agents {
         }
     }
 
-    /// SIGKILL to everything that ever was an agent of this data directory.
-    pub(super) fn sweep_all(&self) {
-        for _ in 0..LAST_SWEEPS {
-            if process::sweep(&self.surroundings.marker_prefix, None, &|_| false).found == 0 {
-                return;
-            }
+    /// SIGKILL to everything that agents and commands for events left, until nothing of it is
+    /// found: what has our marker, if `marked`, and the orphans that have none. Whose they are no
+    /// longer matters. Returns how many cannot be ended.
+    pub(super) fn sweep_all(&mut self, marked: bool) -> u32 {
+        self.spared.clear(); // They have ended.
+        if !self.any {
+            return 0;
         }
+        let prefix = self.surroundings.marker_prefix.clone();
+        let mut left = 0;
+        for _ in 0..LAST_SWEEPS {
+            self.reap();
+            let marked = match marked {
+                true => process::sweep(&prefix, None, &|_| false),
+                false => process::Swept::default(),
+            };
+            let adopted = process::kill_adopted(&|pid| self.inherited.contains(&pid));
+            left = marked.found.max(adopted.found);
+            if marked.killed + adopted.killed == 0 {
+                break; // Nobody is left, or only whoever runs as another user.
+            }
+            std::thread::sleep(LAST_SWEEP_PAUSE);
+        }
+        left
     }
 }
 
@@ -223,6 +285,7 @@ impl Reactor {
                     stderr_ready: false,
                     exit_ready: false,
                 });
+                self.agents.any = true;
                 self.agents.reap_at.get_or_insert(self.now_ms + REAP_MS);
                 self.server.agent_spawned(spawn.agent);
             }
@@ -250,8 +313,7 @@ impl Reactor {
     pub(super) fn work_agents(&mut self) {
         self.agents.hungry = false;
         if self.agents.reap_at.is_some_and(|at| self.now_ms >= at) {
-            self.agents.reap();
-            self.agents.reap_at = Some(self.now_ms + REAP_MS);
+            self.agents.reap_at = self.agents.work_orphans(self.now_ms);
         }
         for key in self.agents.keys() {
             self.read_agent(key, Pipe::Stdout);

@@ -26,6 +26,9 @@ impl Reactor {
         self.hooks.expire(self.now_ms);
         let (started, failures) = self.hooks.start(self.now_ms, self.poll.registry());
         self.server.counters.hooks_started += started;
+        if started > 0 {
+            self.agents.hooks_started();
+        }
         for (hook, outcome) in failures {
             self.hook_told(hook, &outcome);
         }

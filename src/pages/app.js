@@ -2,15 +2,13 @@
 import { find } from './dom.js';
 import { CreateForm, SessionList } from './sessions.js';
 import { SessionView } from './session.js';
-import { BASE, capabilities, remember, route, sessionUrl, token } from './server.js';
+import { BASE, api, capabilities, drafts, keepDraft, remember, routedId, sessionPath, sessionUrl, token } from './server.js';
 import { possible, want, wanted } from './notify.js';
 
 let view = null; // The open session's.
 
-const openId = () => /^\/session\/([^/]+)\/?$/.exec(route())?.[1];
-
 function show() {
-  const id = openId();
+  const id = routedId();
   if (view && view.id === id) return;
   view?.leave();
   view = null;
@@ -18,7 +16,7 @@ function show() {
   find('#home').hidden = Boolean(id);
   find('#session').hidden = !id;
   find('#session').replaceChildren();
-  if (id) view = new SessionView(find('#session'), decodeURIComponent(id), shell);
+  if (id) view = new SessionView(find('#session'), id, shell);
   else {
     shell.title('Sessions');
     showDemo();
@@ -70,6 +68,13 @@ document.addEventListener('click', (event) => {
 addEventListener('popstate', show);
 addEventListener('pagehide', () => view?.composer.keepDraft());
 
+/** Drafts of sessions that were deleted while no page of ours was open. */
+async function forgetDrafts() {
+  for (const id of drafts()) {
+    await api('GET', sessionPath(id)).catch(({ code }) => code === 'session_not_found' && keepDraft(id, ''));
+  }
+}
+
 // ---- the foot of the list
 
 const bell = find('#notify');
@@ -94,5 +99,6 @@ logOut.addEventListener('click', async () => {
 });
 
 const form = new CreateForm(find('#create-place'), (id) => go(sessionUrl(id)));
-const list = new SessionList({ current: openId, listed: (sessions) => form.suggest(sessions) });
+const list = new SessionList({ current: routedId, listed: (sessions) => form.suggest(sessions) });
 show();
+forgetDrafts();

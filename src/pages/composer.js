@@ -1,7 +1,8 @@
 // Where prompts are written: the text and its draft, images, the queue, and the agent's mode and model.
 import { announce, find, h, icon } from './dom.js';
 import { picture } from './tools.js';
-import { api, newPromptId, recall, remember, sessionPath } from './server.js';
+import { api, keepDraft, newPromptId, recallDraft, sessionPath } from './server.js';
+import { MODE_WORDS } from './words.js';
 
 /** What the server takes. */
 const IMAGE_TYPES = ['image/png', 'image/jpeg', 'image/gif', 'image/webp'];
@@ -15,12 +16,13 @@ export class Composer {
     this.sessionId = sessionId;
     this.sent = sent;
     this.images = []; // {name, mediaType, data, node}
-    this.queue = new Map(); // Prompt id → {command, node}.
-    this.unsent = null; // The same text after silence goes under the same id, and runs once.
+    this.queue = new Map(); // Prompt id → {node, cancel}.
+    this.unsent = null; // {command, images, promptId}: the same after silence goes under the same id, and runs once.
     this.running = false;
     this.closed = false;
+    this.mayOnlyLook = false; // Neither stop nor cancel.
     this.build(root);
-    this.box.value = recall(`draft.${sessionId}`);
+    this.box.value = recallDraft(sessionId);
     this.fit();
     this.update();
   }
@@ -34,8 +36,8 @@ export class Composer {
       this.file.value = '';
     } });
     this.clip = h('button', { type: 'button', class: 'icon-button', 'aria-label': 'Attach images', title: 'Attach images', onclick: () => this.file.click() }, icon('clip'));
-    this.mode = h('select', { id: 'mode', 'aria-label': 'Mode', title: 'Mode', onchange: () => this.patch({ mode: this.mode.value }) });
-    this.model = h('select', { id: 'model', 'aria-label': 'Model', title: 'Model', onchange: () => this.model.value && this.patch({ model: this.model.value }) });
+    this.mode = h('select', { id: 'mode', 'aria-label': 'Mode', title: 'Mode', hidden: true, onchange: () => this.patch({ mode: this.mode.value }) });
+    this.model = h('select', { id: 'model', 'aria-label': 'Model', title: 'Model', hidden: true, onchange: () => this.model.value && this.patch({ model: this.model.value }) });
     this.stop = h('button', { type: 'button', id: 'interrupt', class: 'stop', disabled: true, onclick: () => this.interrupt() }, icon('stop'), h('span', {}, 'Stop'));
     this.now = h('button', { type: 'button', id: 'send-now', class: 'quiet', hidden: true, title: 'Interrupts the running turn', onclick: () => this.send('interrupt') }, 'Send now');
     this.button = h('button', { class: 'primary send', id: 'send' }, icon('send'), h('span', {}, 'Send'));
@@ -70,7 +72,7 @@ export class Composer {
 
   keepDraft() {
     clearTimeout(this.draftTimer);
-    remember(`draft.${this.sessionId}`, this.box.value);
+    if (!this.gone) keepDraft(this.sessionId, this.box.value);
   }
 
   /** As high as its text, up to what the style sheet allows. */
@@ -93,15 +95,14 @@ export class Composer {
     this.button.disabled = empty || this.closed;
     this.now.hidden = !this.running || empty || this.closed;
     find('span', this.button).textContent = this.running ? 'Queue' : 'Send';
-    this.stop.hidden = !this.running;
-    this.stop.disabled = !this.running;
+    this.stop.hidden = !this.running || this.mayOnlyLook;
+    this.stop.disabled = this.stop.hidden;
     this.box.disabled = this.closed;
     this.clip.disabled = this.closed;
   }
 
-  /** Whether there is something to stop: a turn, or (`starting`) a prompt that waits for its agent. */
-  setRunning(running, starting = false) {
-    this.starting = starting;
+  /** Whether there is something to stop: a turn, or a prompt that waits for its agent. */
+  setRunning(running) {
     if (this.running === running) return;
     const focused = document.activeElement === this.stop;
     this.running = running;
@@ -112,10 +113,27 @@ export class Composer {
   /** Nothing can be sent any more, and why. */
   close(why) {
     this.closed = true;
+    this.box.placeholder = '';
     this.complain(why);
     this.update();
     this.mode.disabled = true;
     this.model.disabled = true;
+  }
+
+  /** Who looks on sends nothing and stops nothing. */
+  onlyLook(why) {
+    this.mayOnlyLook = true;
+    for (const { cancel } of this.queue.values()) cancel.hidden = true;
+    this.close(why);
+  }
+
+  /** There is no such session, or no more: what was written for it goes with it. */
+  sessionGone() {
+    this.gone = true;
+    clearTimeout(this.draftTimer);
+    keepDraft(this.sessionId, '');
+    this.close('');
+    this.form.hidden = true;
   }
 
   complain(text) {
@@ -138,10 +156,9 @@ export class Composer {
     const command = this.box.value;
     if ((!command.trim() && this.images.length === 0) || this.closed) return;
     const images = this.images.map(({ mediaType, data }) => ({ mediaType, data }));
-    const same = this.unsent?.command === command && this.unsent.images?.length === images.length;
-    if (!same) this.unsent = { command: command.trim() ? command : 'See the image.', promptId: newPromptId(), images };
-    const body = { ...this.unsent, when };
-    if (images.length === 0) delete body.images;
+    if (!isSame(this.unsent, command, images)) this.unsent = { command, images, promptId: newPromptId() };
+    const body = { command: command.trim() ? command : 'See the image.', promptId: this.unsent.promptId, when };
+    if (images.length > 0) body.images = images;
     const sent = await this.attempt(() => api('POST', sessionPath(this.sessionId, '/prompt'), body).catch((error) => {
       if (error.status) this.unsent = null; // An answer: it did not run. Only silence leaves a doubt.
       throw error;
@@ -160,8 +177,6 @@ export class Composer {
 
   interrupt() {
     announce('Stopping');
-    const [first] = this.queue.keys();
-    if (this.starting && first) return this.cancel(first);
     return this.attempt(() => api('POST', sessionPath(this.sessionId, '/interrupt'), {}));
   }
 
@@ -201,12 +216,12 @@ export class Composer {
   queued({ promptId, command, by }) {
     if (this.queue.has(promptId)) return;
     const text = String(command ?? '');
-    const cancel = h('button', { type: 'button', class: 'icon-button', 'aria-label': `Cancel: ${text.slice(0, 60)}`, title: 'Cancel', onclick: () => {
+    const cancel = h('button', { type: 'button', hidden: this.mayOnlyLook, class: 'icon-button', 'aria-label': `Cancel: ${text.slice(0, 60)}`, title: 'Cancel', onclick: () => {
       cancel.disabled = true;
       this.cancel(promptId).finally(() => { cancel.disabled = false; });
     } }, icon('close'));
     const node = h('li', {}, h('span', { class: 'label' }, 'Waiting'), h('span', { class: 'words' }, text), by && by !== 'local' ? h('span', { class: 'by' }, by) : null, cancel);
-    this.queue.set(promptId, { node });
+    this.queue.set(promptId, { node, cancel });
     this.waiting.append(node);
   }
 
@@ -238,7 +253,8 @@ export class Composer {
   }
 
   showSettings({ mode, model }) {
-    fill(this.mode, this.modes ?? [], mode ?? 'default', (name) => MODE_NAMES[name] ?? name);
+    this.mode.hidden = !this.modes?.length;
+    fill(this.mode, this.modes ?? [], mode ?? 'default', (name) => MODE_WORDS[name] ?? name);
     const models = (this.models ?? []).map((one) => [one.value ?? one.name ?? String(one), one.displayName ?? one.value ?? String(one)]);
     const names = new Map(models);
     if (model && !names.has(model)) names.set(model, model.replace(/^claude-/, ''));
@@ -252,7 +268,9 @@ export class Composer {
   }
 }
 
-const MODE_NAMES = { default: 'ask', acceptEdits: 'accept edits', plan: 'plan', dontAsk: 'don’t ask', auto: 'auto', bypassPermissions: 'bypass' };
+/** Whether that is what could not be sent the last time: to the last byte of its images. */
+const isSame = (unsent, command, images) => unsent?.command === command && unsent.images.length === images.length
+  && images.every(({ mediaType, data }, at) => unsent.images[at].mediaType === mediaType && unsent.images[at].data === data);
 
 function fill(select, values, chosen, name) {
   const all = values.includes(chosen) || !chosen ? values : [...values, chosen];

@@ -3,11 +3,18 @@
 /** Where the server is: this file is served as BASE/js/server.js. */
 export const BASE = new URL('..', import.meta.url).href.replace(/\/$/, '');
 
-/** The path of this page below BASE: `/`, `/session/…`. */
-export function route() {
-  const base = new URL(BASE).pathname.replace(/\/$/, '');
+const BASE_PATH = new URL(BASE).pathname.replace(/\/$/, '');
+
+/** The id of the session that the address shows, undefined on the other pages. */
+export function routedId() {
   const path = location.pathname;
-  return decodeURI(path.startsWith(base) ? path.slice(base.length) || '/' : path);
+  const own = path.startsWith(BASE_PATH) ? path.slice(BASE_PATH.length) : path;
+  const id = /^\/session\/([^/]+)\/?$/.exec(own)?.[1];
+  try {
+    return id && decodeURIComponent(id);
+  } catch {
+    return id; // No encoding of anything: the server will know no such session.
+  }
 }
 
 export function remember(name, value) {
@@ -22,6 +29,26 @@ export function recall(name) {
     return localStorage.getItem(`sidestream.${name}`) ?? '';
   } catch {
     return '';
+  }
+}
+
+// ---- drafts: what was written for a session and not sent, by the path of its server and its id
+
+const draftName = (id) => `draft.${BASE_PATH && `${BASE_PATH}/`}${id}`;
+
+export const recallDraft = (id) => recall(draftName(id));
+
+/** Keeps it; an empty one is none. */
+export const keepDraft = (id, text) => remember(draftName(id), text);
+
+/** The sessions that drafts are kept for. */
+export function drafts() {
+  const prefix = `sidestream.${draftName('')}`;
+  try {
+    const names = Object.keys(localStorage).filter((name) => name.startsWith(prefix));
+    return names.map((name) => name.slice(prefix.length)).filter((id) => !id.includes('/'));
+  } catch {
+    return [];
   }
 }
 
@@ -95,8 +122,7 @@ export function capabilities() {
   return known;
 }
 
-/** Whether we may `answer` approvals, or do everything (`full`). */
-export async function may(scope) {
-  const has = (await capabilities().catch(() => null))?.access?.scope ?? 'full';
-  return has === 'full' || has === scope;
+/** What we may: `read`, also `answer` approvals, or everything (`full`). */
+export async function scope() {
+  return (await capabilities().catch(() => null))?.access?.scope ?? 'full';
 }

@@ -7,8 +7,10 @@ import { Composer } from './composer.js';
 import { Dock } from './approvals.js';
 import { Pump } from './pump.js';
 import { Timeline } from './timeline.js';
-import { api, capabilities, may, sessionPath, sessionUrl } from './server.js';
+import { api, capabilities, scope, sessionPath, sessionUrl } from './server.js';
 import { notify } from './notify.js';
+import { nameText, visibleName } from './visible.js';
+import { STATUS_WORDS, lacking } from './words.js';
 
 /** So near to the end counts as at the end. */
 const PINNED_PX = 80;
@@ -18,7 +20,6 @@ const AHEAD = '800px 0px 0px 0px';
 const BUSY = ['running', 'starting', 'waiting'];
 
 const LINKS = { connecting: 'connecting', open: 'live', reconnecting: 'reconnecting', closed: 'ended' };
-const STATUS_WORDS = { idle: 'ready', suspended: 'ready', running: 'working', waiting: 'waits for you', starting: 'starting', stopping: 'stopping', failed: 'failed', closed: 'closed', archived: 'archived' };
 
 export class SessionView {
   /** `shell`: {renamed(), gone(), title(text)}: what is around the session. */
@@ -26,6 +27,7 @@ export class SessionView {
     this.id = id;
     this.shell = shell;
     this.session = { sessionId: id };
+    this.scope = 'full'; // What we may, as far as is known.
     this.status = '';
     this.changes = 0; // How often an event has told how the session is.
     this.ended = new Set(); // Prompts that wait no longer, against a list that is older.
@@ -47,7 +49,7 @@ export class SessionView {
   }
 
   build(main) {
-    this.title = h('h1', { id: 'title' }, this.id);
+    this.title = h('h1', { id: 'title' }, visibleName(this.id));
     this.place = h('p', { class: 'place' });
     this.link = h('span', { id: 'link', class: 'badge', role: 'status' });
     this.state = h('span', { id: 'state', class: 'badge', role: 'status' });
@@ -59,12 +61,13 @@ export class SessionView {
     this.toEnd = h('button', { type: 'button', id: 'to-end', hidden: true, 'aria-label': 'To the newest', onclick: () => this.pin() }, icon('down'));
     this.dockNode = h('section', { id: 'dock', 'aria-label': 'Waiting for you', hidden: true });
     this.tasks = h('details', { id: 'tasks', hidden: true });
+    this.menu = h('button', { type: 'button', id: 'menu', class: 'icon-button', 'aria-label': 'Session settings', 'aria-haspopup': 'dialog', onclick: () => this.settings() }, icon('more'));
     const foot = h('div', { class: 'foot' });
     main.replaceChildren(
       h('header', { class: 'bar' },
         h('a', { class: 'icon-button back', href: `${this.shell.base}/`, 'data-route': '', 'aria-label': 'All sessions' }, icon('back')),
         h('div', { class: 'names' }, this.title, this.place), this.link, this.state,
-        h('button', { type: 'button', id: 'menu', class: 'icon-button', 'aria-label': 'Session settings', 'aria-haspopup': 'dialog', onclick: () => this.settings() }, icon('more'))),
+        this.menu),
       this.banner,
       h('div', { class: 'scroller' }, this.log, this.toEnd), this.dockNode, this.tasks, foot);
     this.composer = new Composer(foot, { sessionId: this.id, sent: () => this.pin() });
@@ -96,14 +99,29 @@ export class SessionView {
       const agent = agents.agents?.find((one) => one.name === session.agent);
       find('#demo').hidden = session.dialect !== 'demo';
       this.composer.setChoices({ modes: session.dialect === 'lines' ? [] : abilities.modes ?? [], models: agent?.models ?? [] });
-      this.composer.mode.hidden = session.dialect === 'lines';
+      this.composer.clip.hidden = session.dialect === 'lines'; // It is told text and nothing else.
+      this.scope = await scope();
       this.setSession(session);
-      this.dock.setMayAnswer(await may('answer'));
-      if (!await may('full')) this.composer.close('Your token lets you read, not send.');
+      this.dock.setMayAnswer(this.scope !== 'read');
+      if (this.scope !== 'full') this.composer.onlyLook(lacking(this.scope, 'send'));
     } catch (error) {
+      if (error.status === 404) this.unknown();
       this.showBanner(error.message, 'error');
-      if (error.status === 404) this.composer.close('There is no such session.');
     }
+  }
+
+  /** Of what is not there nothing is offered. */
+  unknown() {
+    this.composer.sessionGone();
+    this.dock.clear();
+    this.menu.hidden = true;
+    this.state.hidden = true;
+    this.working.hidden = true;
+  }
+
+  gone() {
+    this.composer.sessionGone();
+    this.shell.gone();
   }
 
   /** Mode, model and cost as they are now. */
@@ -124,12 +142,12 @@ export class SessionView {
   setSession(session) {
     Object.assign(this.session, session);
     const { name, workingDir, archived } = this.session;
-    this.title.textContent = name || baseName(workingDir) || this.id;
-    this.place.textContent = workingDir ?? '';
+    this.title.replaceChildren(visibleName(name || baseName(workingDir) || this.id));
+    this.place.replaceChildren(visibleName(workingDir ?? ''));
     this.composer.showSettings(this.session);
     if (archived && !this.composer.closed) {
       this.composer.close('');
-      this.showBanner('This session is archived. ', 'quiet', h('button', { type: 'button', class: 'small', onclick: () => this.change('POST', '/unarchive').then(() => this.shell.reopen()) }, 'Take it out'));
+      this.showBanner('This session is archived. ', 'quiet', this.scope === 'full' && h('button', { type: 'button', class: 'small', onclick: () => this.change('POST', '/unarchive').then(() => this.shell.reopen()) }, 'Take it out'));
     }
     this.retitle();
   }
@@ -141,7 +159,7 @@ export class SessionView {
 
   showBanner(text, kind = '', more = null) {
     this.banner.className = kind;
-    this.banner.replaceChildren(text, more ?? '');
+    this.banner.replaceChildren(text, more || '');
     this.banner.hidden = !text;
   }
 
@@ -209,6 +227,7 @@ export class SessionView {
 
   closed({ reason, error }) {
     if (reason === 'disconnected') return;
+    if (['session-closed', 'not-found', 'gone'].includes(reason)) this.unknown();
     const words = { 'session-closed': 'This session was deleted.', 'not-found': 'There is no such session.', gone: 'This session is gone.', unauthorized: 'The server wants a token: log in.', forbidden: 'The server does not let you read this session.' };
     this.showBanner(error ?? words[reason] ?? `The stream has ended: ${reason}.`, 'error');
     this.composer.close('');
@@ -246,7 +265,7 @@ export class SessionView {
       case 'approval-required': this.ask(detail); break;
       case 'approval-resolved': case 'approval-withdrawn': this.answered(detail); break;
       case 'todos-updated': this.showTasks(detail.todos ?? []); break;
-      case 'session-closed': this.shell.gone(); break;
+      case 'session-closed': this.gone(); break;
       default:
     }
   }
@@ -255,9 +274,9 @@ export class SessionView {
     const { status, mode, model, name, reason } = detail;
     this.changes += 1;
     this.setStatus(status);
-    // What was not chosen is null here, and what the agent changed itself is not told: a turn's end asks.
-    const chosen = Object.entries(reason === 'changed' ? { name, mode, model } : { name }).filter(([, value]) => value);
-    this.setSession(Object.fromEntries(chosen));
+    // A mode that was not chosen is null here, and what the agent changed itself is not told: a turn's end asks.
+    const chosen = Object.entries(reason === 'changed' ? { mode, model } : {}).filter(([, value]) => value);
+    this.setSession({ name, ...Object.fromEntries(chosen) });
     if (this.replaying) return; // Whether it is archived now is not told by the past.
     if (reason === 'archived') this.setSession({ archived: true });
     if (reason === 'unarchived' && this.session.archived) this.shell.reopen();
@@ -267,7 +286,7 @@ export class SessionView {
   setStatus(status) {
     this.status = status;
     setBadge(this.state, status, STATUS_WORDS[status] ?? status);
-    this.composer.setRunning(BUSY.includes(status), status === 'starting');
+    this.composer.setRunning(BUSY.includes(status));
     this.tick();
     this.retitle();
   }
@@ -423,28 +442,30 @@ export class SessionView {
         complaint.hidden = false;
       }
     };
-    const name = h('input', { id: 'session-name', value: session.name ?? '', maxlength: 200, autocomplete: 'off', placeholder: baseName(session.workingDir) });
+    const mayChange = this.scope === 'full';
+    const name = h('input', { id: 'session-name', value: session.name ?? '', maxlength: 200, autocomplete: 'off', placeholder: nameText(baseName(session.workingDir)) });
     const remove = h('button', { type: 'button', class: 'deny', onclick: () => {
-      if (remove.dataset.sure) attempt(() => this.change('DELETE', '').then(() => this.shell.gone()));
+      if (remove.dataset.sure) attempt(() => this.change('DELETE', '').then(() => this.gone()));
       else {
         remove.dataset.sure = 'yes';
         remove.textContent = 'Delete for good?';
       }
     } }, 'Delete');
-    const facts = [['Directory', session.workingDir], ['Agent', session.agent], ['Model', session.model], ['Mode', session.mode],
+    const facts = [['Name', mayChange ? null : session.name], ['Directory', session.workingDir], ['Agent', session.agent], ['Model', session.model], ['Mode', session.mode],
       ['Cost', session.totalCostUsd > 0 ? money(session.totalCostUsd) : null], ['Conversation', session.conversation], ['Session', this.id]].filter(([, value]) => value);
     const dialog = h('dialog', { id: 'settings', 'aria-label': 'Session settings', onclose: () => dialog.remove() },
       h('form', { method: 'dialog', onsubmit: (event) => {
         event.preventDefault();
-        const now = name.value.trim();
-        if (!now || now === session.name) dialog.close();
+        // Without a name it is called after its directory.
+        const now = name.value.trim() || null;
+        if (!mayChange || now === (session.name ?? null)) dialog.close();
         else attempt(() => this.change('PATCH', '', { name: now }));
       } },
       h('div', { class: 'row spread' }, h('h2', {}, 'Session'), h('button', { type: 'button', class: 'icon-button', 'aria-label': 'Close', onclick: () => dialog.close() }, icon('close'))),
-      h('label', { for: 'session-name' }, 'Name'), h('div', { class: 'row' }, name, h('button', { class: 'primary' }, 'Rename')),
-      h('dl', { class: 'facts' }, ...facts.flatMap(([term, value]) => [h('dt', {}, term), h('dd', {}, String(value))])),
-      h('div', { class: 'row' },
-        h('button', { type: 'button', id: 'fork', onclick: () => attempt(async () => this.shell.open((await this.change('POST', '/fork')).sessionId)) }, 'Fork'),
+      mayChange && h('label', { for: 'session-name' }, 'Name'), mayChange && h('div', { class: 'row' }, name, h('button', { class: 'primary' }, 'Rename')),
+      h('dl', { class: 'facts' }, ...facts.flatMap(([term, value]) => [h('dt', {}, term), h('dd', {}, visibleName(String(value)))])),
+      mayChange && h('div', { class: 'row' },
+        session.dialect !== 'lines' && h('button', { type: 'button', id: 'fork', onclick: () => attempt(async () => this.shell.open((await this.change('POST', '/fork')).sessionId)) }, 'Fork'),
         h('button', { type: 'button', id: 'archive', onclick: () => attempt(() => this.change('POST', archived ? '/unarchive' : '/archive').then(() => (archived ? this.shell.reopen() : this.shell.gone()))) }, archived ? 'Take out of the archive' : 'Archive'),
         remove), complaint));
     document.body.append(dialog);

@@ -1,8 +1,10 @@
 // The list of sessions beside the conversation: states, search, the archive; and the form for a new one.
 import { ago, announce, find, h, icon, setBadge } from './dom.js';
-import { api, capabilities, recall, remember, sessionUrl } from './server.js';
+import { api, capabilities, keepDraft, recall, remember, sessionUrl } from './server.js';
 import { notify } from './notify.js';
 import { baseName } from './session.js';
+import { nameText, visibleName } from './visible.js';
+import { MODE_WORDS, STATUS_WORDS, lacking } from './words.js';
 
 /** How often it is asked for anew: as it stands alone, and beside a stream that tells of changes. */
 const REFRESH_MS = 4000;
@@ -12,8 +14,6 @@ const SETTLE_MS = 150;
 const EVENTS = ['session-created', 'session-status', 'session-closed', 'prompt-queued', 'approval-required', 'approval-resolved', 'approval-withdrawn'];
 const SEARCH_MS = 250;
 const ROWS_MAX = 200;
-
-const WORDS = { idle: 'ready', suspended: 'ready', running: 'working', waiting: 'waits for you', starting: 'starting', stopping: 'stopping', failed: 'failed' };
 
 /** Keeps the list true while the page is in sight. */
 export class SessionList {
@@ -48,6 +48,7 @@ export class SessionList {
       const known = this.rows.get(detail.sessionId)?.parts.name.textContent;
       notify(known ?? 'Another session', `Approval needed: ${detail.title}`, `approval-${detail.approvalId}`, sessionUrl(detail.sessionId));
     }
+    if (name === 'session-closed') keepDraft(detail.sessionId, '');
     clearTimeout(this.settling);
     this.settling = setTimeout(() => this.refresh(), SETTLE_MS);
   }
@@ -100,16 +101,17 @@ export class SessionList {
     set(prompt, session.lastPrompt ?? 'No prompt yet');
     set(when, ago(session.lastActivityAt));
     const state = session.openApprovals > 0 ? 'waiting' : session.status;
-    setBadge(badge, state, WORDS[state] ?? state);
+    setBadge(badge, state, STATUS_WORDS[state] ?? state);
     badge.hidden = state === 'idle' || state === 'suspended';
-    link.title = session.workingDir;
+    link.title = nameText(session.workingDir);
     if (session.sessionId === this.current()) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }
 }
 
 const set = (node, text) => {
-  if (node.textContent !== text) node.textContent = text;
+  const nodes = visibleName(text);
+  if (node.textContent !== nodes.textContent) node.replaceChildren(nodes);
 };
 
 /** The form for a new session, with the directories there are. */
@@ -148,10 +150,10 @@ export class CreateForm {
     const { agents = [], modes = [], access } = await capabilities().catch(() => ({}));
     this.agent.replaceChildren(...agents.map(({ name, dialect }) => h('option', { value: name }, dialect === name ? name : `${name} (${dialect})`)));
     this.agentField.hidden = agents.length < 2;
-    this.mode.replaceChildren(h('option', { value: '' }, 'as the agent is set'), ...modes.map((mode) => h('option', { value: mode }, MODES[mode] ?? mode)));
+    this.mode.replaceChildren(h('option', { value: '' }, 'as the agent is set'), ...modes.map((mode) => h('option', { value: mode }, MODE_WORDS[mode] ?? mode)));
     if (access && access.scope !== 'full') {
       find('#create-session').disabled = true;
-      this.complain('Your token lets you read, not create.');
+      this.complain(lacking(access.scope, 'create'));
     }
     if (!this.input.value) {
       const roots = (await api('GET', '/api/directories').catch(() => ({}))).directories ?? [];
@@ -208,7 +210,7 @@ export class CreateForm {
     this.complain('');
     if (answer.path) this.input.value = answer.path;
     const inside = this.picker.contains(document.activeElement);
-    const row = (name, target, kind) => h('li', {}, h('button', { type: 'button', class: kind, onclick: () => this.list(target) }, icon(kind === 'up' ? 'back' : 'folder'), name));
+    const row = (name, target, kind) => h('li', {}, h('button', { type: 'button', class: kind, onclick: () => this.list(target) }, icon(kind === 'up' ? 'back' : 'folder'), visibleName(name)));
     const up = answer.path ? [row(answer.parent ? 'Up' : 'All roots', answer.parent, 'up')] : [];
     const rows = answer.directories.map(({ name, path: target }) => row(name, target, ''));
     this.picker.replaceChildren(
@@ -218,5 +220,3 @@ export class CreateForm {
     return undefined;
   }
 }
-
-const MODES = { default: 'ask before acting', acceptEdits: 'accept edits', plan: 'plan only', dontAsk: 'don’t ask: deny', auto: 'auto', bypassPermissions: 'bypass: allow everything' };

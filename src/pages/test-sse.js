@@ -3,7 +3,8 @@
 // Shows what comes, as it comes; draws no conclusions from it. For the seed's steps 3 to 7.
 import { Dock } from './approvals.js';
 import { find, h, setBadge } from './dom.js';
-import { api, newPromptId, recall, remember, sessionPath } from './server.js';
+import { api, newPromptId, recall, remember, scope, sessionPath, token } from './server.js';
+import { lacking } from './words.js';
 
 /** Rows kept: a page left open over night must not grow for ever. */
 const FRAMES_MAX = 500;
@@ -14,6 +15,7 @@ const page = {
   counts: new Map(), // Event name → {count, node}.
   sessionId: '',
   dock: null, // Its open approvals.
+  mayAnswer: true,
 };
 
 function complain(where, error = null) {
@@ -31,7 +33,7 @@ function connect(sessionId) {
   history.replaceState(null, '', `?session=${encodeURIComponent(sessionId)}`);
   clearFrames();
   page.dock?.clear();
-  page.dock = new Dock(find('#dock'), { sessionId });
+  page.dock = new Dock(find('#dock'), { sessionId, mayAnswer: page.mayAnswer });
   complain('#session-error');
   const stream = new SessionEventStream(sessionId);
   page.main = stream;
@@ -198,6 +200,18 @@ find('#disconnect').addEventListener('click', disconnectAll);
 find('#refresh').addEventListener('click', showMetrics);
 find('#clear').addEventListener('click', clearFrames);
 
+/** What the token does not let us do is not offered. */
+async function followScope() {
+  const has = token() ? await scope() : 'full'; // Without one nothing is asked: that would lead to the login.
+  if (has === 'full') return;
+  for (const button of document.querySelectorAll('#create .primary, #send .primary, #interrupt')) button.disabled = true;
+  complain('#session-error', { message: lacking(has, 'create') });
+  complain('#send-error', { message: lacking(has, 'send') });
+  page.mayAnswer = has !== 'read';
+  page.dock?.setMayAnswer(page.mayAnswer);
+}
+
+followScope();
 find('#working-dir').value = recall('workingDir');
 const asked = new URLSearchParams(location.search).get('session');
 if (asked) connect(asked);

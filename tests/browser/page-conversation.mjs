@@ -37,6 +37,9 @@ last`;
 /** A PNG of one red pixel. */
 const PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==';
 
+/** Another, of a blue one. */
+const OTHER_PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPj/HwADAgH/p9ue1QAAAABJRU5ErkJggg==';
+
 export function checks(site) {
   return [
     ['a prompt is answered in streamed Markdown, and a reload shows the same', async (page) => {
@@ -188,6 +191,59 @@ export function checks(site) {
       assert.equal(await page.locator('.shots li').count(), 0);
       await page.setInputFiles('#composer input[type=file]', { name: 'x.svg', mimeType: 'image/svg+xml', buffer: Buffer.from('<svg/>') });
       await page.waitForSelector('#composer .error:not([hidden])');
+    }],
+
+    ['what could not be sent goes again under its id, and what differs under another', async (page) => {
+      const id = await site.create();
+      await site.open(page, id);
+      const bodies = [];
+      let cut = true;
+      await page.route(`**/api/session/${id}/prompt`, (route) => {
+        bodies.push(route.request().postDataJSON());
+        return cut ? route.abort() : route.continue();
+      });
+      const attach = (data) => page.setInputFiles('#composer input[type=file]', { name: 'pixel.png', mimeType: 'image/png', buffer: Buffer.from(data, 'base64') });
+      const press = async () => {
+        const before = bodies.length;
+        await page.click('#send');
+        await until(() => bodies.length > before, 'it is sent');
+        if (cut) await page.waitForSelector('#composer .error:not([hidden])');
+      };
+      await attach(PIXEL);
+      await page.waitForSelector('.shots li');
+      await press();
+      await press();
+      await page.click('.shots button');
+      await attach(OTHER_PIXEL);
+      await page.waitForSelector('.shots li');
+      await press();
+      await page.fill('#prompt', 'say: with words');
+      await press();
+      cut = false;
+      await press();
+      await ends(page, 1);
+      const [first, again, other, worded, last] = bodies;
+      assert.equal(first.command, 'See the image.');
+      assert.deepEqual(again, first, 'the same image again');
+      assert.deepEqual(other.images, [{ mediaType: 'image/png', data: OTHER_PIXEL }]);
+      assert.notEqual(other.promptId, first.promptId);
+      assert.notEqual(worded.promptId, other.promptId);
+      assert.deepEqual(last, worded);
+      assert.equal(await page.locator('.item.prompt').count(), 1);
+    }],
+
+    ['a very long answer is shown in part, and the rest on demand', async (page) => {
+      const id = await site.create();
+      await site.open(page, id);
+      await send(page, 'big 3000000');
+      await ends(page, 1);
+      const length = () => page.evaluate(() => document.querySelector('.said').textContent.length);
+      const first = await length();
+      assert.ok(first > 200_000 && first < 300_000, `${first} characters`);
+      await page.click('.said .left-out');
+      assert.ok(await length() > first + 200_000);
+      await site.open(page, id);
+      await ends(page, 1);
     }],
 
     ['mode and model are changed, and others see it', async (page, { open }) => {

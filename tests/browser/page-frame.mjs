@@ -85,7 +85,83 @@ export function checks(site) {
       await page.waitForSelector('#banner.error:not([hidden])');
       await page.waitForSelector('#link[data-state=closed]');
       assert.ok(await page.isDisabled('#prompt'));
+      const offered = await page.evaluate(() => [...document.querySelectorAll('#session :is(button, select, textarea, input), #state')].filter((node) => node.checkVisibility()).map((node) => node.id || node.className));
+      assert.deepEqual(offered, []);
     }],
+
+    ['an address that encodes nothing, or twice, names no session and breaks nothing', async (page) => {
+      const asked = [];
+      page.on('request', (request) => request.url().includes('/api/session/') && asked.push(new URL(request.url()).pathname));
+      for (const [address, path] of [['%25zz', '%25zz'], ['%2525', '%2525'], ['a%252Fb', 'a%252Fb'], ['%E0%A4%A', '%25E0%25A4%25A']]) {
+        asked.length = 0;
+        // Where the server itself refuses the address, the page may still be led there.
+        await page.goto(`${url}/`);
+        await page.evaluate((to) => {
+          history.pushState(null, '', to);
+          dispatchEvent(new PopStateEvent('popstate'));
+        }, `${new URL(url).pathname.replace(/\/$/, '')}/session/${address}`);
+        await page.waitForSelector('#banner.error:not([hidden])');
+        assert.ok(asked.includes(`/api/session/${path}`), `${address}: ${asked}`);
+      }
+    }],
+
+    ['a name that is taken back is no name any more', async (page) => {
+      const id = await site.create({ name: 'For a while' });
+      await site.open(page, id);
+      await page.waitForFunction(() => document.querySelector('#title').textContent === 'For a while');
+      // Whether the server takes it is its own checks' to say.
+      const sent = new Promise((resolve) => {
+        page.route(`**/api/session/${id}`, (route) => {
+          if (route.request().method() !== 'PATCH') return route.continue();
+          resolve(route.request().postDataJSON());
+          return route.fulfill({ json: { success: true } });
+        });
+      });
+      await page.click('#menu');
+      await page.fill('#session-name', '  ');
+      await page.click('#settings button.primary');
+      assert.deepEqual(await sent, { name: null });
+      await page.waitForSelector('#settings', { state: 'detached' });
+    }],
+
+    ['no name turns round what stands around it', async (page) => {
+      const name = 'safe \u202Egnp.exe 👩‍💻 a\u00A0b';
+      const shown = 'safe U+202Egnp.exe 👩‍💻 a\u00A0b';
+      const id = await site.create({ name });
+      await site.run(id, 'say: \u202Edrawkcab');
+      await site.open(page, id);
+      await page.waitForFunction((text) => document.querySelector('#title').textContent === text, shown);
+      await page.waitForFunction((text) => document.title.startsWith(text), shown);
+      await page.waitForSelector(`${row(id)} .last:has-text("U+202Edrawkcab")`);
+      assert.equal(await page.textContent(`${row(id)} strong`), shown);
+      await page.click('#menu');
+      assert.equal(await page.inputValue('#session-name'), name, 'what is edited is the name itself');
+    }],
+
+    ['a draft goes with its session', async (page) => {
+      const kept = () => page.evaluate(() => Object.keys(localStorage).filter((name) => name.startsWith('sidestream.draft')).map((name) => name.replace(/^.*session-/, 'session-')).toSorted());
+      const drafted = async () => {
+        const id = await site.create();
+        await site.open(page, id);
+        await page.fill('#prompt', 'half a thought');
+        await until(async () => (await kept()).includes(id), 'it is kept');
+        return id;
+      };
+      const [here, there, away, stays] = [await drafted(), await drafted(), await drafted(), await drafted()].toSorted();
+      await site.open(page, here);
+      await page.waitForFunction(() => document.querySelector('#prompt').value === 'half a thought');
+      await site.api('DELETE', `/api/session/${here}`);
+      await page.waitForURL(`${url}/`);
+      await site.open(page, stays);
+      await page.waitForSelector(row(there));
+      await site.api('DELETE', `/api/session/${there}`);
+      await until(async () => !(await kept()).includes(there), 'another page’s session was deleted');
+      await page.goto('about:blank');
+      await site.api('DELETE', `/api/session/${away}`);
+      await page.goto(`${url}/`);
+      await until(async () => !(await kept()).includes(away), 'it was deleted while no page was open');
+      assert.deepEqual(await kept(), [stays]);
+    }, { otherHosts: true }],
 
     ['rename, fork, archive, take out again, delete', async (page) => {
       const id = await site.create();

@@ -68,6 +68,29 @@ export function checks(site) {
       await page.waitForSelector('#composer .error:has-text("read")');
       assert.ok(await page.isDisabled('#prompt'));
       assert.ok(await page.isDisabled('.approval .deny'));
+      await page.waitForSelector('#composer .error:text-is("Your token lets you read, not send.")');
+      await site.prompt(id, 'say: later');
+      await page.waitForSelector('#queue li');
+      assert.ok(await page.isHidden('#interrupt'));
+      assert.equal(await page.locator('#queue button:visible').count(), 0);
+      await page.click('#menu');
+      assert.deepEqual(await page.$$eval('#settings :is(input, button)', (all) => all.map((one) => one.ariaLabel)), ['Close']);
+      await page.goto(`${site.url}/test-sse.html?session=${id}`);
+      await page.waitForSelector('#send-error:text-is("Your token lets you read, not send.")');
+      assert.ok(await page.isDisabled('#interrupt'));
+      await page.waitForSelector('.approval .error:has-text("does not let you answer")');
+    }],
+
+    ['a token that answers is told what it may, and answers', async (page) => {
+      const id = await site.create();
+      await site.prompt(id, 'run tool: date');
+      await page.goto(`${site.url}/login#${site.answerToken}`);
+      await page.waitForSelector('#create .error:text-is("Your token lets you read and answer approvals, not create.")');
+      await page.goto(`${site.url}/session/${id}`);
+      await page.waitForSelector('#composer .error:text-is("Your token lets you read and answer approvals, not send.")');
+      assert.ok(await page.isHidden('#interrupt'));
+      await press(page, '.allow');
+      await ends(page, 1);
     }],
   ];
 }

@@ -472,14 +472,15 @@ export function clientChecks() {
     check('a frame of eight megabytes, cut within its characters, arrives whole by both ways', async ({ mock, page, open, see }) => {
       const session = mock.session();
       const content = 'aé日👋'.repeat(1_000_000); // 10 bytes each.
+      let listens; // Sent only then: a busy machine adds the listener later than the frame is there.
       session.handler = (stream) => {
         stream.serve();
         const bytes = Buffer.from(`id: big-1\nevent: session-output\ndata: ${JSON.stringify({ content })}\n\nevent: heartbeat\ndata: {}\n\n`);
-        (async () => {
+        new Promise((resolve) => { listens = resolve; }).then(async () => {
           for (let at = 0; at < bytes.length; at += 65_537) { // Prime: it cuts everywhere.
             if (!stream.res.write(bytes.subarray(at, at + 65_537))) await new Promise((done) => stream.res.once('drain', done));
           }
-        })();
+        });
         return true;
       };
       for (const [name, options] of [['source', {}], ['fetch', { token: 'any' }]]) {
@@ -488,6 +489,9 @@ export function clientChecks() {
           globalThis.streams[n].told.text = null; // The recorder's own copy is not wanted here.
           globalThis.streams[n].stream.on('session-output', (event) => { globalThis.streams[n].big = event.detail.content; });
         }, name);
+        await until(() => listens, 'the stream is open');
+        listens();
+        listens = undefined;
         await see(name, 'all of it', ({ names }) => names.includes('heartbeat'));
         assert.ok(await page.evaluate(([n, length]) => {
           const { big } = globalThis.streams[n];

@@ -3,7 +3,7 @@
 // Shows what comes, as it comes; draws no conclusions from it. For the seed's steps 3 to 7.
 import { Dock } from './approvals.js';
 import { find, h, setBadge } from './dom.js';
-import { api, newPromptId, recall, remember, scope, sessionPath } from './server.js';
+import { api, newPromptId, recall, remember, scope, sessionPath, token } from './server.js';
 import { lacking } from './words.js';
 
 /** Rows kept: a page left open over night must not grow for ever. */
@@ -202,7 +202,7 @@ find('#clear').addEventListener('click', clearFrames);
 
 /** What the token does not let us do is not offered. */
 async function followScope() {
-  const has = await scope();
+  const has = token() ? await scope() : 'full'; // Without one nothing is asked: that would lead to the login.
   if (has === 'full') return;
   for (const button of document.querySelectorAll('#create .primary, #send .primary, #interrupt')) button.disabled = true;
   complain('#session-error', { message: lacking(has, 'create') });

@@ -588,6 +588,47 @@ fn only_ended_orphans_are_reaped_and_no_owners_child() {
 
 // Who is there
 
+/// Registers a socket with an io_uring and closes its descriptor: prints its inode, or why not.
+const REGISTERS: &str = r#"
+import ctypes, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+ring = libc.syscall(425, 4, ctypes.create_string_buffer(120))
+if ring < 0:
+    print("none", os.strerror(ctypes.get_errno()), flush=True)
+    sys.exit()
+made = socket.socket()
+number = (ctypes.c_int * 1)(made.fileno())
+inode = os.fstat(made.fileno()).st_ino
+if libc.syscall(427, ring, 2, number, 1) < 0:
+    print("none", os.strerror(ctypes.get_errno()), flush=True)
+    sys.exit()
+made.close()
+print(inode, flush=True)
+sys.stdin.read()
+"#;
+
+#[test]
+fn a_socket_that_only_an_io_uring_has_is_its_processs() {
+    let scene = Scene::new();
+    let mut child = scene.spawn("s", &["python3", "-c", REGISTERS]);
+    let told = line(&mut child);
+    match told.parse::<u32>() {
+        Ok(inode) => {
+            assert_eq!(process::holds_socket(child.pid, inode), Some(true));
+            assert_eq!(process::holds_socket(child.pid, inode + 1_000_000), Some(false));
+            assert_eq!(process::holds_socket(std::process::id(), inode), Some(false));
+            assert!(process::holders(inode).any(|pid| pid == child.pid));
+        }
+        Err(_) => {
+            let sentence = format!("needs an io_uring, and there is {told}");
+            assert!(std::env::var_os("CI").is_none(), "this test {sentence}");
+            eprintln!("NOT SHOWN: this test {sentence}");
+        }
+    }
+    child.stdin = None;
+    exit(&mut child);
+}
+
 #[test]
 fn the_kernel_knows_who_is_at_the_other_end() {
     let _scene = Scene::new();

@@ -476,9 +476,9 @@ pub fn is_descendant(pid: u32) -> Option<bool> {
     Some(false)
 }
 
-/// Whether one of a process's threads has this socket open, which goes by its inode. `None` if
-/// we may not look, or if it ends just now: its table of descriptors goes a moment before what was
-/// in it does.
+/// Whether one of a process's threads has this socket open, which goes by its inode, or has given
+/// it to an io_uring that it has open. `None` if we may not look, or if it ends just now: its table
+/// of descriptors goes a moment before what was in it does.
 pub fn holds_socket(pid: u32, inode: u32) -> Option<bool> {
     let wanted = format!("socket:[{inode}]");
     let gone = |error: &io::Error| {
@@ -496,13 +496,41 @@ pub fn holds_socket(pid: u32, inode: u32) -> Option<bool> {
             Err(error) if gone(&error) => continue,
             Err(_) => return None,
         };
-        let mut links = files.flatten().map(|file| fs::read_link(file.path()));
-        if links.any(|link| link.is_ok_and(|link| link.as_os_str() == &*wanted)) {
-            return Some(true);
+        for file in files.flatten() {
+            let Ok(link) = fs::read_link(file.path()) else { continue };
+            if link.as_os_str() == &*wanted {
+                return Some(true);
+            }
+            if link.as_os_str() == IO_URING {
+                let info = thread.path().join("fdinfo").join(file.file_name());
+                match is_named_in(&info, &wanted) {
+                    Ok(true) => return Some(true),
+                    Ok(false) => {}
+                    Err(error) if gone(&error) => {}
+                    Err(_) => return None,
+                }
+            }
         }
         ends |= is_ending(&thread.path());
     }
     if ends { None } else { Some(false) }
+}
+
+/// What the link of an io_uring's descriptor says.
+const IO_URING: &str = "anon_inode:[io_uring]";
+/// What is read of what an io_uring says of itself: tens of thousands of files.
+const URING_INFO_MAX: u64 = 1024 * 1024;
+
+/// Whether a file of `/proc/PID/fdinfo` names this socket: an io_uring's names the files that were
+/// registered with it (`UserFiles`), and those need no descriptor of their own.
+fn is_named_in(info: &Path, socket: &str) -> io::Result<bool> {
+    let mut text = Vec::new();
+    let length = File::open(info)?.take(URING_INFO_MAX).read_to_end(&mut text)?;
+    let is_named = memchr::memmem::find(&text, socket.as_bytes()).is_some();
+    if !is_named && length as u64 == URING_INFO_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into()); // It may be named behind that.
+    }
+    Ok(is_named)
 }
 
 /// Whether a thread is on its way out, and not yet a zombie, whose descriptors are all closed.

@@ -35,8 +35,9 @@ const FILES_RESERVED: u32 = 64;
 /// What the shell keeps for one connection: its socket's slot, and its place on the ready list.
 /// Held to by a check there.
 pub const SOCKET_SIZE: usize = 40;
-/// The longest reply but for large fields: it is written whole before it is counted.
-const REPLY_SIZE: usize = MIB;
+/// The longest reply but for large fields: it is written whole before it is counted. One event that
+/// is longer than the page that it is on makes a longer one, see [`Limits::terms`].
+pub const REPLY_SIZE: usize = MIB;
 /// What a session keeps beside its log and its prompts: names, approvals, the ids of prompts.
 const SESSION_SIZE: usize = 64 * KIB;
 /// Exchanges and rare parts of readers that are kept for the next connection.
@@ -73,8 +74,8 @@ pub struct Limits {
     pub body_size_max: usize,
     /// All request bodies that are held at one time.
     pub bodies_size_max: usize,
-    /// Heads, replies and what streams open with, all that are held at one time. Beyond it clients
-    /// wait in the kernel.
+    /// Heads, replies, requests that wait and what streams open with, all that are held at one time.
+    /// Beyond it clients wait in the kernel, and those who are due an answer in line.
     pub requests_size_max: usize,
     /// From the end of a head to the end of its body.
     pub body_timeout_ms: u64,
@@ -82,7 +83,8 @@ pub struct Limits {
     pub body_rate_min: usize,
     /// Requests on one connection whose replies its client has not taken: the next one waits.
     pub pipeline_max: u32,
-    /// Requests that may wait for something to happen: long polls, prompts with `?wait=`.
+    /// Requests that may wait for something to happen: long polls, prompts with `?wait=`. Their memory
+    /// and that of their answers is among the requests'.
     pub waits_max: usize,
     /// Logins that may fail in any one minute; then all must wait.
     pub login_failures_max: u32,
@@ -264,6 +266,7 @@ impl Limits {
         let piece = PIECE_SIZE.max(self.ring_size / 4);
         let journals = self.journal_total_max.min(sessions as u64 * self.journal_max);
         let entries = (journals / INDEX_STEP) as usize + sessions * SEGMENT_INDEX_MAX;
+        let reply = REPLY_SIZE.max(self.ring_size.min(self.all_ring_size) / 4 + PAGE_SIZE_MAX);
         // A key's generation and the two links of the lists that it may be in.
         let links = 3 * size_of::<u32>();
         let timers = (connections + sessions + agents + 1) as u32;
@@ -284,7 +287,7 @@ impl Limits {
             ("timers", Wheel::memory(timers)),
             // Heads, replies, and what streams have beside their slot, all together; and the one
             // that fills them up.
-            ("requests", self.requests_size_max + self.head_size_max + REPLY_SIZE),
+            ("requests", self.requests_size_max + self.head_size_max + reply),
             // Bodies, all together, the growth of the one that fills them up, and the copy of the
             // one that is being understood.
             ("bodies", self.bodies_size_max + self.body_size_max / 2 + self.body_size_max),

@@ -60,7 +60,7 @@ impl Server {
             assert!(!idle, "a reader that nobody will come back to");
         }
         assert_eq!(pending, self.pending.len());
-        let waits = self.waits.iter().all(|wait| self.has_connection(wait.connection));
+        let waits = self.waits.connections().all(|connection| self.has_connection(connection));
         assert!(waits, "a place among those who wait is kept for a client that is gone");
         assert_eq!(starved, self.starved.len());
         assert_eq!(waiting_all, self.publisher.all.waiting.len());
@@ -76,7 +76,7 @@ impl Server {
                 assert_eq!(self.agents.get(agent).map(|agent| agent.session), Some(key));
             }
         }
-        let (mut requests_size, mut bodies_size) = (0, 0);
+        let (mut requests_size, mut bodies_size) = (self.waits.size(), 0);
         for index in 0..self.connections.capacity() {
             match self.connections.at(index).map(|connection| &connection.phase) {
                 Some(Phase::Http(exchange)) => {

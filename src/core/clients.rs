@@ -85,7 +85,10 @@ impl Server {
             Phase::Idle { .. } => (self.limits.head_size_max + 1, true),
             // One that has begun is always read from, so that its client's end is noticed; if it
             // needs room that there is not, it is refused.
-            Phase::Http(exchange) => (exchange.read_allowance(&self.limits), false),
+            Phase::Http(exchange) => {
+                let allowed = exchange.read_allowance(&self.limits);
+                (if has_room { allowed } else { allowed.min(exchange.watch_allowance()) }, false)
+            }
             // Whatever a reader sends ends its stream: a little is enough to notice.
             Phase::Stream(_) => (512, false),
             Phase::Taken => (0, false),
@@ -126,6 +129,7 @@ impl Server {
 
     /// A client sent bytes: no more than it was allowed.
     pub fn received(&mut self, key: Key, bytes: &[u8]) {
+        let has_room = self.has_room();
         let Some(connection) = self.connections.get_mut(key) else { return };
         if let Phase::Idle { peer, .. } = connection.phase {
             let mut exchange = self.exchanges.pop().unwrap_or_default();
@@ -134,7 +138,7 @@ impl Server {
         }
         let grows = matches!(&connection.phase, Phase::Http(exchange)
             if !exchange.input.is_empty() && matches!(exchange.stage, Stage::Head | Stage::Body));
-        if grows && !self.has_room() {
+        if grows && !has_room {
             return self.refuse_growth(key);
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -148,7 +152,7 @@ impl Server {
                 }
                 exchange.received += bytes.len() as u64;
                 exchange.input.extend_from_slice(bytes);
-                self.advance(key);
+                self.advance_with(key, has_room);
             }
             // A stream ends with its client's next byte.
             Phase::Stream(_) => self.close_reader(key),
@@ -206,6 +210,12 @@ impl Server {
 
     /// Works on a connection's input as far as it goes.
     pub(super) fn advance(&mut self, key: Key) {
+        self.advance_with(key, false);
+    }
+
+    /// The same; for the first request that is whole there was room when its last bytes came. One
+    /// behind it, whose answer there is no room for, is refused.
+    fn advance_with(&mut self, key: Key, mut had_room: bool) {
         loop {
             let Some(mut exchange) = self.take_exchange(key) else { return };
             let step = exchange.step(&self.limits);
@@ -240,6 +250,12 @@ impl Server {
                     self.answer_bad(&mut exchange, bad);
                     exchange.close = true;
                     exchange.stage = Stage::Ending;
+                    self.put_exchange(key, exchange);
+                    return;
+                }
+                Step::Request if !std::mem::take(&mut had_room) && !self.has_room() => {
+                    self.refuse_request(&mut exchange);
+                    exchange.input = Vec::new(); // That is room for others.
                     self.put_exchange(key, exchange);
                     return;
                 }

@@ -148,8 +148,10 @@ impl Server {
                 log.show(seq);
                 let (links, pending) = (&mut self.links, &mut self.pending);
                 Self::wake(log, &mut self.connections, links, pending);
+                self.waits.stir(Some(key));
             }
         }
+        self.waits.stir(None);
         let (links, pending) = (&mut self.links, &mut self.pending);
         let all = &mut self.publisher.all;
         Self::wake(all, &mut self.connections, links, pending);

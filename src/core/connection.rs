@@ -18,6 +18,8 @@ use ::core::net::IpAddr;
 
 /// Bytes of replies that may be pending before the next pipelined request is looked at.
 const PENDING_REPLIES_SIZE: usize = 16 * 1024;
+/// Bytes of the next request that are read of a client that waits, where there is no room for more.
+const WATCHED_SIZE: usize = 256;
 /// Buffers longer than this, in bytes, are given back to the allocator rather than kept for the next one.
 pub const KEPT_BUFFER_SIZE: usize = 16 * 1024;
 /// The same of a reader's own bytes.
@@ -439,6 +441,18 @@ impl Exchange {
             }
             Stage::Body | Stage::Lingering => 64 * 1024,
             Stage::Ending => 0,
+        }
+    }
+
+    /// The same where there is no room for what is not looked at yet: of a client that waits for its
+    /// answer so little is read that its end is noticed.
+    pub fn watch_allowance(&self) -> usize {
+        let length = self.head.map_or(0, |head| head.length);
+        match self.stage {
+            Stage::Waiting | Stage::Held => {
+                (length + WATCHED_SIZE).saturating_sub(self.input.len())
+            }
+            _ => usize::MAX,
         }
     }
 

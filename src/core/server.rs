@@ -29,7 +29,7 @@ use crate::core::session::Session;
 use crate::core::shared::Shared;
 use crate::core::streams::Beat;
 use crate::core::tickets::Tickets;
-use crate::core::waits::{Cursor, Wait};
+use crate::core::waits::{Cursor, Waits};
 use crate::limits::Limits;
 use crate::wire::json;
 use crate::wire::reply::{self, HttpDate};
@@ -271,7 +271,7 @@ pub struct Server {
     /// Pages of journals that the disk thread was asked for.
     pub(super) pages_read: u32,
     /// Requests that wait for something to happen.
-    pub(super) waits: Vec<Wait>,
+    pub(super) waits: Waits,
     /// Sessions created so far.
     pub(super) session_number: u32,
     /// Where answers are written before their length is known.
@@ -342,7 +342,7 @@ impl Server {
             large_asked: false,
             large_queue: VecDeque::new(),
             pages_read: 0,
-            waits: Vec::new(),
+            waits: Waits::default(),
             session_number: 0,
             json: Vec::new(),
             now_ms: 0,
@@ -384,6 +384,7 @@ impl Server {
         let commits = !self.paused.is_empty() || self.publisher.has_dirty();
         self.has_pending()
             || commits && !self.keeper.is_busy()
+            || self.has_turn_for_wait()
             || !self.starved.is_empty() && self.has_room()
             || !self.large_queue.is_empty() && self.large_is_free()
     }
@@ -460,6 +461,19 @@ impl Server {
         }
     }
 
+    /// The same for an answer that may be long: if there is no room for it any more, the client is
+    /// told so instead, and can ask again.
+    pub(super) fn resume_long_answer(
+        &mut self,
+        key: Key,
+        write: impl FnOnce(&mut Self, &mut Exchange) -> Option<u64>,
+    ) {
+        match self.has_room() {
+            true => self.resume_answer(key, write),
+            false => self.answer_no_room(key),
+        }
+    }
+
     /// The kernel has said who is behind a connection, as [`Effect::WhoIs`] asked.
     pub fn asker_known(&mut self, key: Key, asker: Asker) {
         let Some(mut exchange) = self.take_exchange(key) else { return };
@@ -492,7 +506,7 @@ impl Server {
     pub(super) fn begin_drain(&mut self) {
         self.drain = Drain::Draining(self.now_ms + self.limits.drain_timeout_ms);
         self.effects.push_back(Effect::CloseListeners);
-        self.end_waits(|_| true);
+        self.end_waits();
         self.withdraw_trust();
         self.stop_agents();
         self.hurry_leftovers();

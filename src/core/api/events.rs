@@ -187,7 +187,14 @@ impl Server {
             let built = self.built_for(&cursor, evicted);
             if cursor.after < built {
                 self.room_to_wait()?;
-                return Ok(self.read_poll(request.connection, cursor, built));
+                if self.has_room_for_page() {
+                    self.read_poll(request.connection, cursor, built);
+                } else {
+                    let due = self.now_ms + wait_s.max(POLL_WAIT_S) * 1000;
+                    let what = Awaited::Events(cursor);
+                    self.wait_in_line(Wait { connection: request.connection, due, what });
+                }
+                return Ok(Reply::Later);
             }
             // The disk has not taken what comes next, and the ring has lost it.
             (cursor.resume, cursor.after) = ("gap", evicted);
@@ -207,7 +214,7 @@ impl Server {
     /// Whether another request may wait.
     pub(super) fn room_to_wait(&self) -> Result<(), Problem> {
         let waits_max = self.limits.waits_max;
-        if self.waits.len() < waits_max {
+        if self.waits.count() < waits_max {
             return Ok(());
         }
         let sentence = format!("{waits_max} requests wait already, --waits-max");
@@ -250,7 +257,7 @@ impl Server {
     }
 
     /// Asks for a page that is older than the ring: of what comes up to number `built`.
-    fn read_poll(&mut self, connection: Key, cursor: Cursor, built: u64) -> Reply {
+    fn read_poll(&mut self, connection: Key, cursor: Cursor, built: u64) {
         let own = self.only_owner(&cursor);
         let owners = own.as_ref().map(|own| &own[..]).or(cursor.owners.as_deref());
         let read = Read {
@@ -262,7 +269,6 @@ impl Server {
         };
         self.pages.push((connection, cursor, built));
         self.effects.push_back(Effect::Disk(DiskRequest::Read(Box::new(read))));
-        Reply::Later
     }
 
     /// Answers a poll with what journals hold up to number `built`.
@@ -273,7 +279,7 @@ impl Server {
         built: u64,
         bytes: &[u8],
     ) {
-        self.resume_answer(connection, |server, exchange| {
+        self.resume_long_answer(connection, |server, exchange| {
             server.say(|server, object| {
                 let mut next = built;
                 object.bool("success", true);
@@ -297,7 +303,7 @@ impl Server {
     pub(in crate::core) fn page_read(&mut self, page: Page, result: Result<(), ReadFailure>) {
         self.pages_read -= 1;
         let visible = self.publisher.visible();
-        self.resume_answer(page.connection, |server, exchange| {
+        self.resume_long_answer(page.connection, |server, exchange| {
             if let Err(failure) = result {
                 let problem = server.not_read(failure);
                 server.write_problem(exchange, &problem);
@@ -338,10 +344,19 @@ impl Server {
         Err(Problem::unavailable("reads_max", sentence))
     }
 
-    /// Answers a long poll.
-    pub(in crate::core) fn answer_poll(&mut self, connection: Key, cursor: &Cursor) {
+    /// Answers a long poll. What the ring has lost while it stood in line is read from the journals;
+    /// where that is nowhere any more, it is told.
+    pub(in crate::core) fn answer_poll(&mut self, connection: Key, mut cursor: Cursor) {
+        let evicted = self.log_at(cursor.session).map_or(0, |log| log.ring.evicted());
+        if cursor.after < evicted {
+            let built = if self.keeper.keeps() { self.built_for(&cursor, evicted) } else { 0 };
+            if cursor.after < built {
+                return self.read_poll(connection, cursor, built);
+            }
+            (cursor.resume, cursor.after) = ("gap", evicted);
+        }
         self.resume_answer(connection, |server, exchange| {
-            server.say_page(cursor);
+            server.say_page(&cursor);
             server.write_json(exchange, Status::OK, &[]);
             None
         });

@@ -283,8 +283,8 @@ impl Server {
         let seq = match outcome {
             Ok(reply @ (Reply::Later | Reply::Asks)) => {
                 // It was out of its slot when its handler said for how long it may wait.
-                if let Some(wait) = self.waits.last().filter(|wait| wait.connection == key) {
-                    exchange.due = wait.due;
+                if let Some(due) = self.waits.due(key) {
+                    exchange.due = due;
                 }
                 if matches!(reply, Reply::Asks) {
                     exchange.asker = Asking::Asked;

@@ -90,7 +90,7 @@ impl Server {
     ) -> Outcome {
         let due = self.now_ms + wait_s * 1000;
         let prompt_id = prompt_id.to_owned();
-        let what = Awaited::Prompt { session, prompt_id, cursor, position };
+        let what = Awaited::Prompt { session, prompt_id, cursor, position, end: None };
         self.wait(Wait { connection: request.connection, due, what });
         Ok(Reply::Later)
     }
@@ -110,14 +110,18 @@ impl Server {
         });
     }
 
-    /// A prompt has ended, with the event that was just published.
+    /// A prompt has ended with this event. What the ring has lost of it while its client stood in
+    /// line is in the log behind the cursor of its first answer, which is given again.
     pub(in crate::core) fn answer_prompt_end(
         &mut self,
         connection: Key,
-        session: Key,
-        prompt_id: &str,
+        (session, prompt_id): (Key, &str),
+        (cursor, position): (u64, u32),
         seq: u64,
     ) {
+        let Some(frame) = self.frame_in_ring(session, seq) else {
+            return self.answer_prompt_wait(connection, (session, prompt_id), cursor, position);
+        };
         self.resume_answer(connection, |server, exchange| {
             server.say(|server, object| {
                 let Some(session) = server.sessions.get(session) else { return };
@@ -125,15 +129,27 @@ impl Server {
                 object.string("sessionId", session.id());
                 object.string("promptId", prompt_id);
                 object.string("status", session.status().as_str());
-                if let Some((name, data)) = server.publisher.last_event() {
+                if let Some((_, name, data)) = crate::wire::sse::parse_frame(&frame) {
                     object.string("event", name);
                     object.raw("data", data);
                 }
                 object.display("lastEventId", server.publisher.id(seq));
             });
             server.write_json(exchange, Status::OK, &[]);
-            Some(seq)
+            // Answers are held back in their order, and others may be by now.
+            (seq > server.publisher.visible()).then(|| server.publisher.seq())
         });
+    }
+
+    /// An event of a session as its ring holds it, if it does.
+    fn frame_in_ring(&self, session: Key, seq: u64) -> Option<Vec<u8>> {
+        let ring = &self.sessions.get(session)?.feed.log.ring;
+        let start = ring.after(seq - 1);
+        ring.mark_at(start).filter(|mark| mark.seq == seq)?;
+        match ring.at(start, ring.after(seq)) {
+            crate::base::ring::Found::Bytes(a, b) => Some([a, b].concat()),
+            _ => None,
+        }
     }
 
     pub(super) fn room_for_prompt(&mut self, key: Key, size: usize) -> Result<(), Problem> {

@@ -169,7 +169,7 @@ impl Server {
     ) {
         let Some(pending) = self.tickets.remove(&ticket) else { return };
         let Purpose::List(asked) = pending.purpose else { return };
-        self.resume_answer(pending.connection, |server, exchange| {
+        self.resume_long_answer(pending.connection, |server, exchange| {
             let (path, names) = match result {
                 Ok(listed) => listed,
                 Err(problem) => {

@@ -260,6 +260,19 @@ impl Server {
         self.refuse_rest(exchange, &Problem::limited(Limit::Requests, sentence));
     }
 
+    /// Answers a request whose answer there is no room for now.
+    pub(in crate::core) fn answer_no_room(&mut self, key: Key) {
+        self.resume_answer(key, |server, exchange| {
+            let sentence = "too many answers are on their way, --requests-size-max; try again soon";
+            let problem = match server.is_draining() {
+                true => Problem::draining(),
+                false => Problem::limited(Limit::Requests, sentence),
+            };
+            server.write_problem(exchange, &problem);
+            None
+        });
+    }
+
     /// Answers a body for which there is no room now.
     pub(in crate::core) fn refuse_body(&mut self, exchange: &mut Exchange) {
         let sentence = "too many request bodies are on their way; try again soon";

@@ -38,8 +38,15 @@ pub const SOCKET_SIZE: usize = 40;
 /// The longest reply but for large fields: it is written whole before it is counted. One event that
 /// is longer than the page that it is on makes a longer one, see [`Limits::terms`].
 pub const REPLY_SIZE: usize = MIB;
-/// What a session keeps beside its log and its prompts: names, approvals, the ids of prompts.
-const SESSION_SIZE: usize = 64 * KIB;
+/// What a session keeps beside its log and its prompts: names, approvals, the ids of prompts, rules.
+const SESSION_SIZE: usize = 64 * KIB + GRANTED_SIZE_MAX + GRANTED_MAX * size_of::<Box<str>>();
+/// Rules that may be granted for one session, and their JSON together, in bytes. Each becomes an
+/// argument of the session's next agent.
+pub const GRANTED_MAX: usize = 128;
+/// See [`GRANTED_MAX`].
+pub const GRANTED_SIZE_MAX: usize = 16 * KIB;
+/// The longest argument that the kernel takes (`MAX_ARG_STRLEN`), its end included.
+pub const ARGUMENT_SIZE_MAX: usize = 128 * KIB;
 /// Exchanges and rare parts of readers that are kept for the next connection.
 const POOL_SIZE: usize =
     POOL_MAX * (size_of::<Exchange>() + 3 * KEPT_BUFFER_SIZE + size_of::<Rare>() + KEPT_OWN_SIZE);

@@ -5,7 +5,7 @@
 
 use crate::base::arena::Key;
 use crate::base::seldom::{Blank, Seldom};
-use crate::core::approvals::Approvals;
+use crate::core::approvals::{Approvals, Granted};
 use crate::core::prompts::Prompts;
 use crate::core::publisher::Feed;
 use crate::core::turn::{OpenTool, Turn};
@@ -144,8 +144,8 @@ pub struct Unusual {
     pub mode: Option<Arc<str>>,
     /// The session that it is a copy of.
     pub forked_from: Option<String>,
-    /// Rules that were granted for this session: JSON values, to be granted to its next agent too.
-    pub granted: Vec<serde_json::Value>,
+    /// Rules that were granted for this session, to be granted to its next agent too.
+    pub granted: Granted,
     /// The agent's list of things to do.
     pub todos: Vec<TodoItem>,
     /// The hash of what its directory said when that was denied.
@@ -162,7 +162,7 @@ impl Blank for Unusual {
         model: None,
         mode: None,
         forked_from: None,
-        granted: Vec::new(),
+        granted: Granted::NONE,
         todos: Vec::new(),
         distrusted: None,
         closed_at: None,
@@ -181,7 +181,7 @@ impl Blank for Unusual {
     }
 
     fn shrink(&mut self) {
-        self.granted.shrink_to_fit();
+        self.granted.shrink();
         self.todos.shrink_to_fit();
     }
 }

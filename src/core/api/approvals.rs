@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::approvals::ApprovalKind;
+use crate::limits::GRANTED_SIZE_MAX;
 
 impl Server {
     pub(super) fn approvals(&mut self, id: &str) -> Outcome {
@@ -64,15 +65,17 @@ impl Server {
         let (input, rules) = answer
             .settle(open, persistent)
             .map_err(|unfit| Problem::new(Status::BAD_REQUEST, unfit.code, unfit.sentence))?;
+        if let Some(rules) = rules.as_ref().filter(|_| answer.allow) {
+            // They are restored from their event, whole or not at all.
+            let room = GRANTED_SIZE_MAX.min(self.publisher.large.frame_size_max() / 4);
+            let taken = session.unusual.granted.take_in(rules, room);
+            taken.map_err(|sentence| Problem::conflict("permissions_max", sentence))?;
+        }
+        let rules = rules.map(|rules| format!("[{}]", rules.join(",")));
         let decision = if answer.allow { "allow" } else { "deny" };
         let Some(decided) = session.approvals.decide(approval, decision, by) else {
             return Err(not_open(session, approval));
         };
-        if let Some(Value::Array(rules)) = &answer.updated_permissions
-            && answer.allow
-        {
-            session.unusual.granted.extend(rules.iter().cloned());
-        }
         let is_trust = decided.kind == ApprovalKind::Trust;
         let message = answer.message.as_deref().unwrap_or("the user said no");
         let feed = &mut session.feed;
@@ -87,7 +90,7 @@ impl Server {
             object.string_or_null("toolUseId", decided.tool_use_id.as_deref());
             // What was allowed from here on outlives us: the next agent is told of it, too.
             if let Some(rules) = rules.as_deref().filter(|_| answer.allow) {
-                object.raw("permissions", rules);
+                object.raw_uncut("permissions", rules);
             }
         });
         let now_ms = self.now_ms;

@@ -14,6 +14,7 @@ use crate::core::journal::{INDEX_STEP, SEGMENT_INDEX_MAX};
 use crate::core::past::{PIECE_SIZE, PIECES_MAX};
 use crate::core::server::{PAGES_READ_MAX, POOL_MAX};
 use crate::core::session::Session;
+use crate::core::tails::{TAIL_PIECE_SIZE, TAIL_PIECES_MAX};
 use crate::core::turn::TURN_SIZE;
 use crate::core::waits::PAGE_SIZE_MAX;
 
@@ -303,8 +304,14 @@ impl Limits {
             // Approvals that are open.
             ("approvals", self.approvals_size_max),
             // Fields too large for a log: those that are kept, or on their way to the disk, images
-            // that are, and the one that is being sent.
-            ("large fields", self.large_size_max + self.large_size_max / 2 + self.line_size_max),
+            // that are, pieces that are being sent, and those among which one image is looked for.
+            (
+                "large fields",
+                self.large_size_max
+                    + self.large_size_max / 2
+                    + TAIL_PIECES_MAX * TAIL_PIECE_SIZE
+                    + 3 * self.body_size_max,
+            ),
             // An agent's lines and texts under way, and what its turn has open.
             ("agents", agents * (Agent::memory() + TURN_SIZE)),
             // The one buffer for a long line, and what is made of that line.

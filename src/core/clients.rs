@@ -317,6 +317,9 @@ impl Server {
     pub(super) fn recycle(&mut self, mut exchange: Box<Exchange>) {
         self.requests_size -= exchange.counted.0;
         self.bodies_size -= exchange.counted.1;
+        if exchange.drop_tail() {
+            self.tails.release();
+        }
         if self.exchanges.len() < POOL_MAX {
             exchange.reset();
             self.exchanges.push(exchange);
@@ -481,7 +484,11 @@ impl Server {
             None | Some(Phase::Idle { .. } | Phase::Taken) => Output::Nothing,
             Some(Phase::Http(exchange)) if exchange.stage == Stage::Held => Output::Nothing,
             Some(Phase::Http(exchange)) => {
-                if exchange.has_output() {
+                if exchange.wants_piece() {
+                    self.want_piece_of_tail(key);
+                }
+                let exchange = self.connections.get(key).map(|connection| &connection.phase);
+                if matches!(exchange, Some(Phase::Http(exchange)) if exchange.has_bytes()) {
                     return match self.connections.get(key).map(|connection| &connection.phase) {
                         Some(Phase::Http(exchange)) => Output::Bytes(exchange.output()),
                         _ => Output::Nothing,
@@ -504,6 +511,9 @@ impl Server {
             Phase::Stream(_) => self.stream_sent(key, count),
             Phase::Http(exchange) => {
                 exchange.sent(count);
+                if exchange.take_spent() {
+                    self.tails.release();
+                }
                 if exchange.has_output() {
                     return;
                 }
@@ -525,6 +535,7 @@ impl Server {
     pub fn blocked(&mut self, key: Key) {
         self.unlink(key);
         self.give_back_piece(key); // Others can use it; it is read again when there is room.
+        self.give_back_tail(key);
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
         if std::mem::replace(&mut connection.flow, Flow::Blocked) == Flow::Open {

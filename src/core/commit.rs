@@ -122,7 +122,7 @@ impl Server {
         self.answer_polls();
         self.release_agents();
         self.feed_starved();
-        self.serve_large();
+        self.serve_tails();
     }
 
     /// Shows what the rings hold: there is nothing to wait for.

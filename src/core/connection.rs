@@ -10,6 +10,7 @@ use crate::core::addresses::AddressId;
 use crate::core::effect::Asker;
 use crate::core::event::Filter;
 use crate::core::past::Past;
+use crate::core::tails::Tail;
 use crate::limits::Limits;
 use crate::wire::body::BodyDecoder;
 use crate::wire::head::{self, BadRequest, Framing, Head, HeadLimits};
@@ -333,10 +334,8 @@ pub struct Exchange {
     /// Replies not yet sent.
     pub out: Vec<u8>,
     sent: usize,
-    /// The body of the last of them, where it is too large to be copied and to be counted with the
-    /// others: there is one in the server at a time. What is sent of it.
-    tail: Vec<u8>,
-    tail_sent: usize,
+    /// The body of the last of them, where it is too large to be held: it is sent in pieces.
+    tail: Option<Box<Tail>>,
     /// Where it stands.
     pub stage: Stage,
     /// Close after the replies that are pending.
@@ -390,8 +389,7 @@ impl Default for Exchange {
             body: Vec::new(),
             out: Vec::new(),
             sent: 0,
-            tail: Vec::new(),
-            tail_sent: 0,
+            tail: None,
             stage: Stage::Head,
             close: false,
             ended: false,
@@ -472,19 +470,22 @@ impl Exchange {
         self.sent < self.out.len() || self.is_large()
     }
 
+    /// Whether any of that is here.
+    pub fn has_bytes(&self) -> bool {
+        self.output().iter().any(|part| !part.is_empty())
+    }
+
     /// What is to be sent.
     pub fn output(&self) -> [&[u8]; 3] {
-        [&self.out[self.sent..], &self.tail[self.tail_sent..], &[]]
+        [&self.out[self.sent..], self.tail.as_ref().map_or(&[], |tail| tail.ready()), &[]]
     }
 
     /// Says that this many bytes of the last [`Exchange::output`] are sent.
     pub fn sent(&mut self, count: usize) {
         let own = count.min(self.out.len() - self.sent);
         self.sent += own;
-        self.tail_sent += count - own;
-        debug_assert!(self.tail_sent <= self.tail.len());
-        if self.tail_sent == self.tail.len() {
-            (self.tail, self.tail_sent) = (Vec::new(), 0);
+        if let Some(tail) = &mut self.tail {
+            tail.sent(count - own);
         }
         if !self.has_output() {
             self.replies = 0;
@@ -498,13 +499,44 @@ impl Exchange {
     }
 
     /// Lets a large body follow what is pending. Nothing is appended to `out` before it is sent.
-    pub fn set_tail(&mut self, body: Vec<u8>) {
-        self.tail = body;
+    pub fn set_tail(&mut self, body: Box<Tail>) {
+        self.tail = Some(body);
     }
 
     /// Whether a large body is on its way.
     pub fn is_large(&self) -> bool {
-        !self.tail.is_empty()
+        self.tail.as_ref().is_some_and(|tail| !tail.is_over())
+    }
+
+    /// That body.
+    pub fn tail_mut(&mut self) -> Option<&mut Tail> {
+        self.tail.as_deref_mut()
+    }
+
+    /// Whether it has sent what it had, and a large body goes on.
+    pub fn wants_piece(&self) -> bool {
+        self.sent == self.out.len() && self.is_large() && self.output()[1].is_empty()
+    }
+
+    /// Gives back a piece that is sent, and forgets a large body that is. Returns whether there was
+    /// a piece.
+    pub fn take_spent(&mut self) -> bool {
+        let Some(tail) = &mut self.tail else { return false };
+        let spent = tail.ready().is_empty() && tail.give_back();
+        if tail.is_over() {
+            self.tail = None;
+        }
+        spent
+    }
+
+    /// Whether it holds a piece of a large body.
+    pub fn holds_piece(&self) -> bool {
+        self.tail.as_ref().is_some_and(|tail| tail.holds_piece())
+    }
+
+    /// Forgets a large body. Returns whether it held a piece.
+    pub fn drop_tail(&mut self) -> bool {
+        self.tail.take().is_some_and(|tail| tail.holds_piece())
     }
 
     /// The head of the request under way.

@@ -12,7 +12,6 @@ use crate::core::access::Access;
 use crate::core::access::tokens::Digest;
 use crate::core::addresses::Addresses;
 use crate::core::agent::Agent;
-use crate::core::api::LargeAsked;
 use crate::core::commit::Keeper;
 use crate::core::connection::{Asking, Connection, Exchange, Phase, Rare, Stage};
 use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program};
@@ -28,6 +27,7 @@ use crate::core::random::Random;
 use crate::core::session::Session;
 use crate::core::shared::Shared;
 use crate::core::streams::Beat;
+use crate::core::tails::Tails;
 use crate::core::tickets::Tickets;
 use crate::core::waits::{Cursor, Waits};
 use crate::limits::Limits;
@@ -262,12 +262,8 @@ pub struct Server {
     pub(super) closed_ids: Names,
     /// How many agents the operator configured; those behind are named by old sessions only.
     pub(super) configured: usize,
-    /// Who is being sent a large field, or about to be.
-    pub(super) large_to: Option<Key>,
-    /// The disk thread was asked for it, and has not answered.
-    pub(super) large_asked: bool,
-    /// Who waits for that.
-    pub(super) large_queue: VecDeque<LargeAsked>,
+    /// Bodies that are sent in pieces.
+    pub(super) tails: Tails,
     /// Pages of journals that the disk thread was asked for.
     pub(super) pages_read: u32,
     /// Requests that wait for something to happen.
@@ -338,9 +334,7 @@ impl Server {
             health,
             closed: VecDeque::new(),
             closed_ids: Names::default(),
-            large_to: None,
-            large_asked: false,
-            large_queue: VecDeque::new(),
+            tails: Tails::default(),
             pages_read: 0,
             waits: Waits::default(),
             session_number: 0,
@@ -386,7 +380,7 @@ impl Server {
             || commits && !self.keeper.is_busy()
             || self.has_turn_for_wait()
             || !self.starved.is_empty() && self.has_room()
-            || !self.large_queue.is_empty() && self.large_is_free()
+            || self.tails.has_work()
     }
 
     /// Whether connections have something to send.
@@ -425,7 +419,9 @@ impl Server {
             DiskReply::Appended(batch, result) => self.appended(batch, result),
             DiskReply::Read(read, result) => self.piece_read(*read, result),
             DiskReply::Page(page, result) => self.page_read(*page, result),
-            DiskReply::Large { connection, result } => self.large_read(connection, result),
+            DiskReply::Large { connection, part, result } => {
+                self.large_read(connection, part, result);
+            }
             DiskReply::Erased { session_id, last_seq, result } => {
                 self.erased(session_id, last_seq, result);
             }

@@ -17,7 +17,6 @@ mod sessions;
 mod tickets;
 mod write;
 
-pub(super) use self::events::LargeAsked;
 use self::problem::Problem;
 use self::request::Request;
 pub use self::route::paths;
@@ -29,7 +28,8 @@ use crate::core::access::{self, Access, Refusal};
 use crate::core::approvals::Answer;
 use crate::core::connection::{Asking, Exchange, Peer, Stage};
 use crate::core::effect::{
-    Asker, DirectoryProblem, DiskRequest, Effect, Fetched, Level, Page, Read, ReadFailure, Source,
+    Asker, DirectoryProblem, DiskRequest, Effect, Fetched, Level, Media, Page, Read, ReadFailure,
+    Source,
 };
 use crate::core::event::{EventKind, Filter};
 use crate::core::journal::{self, Frame, Journal};
@@ -43,6 +43,7 @@ use crate::core::session::{
     Conversation, Fork, Process, Session, Status as SessionStatus, Trust, Unusual,
 };
 use crate::core::streams::{Busy, Replay, StreamRequest};
+use crate::core::tails::{EventPart, Large, TAIL_PIECE_SIZE, Tail};
 use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
 use crate::wire::base64;
@@ -114,8 +115,8 @@ enum Reply {
     Health,
     /// What `Server::json` holds, once event `after` is durable.
     Json { status: Status, after: Option<u64>, fields: Vec<(&'static str, String)> },
-    /// A large field of an event: its bytes and their type.
-    Bytes(Vec<u8>, &'static str),
+    /// A body that is sent in pieces, its length and its type.
+    Large(Large, u64, &'static str),
     /// A page.
     Page(&'static Document),
     /// A page of the moment, once event `after` is durable.
@@ -328,9 +329,8 @@ impl Server {
                 self.health = health;
                 None
             }
-            Ok(Reply::Bytes(bytes, content_type)) => {
-                self.large_to = Some(key);
-                self.write_large(&mut exchange, content_type, bytes);
+            Ok(Reply::Large(what, length, content_type)) => {
+                self.write_large(&mut exchange, content_type, Tail::new(what, length, Vec::new()));
                 None
             }
             Ok(Reply::Page(page)) => {

@@ -16,16 +16,22 @@ impl Server {
         }
     }
 
-    /// Writes a body that is too large to be copied.
+    /// Writes the head of a body that is too large to be held, and lets that follow.
     pub(in crate::core) fn write_large(
         &mut self,
         exchange: &mut Exchange,
         content_type: &str,
-        body: Vec<u8>,
+        body: Box<Tail>,
     ) {
-        let fields = [("Cache-Control", "private, max-age=31536000, immutable")];
-        if self.write_head(exchange, Status::OK, Some(content_type), &fields, body.len()) {
+        let fields = match body.what {
+            Large::Event(_) => [("Cache-Control", "private, max-age=31536000, immutable")],
+            Large::Input { .. } => [("Cache-Control", "no-store")],
+        };
+        let length = body.length() as usize;
+        if self.write_head(exchange, Status::OK, Some(content_type), &fields, length) {
             exchange.set_tail(body);
+        } else if body.holds_piece() {
+            self.tails.release();
         }
     }
 

@@ -39,6 +39,14 @@ pub const SOCKET_SIZE: usize = 40;
 /// The longest reply but for large fields: it is written whole before it is counted. One event that
 /// is longer than the page that it is on makes a longer one, see [`Limits::terms`].
 pub const REPLY_SIZE: usize = MIB;
+/// A list ends with the element that goes beyond this: it is then told that there are more.
+pub const LIST_SIZE: usize = REPLY_SIZE / 4 * 3;
+/// What of one prompt is shown in a list of those that wait, in bytes.
+pub const PROMPT_SHOWN_MAX: usize = 4 * KIB;
+/// What an agent says of its models, or of its commands; what is longer is not kept.
+pub const FACT_SIZE_MAX: usize = 256 * KIB;
+/// An approval of more bytes is shown in a list without its input, which has a place of its own.
+pub const APPROVAL_SHOWN_MAX: usize = 32 * KIB;
 /// What a session keeps beside its log and its prompts: names, approvals, the ids of prompts, rules.
 const SESSION_SIZE: usize = 64 * KIB + GRANTED_SIZE_MAX + GRANTED_MAX * size_of::<Box<str>>();
 /// Rules that may be granted for one session, and their JSON together, in bytes. Each becomes an

@@ -4,7 +4,7 @@
 //! input that was shown: an answer may name that input's hash, and a wrong hash is refused.
 
 use crate::base::seldom::Blank;
-use crate::limits::{ARGUMENT_SIZE_MAX, GRANTED_MAX, GRANTED_SIZE_MAX};
+use crate::limits::{APPROVAL_SHOWN_MAX, ARGUMENT_SIZE_MAX, GRANTED_MAX, GRANTED_SIZE_MAX};
 use crate::wire::json::{self, Object};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -79,7 +79,34 @@ pub struct Approval {
 impl Approval {
     /// The bytes of it whose number the agent decides.
     pub fn size(&self) -> usize {
-        self.input.len() + self.suggestions.as_ref().map_or(0, String::len)
+        let texts = [&self.description, &self.suggestions, &self.tool_use_id, &self.agent_id];
+        let names = self.request_id.len() + self.tool.len();
+        names + self.input.len() + texts.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+
+    /// The same for a list: of one that is large without its input, whose place is told instead, with
+    /// the beginning of a long description, and with no suggestions that could not be granted.
+    pub fn write_listed(&self, object: &mut Object<'_>, session_id: &str) {
+        if self.size() <= APPROVAL_SHOWN_MAX {
+            return self.write(object);
+        }
+        object.string("approvalId", &self.id);
+        object.string("kind", self.kind.as_str());
+        object.string("tool", beginning(&self.tool));
+        object.string("title", &self.title);
+        object.object("large", |object| {
+            object.string("field", "input");
+            object.number("bytes", self.input.len() as u64);
+            let (id, session) = (&self.id, session_id);
+            object.display("href", format_args!("/api/session/{session}/approvals/{id}/input"));
+            object.string("preview", beginning(&self.input));
+        });
+        object.string("inputHash", &self.input_hash);
+        object.string_or_null("description", self.description.as_deref().map(beginning));
+        let suggestions = self.suggestions.as_deref().filter(|all| all.len() <= GRANTED_SIZE_MAX);
+        object.raw("suggestions", suggestions.unwrap_or("[]"));
+        object.string_or_null("toolUseId", self.tool_use_id.as_deref().map(beginning));
+        object.optional("agentId", self.agent_id.as_deref().map(beginning));
     }
 
     /// Writes what a client needs to show it and to answer it.
@@ -95,6 +122,11 @@ impl Approval {
         object.string_or_null("toolUseId", self.tool_use_id.as_deref());
         object.optional("agentId", self.agent_id.as_deref());
     }
+}
+
+/// The first KiB of a text.
+fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(1024)]
 }
 
 /// The hash by which an answer names the input it was given.

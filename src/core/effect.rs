@@ -175,7 +175,7 @@ pub enum DiskRequest {
         /// Of which event.
         part: EventPart,
         /// Where its frame is, should it have no large field.
-        source: Source,
+        source: Box<Source>,
         /// A piece of it, from this byte on.
         from: u64,
     },

@@ -214,6 +214,7 @@ impl Server {
 
     fn ask_for_piece(&mut self, connection: Key, part: EventPart, source: Source, from: u64) {
         self.tails.take();
+        let source = Box::new(source);
         let request = DiskRequest::Large { connection, part, source, from };
         self.effects.push_back(Effect::Disk(request));
     }

@@ -279,6 +279,11 @@ impl Array<'_> {
         value(self.out);
     }
 
+    /// The bytes of everything that was written so far, what stands before it among it.
+    pub fn size(&self) -> usize {
+        self.out.len()
+    }
+
     /// A string element.
     pub fn string(&mut self, value: &str) {
         self.element(|out| string(out, value));

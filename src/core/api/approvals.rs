@@ -2,23 +2,45 @@
 
 use super::*;
 use crate::core::approvals::ApprovalKind;
-use crate::limits::GRANTED_SIZE_MAX;
+use crate::limits::{GRANTED_SIZE_MAX, LIST_SIZE};
 
 impl Server {
-    pub(super) fn approvals(&mut self, id: &str) -> Outcome {
+    pub(super) fn approvals(&mut self, request: &Request<'_>, id: &str) -> Outcome {
         let key = self.session_key(id)?;
+        let after = request.parameter("after")?;
         self.say(|server, object| {
             let Some(session) = server.sessions.get(key) else { return };
+            let open = &session.approvals.open;
+            let from = behind(open.iter().map(|approval| &*approval.id), after.as_deref());
+            let mut more = false;
             object.bool("success", true);
             object.string("sessionId", session.id());
             object.array("approvals", |array| {
-                for approval in &session.approvals.open {
-                    array.object(|object| approval.write(object));
+                for approval in &open[from..] {
+                    more = array.size() > LIST_SIZE;
+                    if more {
+                        break;
+                    }
+                    array.object(|object| approval.write_listed(object, session.id()));
                 }
             });
+            object.bool("more", more);
             server.write_cursor(object);
         });
         ok_after(self.publisher.seq())
+    }
+
+    /// The input of an open approval, to the byte: what its hash is of.
+    pub(super) fn approval_input(&mut self, id: &str, approval: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        let Some(session) = self.sessions.get(key) else {
+            return Err(Problem::session_not_found(id));
+        };
+        let Some(open) = session.approvals.find(approval) else {
+            return Err(not_open(session, approval));
+        };
+        let what = Large::Input { session: key, approval: approval.to_owned() };
+        Ok(Reply::Large(what, open.input.len() as u64, "application/json"))
     }
 
     pub(super) fn answer_approval(

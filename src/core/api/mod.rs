@@ -237,6 +237,11 @@ fn ok_after(seq: u64) -> Outcome {
     Ok(Reply::Json { status: Status::OK, after: Some(seq), fields: Vec::new() })
 }
 
+/// Where in a list one goes on behind this element; from its start if it is not there, or not named.
+fn behind<'a>(mut ids: impl Iterator<Item = &'a str>, after: Option<&str>) -> usize {
+    after.and_then(|after| ids.position(|id| id == after)).map_or(0, |at| at + 1)
+}
+
 /// A string member of a body: absent and null are the same.
 fn text<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Problem> {
     match &body[name] {
@@ -608,9 +613,10 @@ impl Server {
             (Route::Event(id, event), _) => self.event(request, id, event),
             (Route::Prompt(id), _) => self.prompt(request, id),
             (Route::Interrupt(id), _) => self.interrupt_session(request, id),
-            (Route::Queue(id), _) => self.queue(id),
+            (Route::Queue(id), _) => self.queue(request, id),
             (Route::Queued(id, prompt), _) => self.cancel_queued(request, id, prompt),
-            (Route::Approvals(id), _) => self.approvals(id),
+            (Route::Approvals(id), _) => self.approvals(request, id),
+            (Route::ApprovalInput(id, approval), _) => self.approval_input(id, approval),
             (Route::Approval(id, approval), _) => self.answer_approval(request, id, approval),
             (Route::AllEvents, _) => self.all_events(request),
             (Route::Metrics, _) => self.metrics(),

@@ -1,6 +1,7 @@
 //! Endpoints about prompts: send, queue, cancel, interrupt.
 
 use super::*;
+use crate::limits::{LIST_SIZE, PROMPT_SHOWN_MAX};
 
 impl Server {
     pub(super) fn prompt(&mut self, request: &Request<'_>, id: &str) -> Outcome {
@@ -262,26 +263,54 @@ impl Server {
         ok_after(self.publisher.seq())
     }
 
-    pub(super) fn queue(&mut self, id: &str) -> Outcome {
+    pub(super) fn queue(&mut self, request: &Request<'_>, id: &str) -> Outcome {
         let key = self.session_key(id)?;
+        let after = request.parameter("after")?;
         self.say(|server, object| {
             let Some(session) = server.sessions.get(key) else { return };
+            let queue = &session.prompts.queue;
+            let from = behind(queue.iter().map(|prompt| &*prompt.id), after.as_deref());
+            let mut more = false;
             object.bool("success", true);
             object.string("sessionId", session.id());
             object.array("queue", |array| {
-                for (position, prompt) in session.prompts.queue.iter().enumerate() {
-                    array.object(|object| {
-                        object.string("promptId", &prompt.id);
-                        object.number("position", position as u64);
-                        object.string("command", &prompt.command);
-                        object.string("by", &prompt.by);
-                        object.optional("clientId", prompt.client_id.as_deref());
-                    });
+                for (position, prompt) in queue.iter().enumerate().skip(from) {
+                    more = array.size() > LIST_SIZE;
+                    if more {
+                        break;
+                    }
+                    array.object(|object| server.write_waiting(object, session, position, prompt));
                 }
             });
+            object.bool("more", more);
             server.write_cursor(object);
         });
         ok_after(self.publisher.seq())
+    }
+
+    /// Writes a prompt that waits. Of a long one its beginning, and where the rest is: the event that
+    /// told that it was queued, or what is large of it.
+    fn write_waiting(
+        &self,
+        object: &mut Object<'_>,
+        session: &Session,
+        position: usize,
+        prompt: &Prompt,
+    ) {
+        let command = &prompt.command;
+        let shown = command.floor_char_boundary(PROMPT_SHOWN_MAX);
+        object.string("promptId", &prompt.id);
+        object.number("position", position as u64);
+        object.string("command", &command[..shown]);
+        if shown < command.len() {
+            object.bool("truncated", true);
+            object.number("bytes", command.len() as u64);
+            let event = session.prompts.queued_seq(&prompt.id).map(|seq| self.publisher.id(seq));
+            let href = event.map(|event| format!("/api/session/{}/events/{event}", session.id()));
+            object.optional("href", href.as_deref());
+        }
+        object.string("by", &prompt.by);
+        object.optional("clientId", prompt.client_id.as_deref());
     }
 
     pub(super) fn cancel_queued(

@@ -1,6 +1,7 @@
 //! Endpoints about sessions: create, list, look at, change, delete.
 
 use super::*;
+use crate::limits::LIST_SIZE;
 
 impl Server {
     pub(super) fn create_session(&mut self, request: &Request<'_>) -> Outcome {
@@ -188,14 +189,20 @@ impl Server {
                 object.string("path", &path.to_string_lossy());
                 let parent = parent.map(|parent| parent.to_string_lossy());
                 object.string_or_null("parent", parent.as_deref());
+                let mut more = false;
                 object.array("directories", |array| {
                     for name in &names {
+                        more = array.size() > LIST_SIZE;
+                        if more {
+                            break;
+                        }
                         array.object(|object| {
                             object.string("name", name);
                             object.string("path", &path.join(name).to_string_lossy());
                         });
                     }
                 });
+                object.bool("more", more);
             });
             server.write_json(exchange, Status::OK, &[]);
             None
@@ -428,11 +435,15 @@ impl Server {
             let at = rows.iter().position(|row| row.2 == key).map_or(0, |at| at + 1);
             rows.drain(..at);
         }
-        let more = rows.len() > limit;
+        let mut more = rows.len() > limit;
         self.say(|server, object| {
             object.bool("success", true);
             object.array("sessions", |array| {
                 for (_, _, key) in rows.iter().take(limit) {
+                    if array.size() > LIST_SIZE {
+                        more = true;
+                        break;
+                    }
                     array.object(|object| server.write_session(object, *key));
                 }
             });

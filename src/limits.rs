@@ -23,6 +23,11 @@ pub const KIB: usize = 1024;
 /// One mebibyte, in bytes.
 pub const MIB: usize = 1024 * KIB;
 
+/// Bytes as bounds on memory are told: whole mebibytes, and never fewer than there may be.
+pub fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(MIB as u64)
+}
+
 /// The heartbeat of streams where nobody asks for another, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 15_000;
 /// What a client may ask for, in milliseconds.
@@ -114,6 +119,9 @@ pub struct Limits {
     pub readers_per_session_max: u32,
     /// Sessions that are not closed.
     pub sessions_max: u32,
+    /// Those that the start has found. All of them are served, even if they are more than may be: then
+    /// none is created until fewer are left.
+    pub sessions_found: u32,
     /// Closed sessions whose end is still served to readers that come back for it.
     pub closed_sessions_max: u32,
     /// Session creations in any one second.
@@ -185,6 +193,7 @@ impl Default for Limits {
             connections_per_address_max: 256,
             readers_per_session_max: 10_000,
             sessions_max: 1_000,
+            sessions_found: 0,
             closed_sessions_max: 16,
             session_creations_per_s: 10,
             agents_max: 8,
@@ -222,7 +231,8 @@ impl Limits {
     pub fn check(&self) -> Result<(), String> {
         let is_ring = |size: usize| size.is_power_of_two() && size >= 64 * KIB;
         let indices = [self.connections_max, self.sessions_max, self.closed_sessions_max];
-        let indices = indices.into_iter().chain([self.agents_max, 1]).map(u64::from).sum::<u64>();
+        let indices = indices.into_iter().chain([self.sessions_found]);
+        let indices = indices.chain([self.agents_max, 1]).map(u64::from).sum::<u64>();
         let rules = [
             (is_ring(self.ring_size), "--ring-size must be a power of two of at least 64KiB"),
             (is_ring(self.all_ring_size), "--all-ring-size must be a power of two, 64KiB or more"),
@@ -260,6 +270,11 @@ impl Limits {
         Ok(())
     }
 
+    /// Sessions that there is room for, those that are closed and still served among them.
+    pub fn sessions_room(&self) -> u32 {
+        self.sessions_max.max(self.sessions_found) + self.closed_sessions_max
+    }
+
     fn agents_files(&self) -> u64 {
         u64::from(self.agents_max) * u64::from(FILES_PER_AGENT)
     }
@@ -274,7 +289,7 @@ impl Limits {
     pub fn terms(&self, durability: Durability) -> Vec<(&'static str, u64)> {
         let count = |number: u32| number as usize;
         let (agents, connections) = (count(self.agents_max), count(self.connections_max));
-        let sessions = count(self.sessions_max) + count(self.closed_sessions_max);
+        let sessions = count(self.sessions_room());
         let keeps = durability != Durability::Memory;
         // With journals only sessions that run own a ring, some more, and those whose frames are on
         // their way to the disk; without, each.
@@ -388,8 +403,9 @@ mod tests {
     fn the_bound_grows_with_everything_that_is_counted_in_it() {
         let base = Limits::default().memory(Durability::Memory);
         type Change = fn(&mut Limits);
-        let changes: [(Change, u64); 11] = [
+        let changes: [(Change, u64); 12] = [
             (|limits| limits.sessions_max += 1, MIB as u64),
+            (|limits| limits.sessions_found = limits.sessions_max + 1, MIB as u64),
             (|limits| limits.closed_sessions_max += 1, MIB as u64),
             (|limits| limits.all_ring_size *= 2, 4 * MIB as u64),
             (|limits| limits.connections_max += 1, 92),

@@ -242,8 +242,8 @@ pub struct Server {
     pub(super) start_queue: VecDeque<Key>,
     /// Agents whose output waits for the next commit.
     pub(super) paused: Vec<Key>,
-    /// The second in which sessions were last created, and how many.
-    pub(super) creations: (u64, u32),
+    /// When sessions were created, those of the last second.
+    pub(super) creations: VecDeque<u64>,
     /// Connections by the address they are counted under.
     pub(super) addresses: Addresses,
     /// When logins failed, the last of them.
@@ -281,7 +281,7 @@ impl Server {
         let large = LargeFields::new(limits.large_size_max, frame_size_max);
         let all = Log::new(limits.all_ring_size);
         let hold_ms = limits.delta_hold_ms;
-        let sessions_max = limits.sessions_max + limits.closed_sessions_max;
+        let sessions_max = limits.sessions_room();
         let indices = limits.connections_max + sessions_max + limits.agents_max + 1;
         let durability = birth.epochs.present().durability;
         let journals = durability != Durability::Memory;
@@ -323,7 +323,7 @@ impl Server {
             long_line_buffer: None,
             start_queue: VecDeque::new(),
             paused: Vec::new(),
-            creations: (0, 0),
+            creations: VecDeque::new(),
             addresses: Addresses::default(),
             login_failures: VecDeque::new(),
             bodies_size: 0,

@@ -3,6 +3,9 @@
 use super::*;
 use crate::limits::LIST_SIZE;
 
+/// The time in which no more sessions are created than `--session-creations-per-s` says.
+const CREATIONS_WINDOW_MS: u64 = 1_000;
+
 impl Server {
     pub(super) fn create_session(&mut self, request: &Request<'_>) -> Outcome {
         let body = request.json()?;
@@ -243,21 +246,22 @@ impl Server {
         if self.is_draining() {
             return Err(Problem::draining());
         }
-        let coming = self.by_id.len() + self.tickets.len();
+        let comes = |pending: &&PendingDirectory| matches!(pending.purpose, Purpose::Create(_));
+        let coming = self.by_id.len() + self.tickets.values().filter(comes).count();
         if coming >= self.limits.sessions_max as usize {
             let sentence =
                 format!("there are {} sessions, --sessions-max", self.limits.sessions_max);
             return Err(Problem::limited(Limit::Sessions, sentence));
         }
-        let second = self.now_ms / 1000;
-        if self.creations.0 != second {
-            self.creations = (second, 0);
+        // In any one second, and not in each that a clock begins.
+        while self.creations.front().is_some_and(|at| at + CREATIONS_WINDOW_MS <= self.now_ms) {
+            self.creations.pop_front();
         }
-        if self.creations.1 >= self.limits.session_creations_per_s {
+        if self.creations.len() >= self.limits.session_creations_per_s as usize {
             let sentence = "too many sessions are being created; try again in a second";
             return Err(Problem::limited(Limit::SessionCreations, sentence));
         }
-        self.creations.1 += 1;
+        self.creations.push_back(self.now_ms);
         Ok(())
     }
 
@@ -607,8 +611,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::wire::sse::Epoch;
 
-    #[test]
-    fn sessions_of_one_millisecond_are_found_by_their_ids_until_they_are_closed() {
+    fn server(limits: Limits) -> Server {
         let program = Err("it is never started".to_owned());
         let agent = AgentConfig { name: "a".to_owned(), dialect: Dialect::Claude, program };
         let config = Config { agents: vec![agent], ..Config::default() };
@@ -616,7 +619,43 @@ mod tests {
         let start = Start::new(epoch, 1, durability, boot_id);
         let epochs = Epochs::first(start);
         let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
-        let mut server = Server::new(Limits::default(), config, birth);
+        Server::new(limits, config, birth)
+    }
+
+    #[test]
+    fn no_more_sessions_are_created_in_any_second_than_may_be() {
+        let limits = Limits { session_creations_per_s: 3, ..Limits::default() };
+        let mut server = server(limits);
+        let mut created = Vec::new();
+        for now_ms in (1_900..6_000).step_by(70) {
+            server.set_time(now_ms, now_ms);
+            for _ in 0..2 {
+                if server.room_for_session().is_ok() {
+                    created.push(now_ms);
+                }
+            }
+        }
+        for from in &created {
+            let second = *from..from + 1_000;
+            let count = created.iter().filter(|at| second.contains(at)).count();
+            assert!(count <= 3, "{count} in the second from {from}");
+        }
+        assert!(created.len() >= 12, "{}: as many as may be", created.len());
+    }
+
+    #[test]
+    fn who_only_looks_at_directories_takes_no_sessions_place() {
+        let mut server = server(Limits { sessions_max: 1, ..Limits::default() });
+        let nobody = Key { kind: 0, generation: 0, index: 0 };
+        for _ in 0..5 {
+            server.ticket(nobody, Purpose::List("/".to_owned()));
+        }
+        assert!(server.room_for_session().is_ok());
+    }
+
+    #[test]
+    fn sessions_of_one_millisecond_are_found_by_their_ids_until_they_are_closed() {
+        let mut server = server(Limits::default());
         let new = || NewSession {
             asked: "/".to_owned(),
             agent: 0,

@@ -1115,7 +1115,8 @@ mod tests {
     #[test]
     fn every_field_of_the_limits_has_its_own_option() {
         let shown = format!("{:?}", Limits::default());
-        assert_eq!(shown.matches(": ").count(), BOUNDS.len(), "{shown}");
+        // And one that says what the start has found.
+        assert_eq!(shown.matches(": ").count(), BOUNDS.len() + 1, "{shown}");
         let mut limits = Limits::default();
         for (at, bound) in BOUNDS.iter().enumerate() {
             (bound.set)(&mut limits, at as u64 + 1);

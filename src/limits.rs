@@ -14,6 +14,7 @@ use crate::core::journal::{INDEX_STEP, SEGMENT_INDEX_MAX};
 use crate::core::past::{PIECE_SIZE, PIECES_MAX};
 use crate::core::server::{PAGES_READ_MAX, POOL_MAX};
 use crate::core::session::Session;
+use crate::core::tails::{TAIL_PIECE_SIZE, TAIL_PIECES_MAX};
 use crate::core::turn::TURN_SIZE;
 use crate::core::waits::PAGE_SIZE_MAX;
 
@@ -21,6 +22,11 @@ use crate::core::waits::PAGE_SIZE_MAX;
 pub const KIB: usize = 1024;
 /// One mebibyte, in bytes.
 pub const MIB: usize = 1024 * KIB;
+
+/// Bytes as bounds on memory are told: whole mebibytes, and never fewer than there may be.
+pub fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(MIB as u64)
+}
 
 /// The heartbeat of streams where nobody asks for another, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 15_000;
@@ -35,10 +41,26 @@ const FILES_RESERVED: u32 = 64;
 /// What the shell keeps for one connection: its socket's slot, and its place on the ready list.
 /// Held to by a check there.
 pub const SOCKET_SIZE: usize = 40;
-/// The longest reply but for large fields: it is written whole before it is counted.
-const REPLY_SIZE: usize = MIB;
-/// What a session keeps beside its log and its prompts: names, approvals, the ids of prompts.
-const SESSION_SIZE: usize = 64 * KIB;
+/// The longest reply but for large fields: it is written whole before it is counted. One event that
+/// is longer than the page that it is on makes a longer one, see [`Limits::terms`].
+pub const REPLY_SIZE: usize = MIB;
+/// A list ends with the element that goes beyond this: it is then told that there are more.
+pub const LIST_SIZE: usize = REPLY_SIZE / 4 * 3;
+/// What of one prompt is shown in a list of those that wait, in bytes.
+pub const PROMPT_SHOWN_MAX: usize = 4 * KIB;
+/// What an agent says of its models, or of its commands; what is longer is not kept.
+pub const FACT_SIZE_MAX: usize = 256 * KIB;
+/// An approval of more bytes is shown in a list without its input, which has a place of its own.
+pub const APPROVAL_SHOWN_MAX: usize = 32 * KIB;
+/// What a session keeps beside its log and its prompts: names, approvals, the ids of prompts, rules.
+const SESSION_SIZE: usize = 64 * KIB + GRANTED_SIZE_MAX + GRANTED_MAX * size_of::<Box<str>>();
+/// Rules that may be granted for one session, and their JSON together, in bytes. Each becomes an
+/// argument of the session's next agent.
+pub const GRANTED_MAX: usize = 128;
+/// See [`GRANTED_MAX`].
+pub const GRANTED_SIZE_MAX: usize = 16 * KIB;
+/// The longest argument that the kernel takes (`MAX_ARG_STRLEN`), its end included.
+pub const ARGUMENT_SIZE_MAX: usize = 128 * KIB;
 /// Exchanges and rare parts of readers that are kept for the next connection.
 const POOL_SIZE: usize =
     POOL_MAX * (size_of::<Exchange>() + 3 * KEPT_BUFFER_SIZE + size_of::<Rare>() + KEPT_OWN_SIZE);
@@ -80,8 +102,8 @@ pub struct Limits {
     pub body_size_max: usize,
     /// All request bodies that are held at one time.
     pub bodies_size_max: usize,
-    /// Heads, replies and what streams open with, all that are held at one time. Beyond it clients
-    /// wait in the kernel.
+    /// Heads, replies, requests that wait and what streams open with, all that are held at one time.
+    /// Beyond it clients wait in the kernel, and those who are due an answer in line.
     pub requests_size_max: usize,
     /// From the end of a head to the end of its body.
     pub body_timeout_ms: u64,
@@ -90,7 +112,8 @@ pub struct Limits {
     pub body_rate_min: usize,
     /// Requests on one connection whose replies its client has not taken: the next one waits.
     pub pipeline_max: u32,
-    /// Requests that may wait for something to happen: long polls, prompts with `?wait=`.
+    /// Requests that may wait for something to happen: long polls, prompts with `?wait=`. Their memory
+    /// and that of their answers is among the requests'.
     pub waits_max: usize,
     /// Logins that may fail in any one minute; then all must wait.
     pub login_failures_max: u32,
@@ -104,6 +127,9 @@ pub struct Limits {
     pub readers_per_session_max: u32,
     /// Sessions that are not closed.
     pub sessions_max: u32,
+    /// Those that the start has found. All of them are served, even if they are more than may be: then
+    /// none is created until fewer are left.
+    pub sessions_found: u32,
     /// Closed sessions whose end is still served to readers that come back for it.
     pub closed_sessions_max: u32,
     /// Session creations in any one second.
@@ -175,6 +201,7 @@ impl Default for Limits {
             connections_per_address_max: 256,
             readers_per_session_max: 10_000,
             sessions_max: 1_000,
+            sessions_found: 0,
             closed_sessions_max: 16,
             session_creations_per_s: 10,
             agents_max: 8,
@@ -212,7 +239,8 @@ impl Limits {
     pub fn check(&self) -> Result<(), String> {
         let is_ring = |size: usize| size.is_power_of_two() && size >= 64 * KIB;
         let indices = [self.connections_max, self.sessions_max, self.closed_sessions_max];
-        let indices = indices.into_iter().chain([self.agents_max, 1]).map(u64::from).sum::<u64>();
+        let indices = indices.into_iter().chain([self.sessions_found]);
+        let indices = indices.chain([self.agents_max, 1]).map(u64::from).sum::<u64>();
         let rules = [
             (is_ring(self.ring_size), "--ring-size must be a power of two of at least 64KiB"),
             (is_ring(self.all_ring_size), "--all-ring-size must be a power of two, 64KiB or more"),
@@ -250,6 +278,11 @@ impl Limits {
         Ok(())
     }
 
+    /// Sessions that there is room for, those that are closed and still served among them.
+    pub fn sessions_room(&self) -> u32 {
+        self.sessions_max.max(self.sessions_found) + self.closed_sessions_max
+    }
+
     fn agents_files(&self) -> u64 {
         u64::from(self.agents_max) * u64::from(FILES_PER_AGENT)
     }
@@ -264,7 +297,7 @@ impl Limits {
     pub fn terms(&self, durability: Durability) -> Vec<(&'static str, u64)> {
         let count = |number: u32| number as usize;
         let (agents, connections) = (count(self.agents_max), count(self.connections_max));
-        let sessions = count(self.sessions_max) + count(self.closed_sessions_max);
+        let sessions = count(self.sessions_room());
         let keeps = durability != Durability::Memory;
         // With journals only sessions that run own a ring, some more, and those whose frames are on
         // their way to the disk; without, each.
@@ -272,6 +305,7 @@ impl Limits {
         let piece = PIECE_SIZE.max(self.ring_size / 4);
         let journals = self.journal_total_max.min(sessions as u64 * self.journal_max);
         let entries = (journals / INDEX_STEP) as usize + sessions * SEGMENT_INDEX_MAX;
+        let reply = REPLY_SIZE.max(self.ring_size.min(self.all_ring_size) / 4 + PAGE_SIZE_MAX);
         // A key's generation and the two links of the lists that it may be in.
         let links = 3 * size_of::<u32>();
         let timers = (connections + sessions + agents + 1) as u32;
@@ -292,7 +326,7 @@ impl Limits {
             ("timers", Wheel::memory(timers)),
             // Heads, replies, and what streams have beside their slot, all together; and the one
             // that fills them up.
-            ("requests", self.requests_size_max + self.head_size_max + REPLY_SIZE),
+            ("requests", self.requests_size_max + self.head_size_max + reply),
             // Bodies, all together, the growth of the one that fills them up, and the copy of the
             // one that is being understood.
             ("bodies", self.bodies_size_max + self.body_size_max / 2 + self.body_size_max),
@@ -301,8 +335,14 @@ impl Limits {
             // Approvals that are open.
             ("approvals", self.approvals_size_max),
             // Fields too large for a log: those that are kept, or on their way to the disk, images
-            // that are, and the one that is being sent.
-            ("large fields", self.large_size_max + self.large_size_max / 2 + self.line_size_max),
+            // that are, pieces that are being sent, and those among which one image is looked for.
+            (
+                "large fields",
+                self.large_size_max
+                    + self.large_size_max / 2
+                    + TAIL_PIECES_MAX * TAIL_PIECE_SIZE
+                    + 3 * self.body_size_max,
+            ),
             // An agent's lines and texts under way, and what its turn has open.
             ("agents", agents * (Agent::memory() + TURN_SIZE)),
             // The one buffer for a long line, and what is made of that line.
@@ -371,8 +411,9 @@ mod tests {
     fn the_bound_grows_with_everything_that_is_counted_in_it() {
         let base = Limits::default().memory(Durability::Memory);
         type Change = fn(&mut Limits);
-        let changes: [(Change, u64); 11] = [
+        let changes: [(Change, u64); 12] = [
             (|limits| limits.sessions_max += 1, MIB as u64),
+            (|limits| limits.sessions_found = limits.sessions_max + 1, MIB as u64),
             (|limits| limits.closed_sessions_max += 1, MIB as u64),
             (|limits| limits.all_ring_size *= 2, 4 * MIB as u64),
             (|limits| limits.connections_max += 1, 92),

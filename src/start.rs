@@ -18,7 +18,7 @@ use sidestream::core::access::tokens::{self, Scope, Tokens};
 use sidestream::core::access::{Access, PublicUrl};
 use sidestream::core::effect::{Level, Program};
 use sidestream::core::server::{AgentConfig, Birth, Config, Dialect, End, Server};
-use sidestream::limits::{Limits, MIB};
+use sidestream::limits::{Limits, MIB, mebibytes};
 use sidestream::shell::clock::Clock;
 use sidestream::shell::holders::Program as Running;
 use sidestream::shell::journal::Refusal;
@@ -64,9 +64,11 @@ pub fn serve(arguments: Arguments) -> Result<io::Result<End>, Refusal> {
         |error: io::Error| Refusal::of(format!("the system refuses a start: {error}"), &error);
     // Journals are written before other signals are seen to.
     sys::ignore_signal(sys::SIGXFSZ).map_err(system)?;
-    let plan = plan(arguments)?;
+    let mut plan = plan(arguments)?;
     let state = State::open(data_dir(&plan.arguments)?)?;
     let opened = plan.open(&state)?;
+    plan.limits.sessions_found = u32::try_from(opened.sessions.len()).unwrap_or(u32::MAX);
+    plan.limits.check()?;
     let shared = !plan.arguments.trust_uids.is_empty();
     let arguments = &plan.arguments;
     let variables = |name: &str| env::var_os(name);
@@ -265,16 +267,25 @@ impl Plan {
             text += &format!("root: {}\n", root.display());
         }
         text += &format!("data directory: {}\n", state.path.display());
-        let mib = |bytes: u64| bytes.div_ceil(MIB as u64);
         let limits = &self.limits;
-        text += &format!("memory bound: {} MiB (", mib(limits.memory(self.arguments.durability)),);
+        text += &format!(
+            "memory bound: {} MiB (",
+            mebibytes(limits.memory(self.arguments.durability)),
+        );
         // The largest first: what is below a MiB is in the sum.
         let mut terms = limits.terms(self.arguments.durability);
         terms.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         terms.retain(|(_, bytes)| *bytes >= MIB as u64);
-        let terms = terms.iter().map(|(name, bytes)| format!("{name} {}", mib(*bytes)));
+        let terms = terms.iter().map(|(name, bytes)| format!("{name} {}", mebibytes(*bytes)));
         text += &terms.collect::<Vec<_>>().join(", ");
         text += &format!("; {} clients, {} agents)\n", limits.connections_max, limits.agents_max);
+        if limits.sessions_found > limits.sessions_max {
+            text += &format!(
+                "note: there are {} sessions, more than --sessions-max {}: all are served, and none \
+                 is created until fewer are left\n",
+                limits.sessions_found, limits.sessions_max
+            );
+        }
         if self.tokens.are_wanted() {
             text += "note: everybody needs a token; make one with `sidestream token add`\n";
         } else if sys::effective_uid() == 0 {

@@ -169,7 +169,7 @@ impl Server {
         };
         let arguments = match config.dialect {
             Dialect::Claude | Dialect::Demo => {
-                let (allowed_tools, directories) = granted(&session.unusual.granted);
+                let (allowed_tools, directories) = session.unusual.granted.arguments();
                 let fork = session.conversation.fork.as_ref();
                 claude::arguments(&claude::Start {
                     conversation_id: &session.conversation.id,
@@ -594,28 +594,6 @@ impl Server {
         self.serve_start_queue(); // It may have been one of those that are starting.
         true
     }
-}
-
-/// Rules that were granted, as the next agent's arguments say them: tools, and directories.
-fn granted(rules: &[serde_json::Value]) -> (Vec<String>, Vec<String>) {
-    let (mut tools, mut directories) = (Vec::new(), Vec::new());
-    for rule in rules {
-        let list = |name: &str| rule[name].as_array().map(Vec::as_slice).unwrap_or_default();
-        if rule["type"] == "addRules" && rule["behavior"] == "allow" {
-            for one in list("rules") {
-                let Some(tool) = one["toolName"].as_str() else { continue };
-                match one["ruleContent"].as_str() {
-                    Some(content) => tools.push(format!("{tool}({content})")),
-                    None => tools.push(tool.to_owned()),
-                }
-            }
-        }
-        if rule["type"] == "addDirectories" {
-            directories
-                .extend(list("directories").iter().filter_map(|d| d.as_str()).map(str::to_owned));
-        }
-    }
-    (tools, directories)
 }
 
 /// How a process ended, in words that follow "the agent".

@@ -4,6 +4,7 @@
 //! input that was shown: an answer may name that input's hash, and a wrong hash is refused.
 
 use crate::base::seldom::Blank;
+use crate::limits::{APPROVAL_SHOWN_MAX, ARGUMENT_SIZE_MAX, GRANTED_MAX, GRANTED_SIZE_MAX};
 use crate::wire::json::{self, Object};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -86,7 +87,34 @@ pub struct Approval {
 impl Approval {
     /// The bytes of it whose number the agent decides.
     pub fn size(&self) -> usize {
-        self.input.len() + self.suggestions.as_ref().map_or(0, String::len)
+        let texts = [&self.description, &self.suggestions, &self.tool_use_id, &self.agent_id];
+        let names = self.request_id.len() + self.tool.len();
+        names + self.input.len() + texts.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+
+    /// The same for a list: of one that is large without its input, whose place is told instead, with
+    /// the beginning of a long description, and with no suggestions that could not be granted.
+    pub fn write_listed(&self, object: &mut Object<'_>, session_id: &str) {
+        if self.size() <= APPROVAL_SHOWN_MAX {
+            return self.write(object);
+        }
+        object.string("approvalId", &self.id);
+        object.string("kind", self.kind.as_str());
+        object.string("tool", beginning(&self.tool));
+        object.string("title", &self.title);
+        object.object("large", |object| {
+            object.string("field", "input");
+            object.number("bytes", self.input.len() as u64);
+            let (id, session) = (&self.id, session_id);
+            object.display("href", format_args!("/api/session/{session}/approvals/{id}/input"));
+            object.string("preview", beginning(&self.input));
+        });
+        object.string("inputHash", &self.input_hash);
+        object.string_or_null("description", self.description.as_deref().map(beginning));
+        let suggestions = self.suggestions.as_deref().filter(|all| all.len() <= GRANTED_SIZE_MAX);
+        object.raw("suggestions", suggestions.unwrap_or("[]"));
+        object.string_or_null("toolUseId", self.tool_use_id.as_deref().map(beginning));
+        object.optional("agentId", self.agent_id.as_deref().map(beginning));
     }
 
     /// Writes what a client needs to show it and to answer it.
@@ -102,6 +130,11 @@ impl Approval {
         object.string_or_null("toolUseId", self.tool_use_id.as_deref());
         object.optional("agentId", self.agent_id.as_deref());
     }
+}
+
+/// The first KiB of a text.
+fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(1024)]
 }
 
 /// The hash by which an answer names the input it was given.
@@ -155,7 +188,7 @@ fn unfit(code: &'static str, sentence: impl Into<String>) -> Unfit {
 }
 
 impl Answer {
-    /// The input that will run, and the rules that go with it, both JSON on one line.
+    /// The input that will run, and the rules that go with it, each JSON on one line and once.
     ///
     /// # Errors
     /// [`Unfit`] if the answer does not fit what was asked; nothing is decided then.
@@ -163,7 +196,7 @@ impl Answer {
         &self,
         approval: &Approval,
         persistent: bool,
-    ) -> Result<(String, Option<String>), Unfit> {
+    ) -> Result<(String, Option<Vec<String>>), Unfit> {
         let asks_trust = approval.kind.is_trust();
         if asks_trust && (self.updated_input.is_some() || self.updated_permissions.is_some()) {
             return Err(unfit("invalid_input", "trust is given or denied as it is"));
@@ -244,7 +277,7 @@ fn is_suggested(rule: &Value, suggestion: &Value) -> bool {
 }
 
 /// Checks that every rule is one of the suggestions, for this session only, and not a free pass.
-fn echoed(approval: &Approval, rules: &Value, persistent: bool) -> Result<String, Unfit> {
+fn echoed(approval: &Approval, rules: &Value, persistent: bool) -> Result<Vec<String>, Unfit> {
     let Value::Array(list) = rules else {
         return Err(unfit("invalid_permissions", "\"updatedPermissions\" must be a list"));
     };
@@ -253,7 +286,17 @@ fn echoed(approval: &Approval, rules: &Value, persistent: bool) -> Result<String
         .as_deref()
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();
-    for rule in list {
+    let mut texts: Vec<String> = Vec::new();
+    for (at, rule) in list.iter().enumerate() {
+        // One after the other, a copy is no other rule; compared as text, it costs no walk.
+        let text = json::text(rule);
+        if texts.contains(&text) {
+            continue;
+        }
+        if texts.len() >= 2 * suggestions.len().min(GRANTED_MAX) {
+            let sentence = format!("rule {} is not among the suggestions, or one too many", at + 1);
+            return Err(unfit("permission_not_suggested", sentence));
+        }
         if !suggestions.iter().any(|suggestion| is_suggested(rule, suggestion)) {
             return Err(unfit("permission_not_suggested", "a rule is not among the suggestions"));
         }
@@ -265,8 +308,124 @@ fn echoed(approval: &Approval, rules: &Value, persistent: bool) -> Result<String
             let sentence = "a rule without content would allow everything the tool can do";
             return Err(unfit("permission_too_wide", sentence));
         }
+        texts.push(text);
     }
-    Ok(json::text(rules))
+    Ok(texts)
+}
+
+/// Rules that were granted for a session: JSON on one line each, none of them twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Granted(Vec<Box<str>>);
+
+impl Granted {
+    /// None.
+    pub const NONE: Granted = Granted(Vec::new());
+
+    /// Each of them, in the order in which they were granted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|rule| &**rule)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Gives back memory that it does not use.
+    pub fn shrink(&mut self) {
+        self.0.shrink_to_fit();
+    }
+
+    /// Takes in those that are new, all of them or none. `room`: the most bytes that one answer's
+    /// event has for rules.
+    ///
+    /// # Errors
+    /// A sentence that names the bound which they would break.
+    pub fn take_in(&mut self, rules: &[String], room: usize) -> Result<(), String> {
+        let size_of = |rules: &[String]| rules.iter().map(String::len).sum::<usize>();
+        if let Some(rule) = rules.iter().find(|rule| !fits_arguments(rule)) {
+            return Err(format!(
+                "a rule of {} bytes cannot be told to the next agent: an argument holds no NUL and \
+                 fewer than {ARGUMENT_SIZE_MAX} bytes; allow it without the rule",
+                rule.len()
+            ));
+        }
+        if size_of(rules) > room {
+            return Err(format!(
+                "rules of one answer may be {room} bytes long together, these are {}; allow it \
+                 without them",
+                size_of(rules)
+            ));
+        }
+        let is_new = |rule: &&String| !self.0.iter().any(|known| **known == ***rule);
+        let new: Vec<&String> = rules.iter().filter(is_new).collect();
+        let held: usize = self.iter().map(str::len).sum();
+        let size = held + new.iter().map(|rule| rule.len()).sum::<usize>();
+        if self.0.len() + new.len() > GRANTED_MAX || size > GRANTED_SIZE_MAX {
+            return Err(format!(
+                "a session holds {GRANTED_MAX} rules of {GRANTED_SIZE_MAX} bytes together; this one \
+                 has {} of {held} bytes: allow it without the rule",
+                self.0.len()
+            ));
+        }
+        self.0.extend(new.into_iter().map(|rule| rule.as_str().into()));
+        Ok(())
+    }
+
+    /// The same of what was found on disk, as far as there is room.
+    pub fn restore(&mut self, rules: impl IntoIterator<Item = Value>) {
+        for rule in rules {
+            let _ = self.take_in(&[json::text(&rule)], GRANTED_SIZE_MAX);
+        }
+    }
+
+    /// As the next agent's arguments say them: tools, and directories.
+    pub fn arguments(&self) -> (Vec<String>, Vec<String>) {
+        let (tools, directories): (Vec<_>, Vec<_>) = self.iter().map(arguments).unzip();
+        (tools.concat(), directories.concat())
+    }
+}
+
+/// What a rule, as JSON, lets an agent do without being asked: tools, and directories.
+fn arguments(rule: &str) -> (Vec<String>, Vec<String>) {
+    let (mut tools, mut directories) = (Vec::new(), Vec::new());
+    let rule: Value = serde_json::from_str(rule).unwrap_or_default();
+    let list = |name: &str| rule[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    if rule["type"] == "addRules" && rule["behavior"] == "allow" {
+        for one in list("rules") {
+            let Some(tool) = one["toolName"].as_str() else { continue };
+            match one["ruleContent"].as_str() {
+                Some(content) => tools.push(format!("{tool}({content})")),
+                None => tools.push(tool.to_owned()),
+            }
+        }
+    }
+    if rule["type"] == "addDirectories" {
+        let paths = list("directories").iter().filter_map(|path| path.as_str());
+        directories.extend(paths.map(str::to_owned));
+    }
+    (tools, directories)
+}
+
+/// Whether what a rule says can be arguments, each with a flag before it.
+fn fits_arguments(rule: &str) -> bool {
+    let fits = |text: &String| text.len() + 64 < ARGUMENT_SIZE_MAX && !text.contains('\0');
+    let (tools, directories) = arguments(rule);
+    tools.iter().chain(&directories).all(fits)
+}
+
+impl serde::Serialize for Granted {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter().map(|rule| serde_json::from_str::<Value>(rule).ok()))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Granted {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Granted, D::Error> {
+        let mut granted = Granted::default();
+        granted.restore(Vec::<Value>::deserialize(deserializer)?);
+        Ok(granted)
+    }
 }
 
 /// Whether a rule allows a powerful tool whatever its input is.
@@ -434,6 +593,56 @@ mod tests {
         assert_eq!(settle(&rule("rm", "session"), false), Err("permission_not_suggested"));
         assert_eq!(settle(&rule("pwd", "userSettings"), true), Err("permission_not_suggested"));
         assert!(settle(&rule("pwd", "session"), false).is_ok(), "narrowed to the session");
+    }
+
+    #[test]
+    fn a_rule_is_granted_once_and_no_more_than_there_is_room_for() {
+        let rule = |content: &str| {
+            json!({"type": "addRules", "behavior": "allow", "destination": "session",
+                "rules": [{"toolName": "Bash", "ruleContent": content}]})
+        };
+        let asked = approval("Bash", json!({"command": "ls"}), json!([rule("ls"), rule("pwd")]));
+        let settle = |rules: Vec<Value>| {
+            let updated_permissions = Some(Value::Array(rules));
+            Answer { allow: true, updated_permissions, ..Answer::default() }.settle(&asked, false)
+        };
+        let (_, rules) = settle(vec![rule("ls"); 70_000]).unwrap();
+        assert_eq!(rules.as_ref().map(Vec::len), Some(1), "copies are one rule");
+        let mut granted = Granted::default();
+        for _ in 0..3 {
+            granted.take_in(rules.as_deref().unwrap(), GRANTED_SIZE_MAX).unwrap();
+        }
+        assert_eq!(granted.arguments(), (vec!["Bash(ls)".to_owned()], vec![]));
+        let text = |content: &str| vec![json::text(&rule(content))];
+        for (unfit, word) in [
+            ("y".repeat(140_000), "argument"),
+            ("a\0b".to_owned(), "argument"),
+            ("y".repeat(GRANTED_SIZE_MAX), "bytes long together"),
+        ] {
+            let sentence = granted.take_in(&text(&unfit), GRANTED_SIZE_MAX).unwrap_err();
+            assert!(sentence.contains(word), "{sentence}");
+        }
+        let long = granted.take_in(&text(&"y".repeat(900)), 1000);
+        assert!(long.unwrap_err().contains("1000 bytes"), "its event has no more room");
+        let mut taken = 1;
+        let sentence = loop {
+            let content = format!("{taken}");
+            match granted.take_in(&text(&content), GRANTED_SIZE_MAX) {
+                Ok(()) => taken += 1,
+                Err(sentence) => break sentence,
+            }
+        };
+        assert!(taken <= GRANTED_MAX && sentence.contains(&GRANTED_MAX.to_string()), "{sentence}");
+        assert_eq!(granted.iter().count(), taken, "one that is refused is not half taken");
+        let size: usize = granted.iter().map(str::len).sum();
+        assert!(size <= GRANTED_SIZE_MAX);
+        // What is on disk from before there was a bound.
+        let json = serde_json::to_string(&vec![rule("ls"); 500]).unwrap();
+        let found: Granted = serde_json::from_str(&json).unwrap();
+        assert_eq!(found.iter().count(), 1);
+        let again: Granted =
+            serde_json::from_str(&serde_json::to_string(&granted).unwrap()).unwrap();
+        assert_eq!(again, granted);
     }
 
     #[test]

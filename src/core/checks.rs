@@ -9,6 +9,7 @@ use crate::base::wheel::STEP_MS;
 use crate::core::agent::{Agent, LINE_SIZE, LONG_LINE_PATIENCE_MS, Life, Speech};
 use crate::core::connection::{Flow, Phase, Place};
 use crate::core::server::Server;
+use crate::core::tails::TAIL_PIECES_MAX;
 
 impl Server {
     /// The visible frames of all sessions from `position` on, and the position behind them; `None`
@@ -60,7 +61,7 @@ impl Server {
             assert!(!idle, "a reader that nobody will come back to");
         }
         assert_eq!(pending, self.pending.len());
-        let waits = self.waits.iter().all(|wait| self.has_connection(wait.connection));
+        let waits = self.waits.connections().all(|connection| self.has_connection(connection));
         assert!(waits, "a place among those who wait is kept for a client that is gone");
         assert_eq!(starved, self.starved.len());
         assert_eq!(waiting_all, self.publisher.all.waiting.len());
@@ -76,12 +77,19 @@ impl Server {
                 assert_eq!(self.agents.get(agent).map(|agent| agent.session), Some(key));
             }
         }
-        let (mut requests_size, mut bodies_size) = (0, 0);
+        let (mut requests_size, mut bodies_size) = (self.waits.size(), 0);
+        let mut pieces = 0;
+        let connection_is_blocked = |index| {
+            self.connections.at(index).is_some_and(|connection| connection.flow == Flow::Blocked)
+        };
         for index in 0..self.connections.capacity() {
             match self.connections.at(index).map(|connection| &connection.phase) {
                 Some(Phase::Http(exchange)) => {
                     requests_size += exchange.counted.0;
                     bodies_size += exchange.counted.1;
+                    pieces += usize::from(exchange.holds_piece());
+                    let held = exchange.holds_piece() && connection_is_blocked(index);
+                    assert!(!held, "a client that takes nothing holds a piece");
                     assert!(exchange.counted.0 >= exchange.memory().0, "uncounted buffers");
                 }
                 Some(Phase::Stream(reader)) => {
@@ -90,6 +98,8 @@ impl Server {
                 Some(Phase::Idle { .. } | Phase::Taken) | None => {}
             }
         }
+        // The others are on their way from the disk.
+        assert!(pieces <= self.tails.used() && self.tails.used() <= TAIL_PIECES_MAX, "pieces");
         assert_eq!(requests_size, self.requests_size, "bytes of requests");
         assert_eq!(bodies_size, self.bodies_size, "bytes of request bodies");
         self.check_start_queue();

@@ -90,7 +90,10 @@ impl Server {
             Phase::Idle { .. } => (self.limits.head_size_max + 1, true),
             // One that has begun is always read from, so that its client's end is noticed; if it
             // needs room that there is not, it is refused.
-            Phase::Http(exchange) => (exchange.read_allowance(&self.limits), false),
+            Phase::Http(exchange) => {
+                let allowed = exchange.read_allowance(&self.limits);
+                (if has_room { allowed } else { allowed.min(exchange.watch_allowance()) }, false)
+            }
             // Whatever a reader sends ends its stream: a little is enough to notice.
             Phase::Stream(_) => (512, false),
             Phase::Taken => (0, false),
@@ -157,6 +160,7 @@ impl Server {
 
     /// A client sent bytes: no more than it was allowed.
     pub fn received(&mut self, key: Key, bytes: &[u8]) {
+        let has_room = self.has_room_for(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         if let Phase::Idle { peer, .. } = connection.phase {
             let mut exchange = self.exchanges.pop().unwrap_or_default();
@@ -165,7 +169,7 @@ impl Server {
         }
         let grows = matches!(&connection.phase, Phase::Http(exchange)
             if !exchange.input.is_empty() && matches!(exchange.stage, Stage::Head | Stage::Body));
-        if grows && !self.has_room_for(key) {
+        if grows && !has_room {
             return self.refuse_growth(key);
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -179,7 +183,7 @@ impl Server {
                 }
                 exchange.received += bytes.len() as u64;
                 exchange.input.extend_from_slice(bytes);
-                self.advance(key);
+                self.advance_with(key, has_room);
             }
             // A stream ends with its client's next byte.
             Phase::Stream(_) => self.close_reader(key),
@@ -242,6 +246,12 @@ impl Server {
 
     /// Works on a connection's input as far as it goes.
     pub(super) fn advance(&mut self, key: Key) {
+        self.advance_with(key, false);
+    }
+
+    /// The same; for the first request that is whole there was room when its last bytes came. One
+    /// behind it, whose answer there is no room for, is refused.
+    fn advance_with(&mut self, key: Key, mut had_room: bool) {
         loop {
             let Some(mut exchange) = self.take_exchange(key) else { return };
             let step = exchange.step(&self.limits);
@@ -276,6 +286,12 @@ impl Server {
                     self.answer_bad(&mut exchange, bad);
                     exchange.close = true;
                     exchange.stage = Stage::Ending;
+                    self.put_exchange(key, exchange);
+                    return;
+                }
+                Step::Request if !std::mem::take(&mut had_room) && !self.has_room_for(key) => {
+                    self.refuse_request(&mut exchange);
+                    exchange.input = Vec::new(); // That is room for others.
                     self.put_exchange(key, exchange);
                     return;
                 }
@@ -338,6 +354,9 @@ impl Server {
     pub(super) fn recycle(&mut self, mut exchange: Box<Exchange>) {
         self.requests_size -= exchange.counted.0;
         self.bodies_size -= exchange.counted.1;
+        if exchange.drop_tail() {
+            self.tails.release();
+        }
         if self.exchanges.len() < POOL_MAX {
             exchange.reset();
             self.exchanges.push(exchange);
@@ -502,7 +521,11 @@ impl Server {
             None | Some(Phase::Idle { .. } | Phase::Taken) => Output::Nothing,
             Some(Phase::Http(exchange)) if exchange.stage == Stage::Held => Output::Nothing,
             Some(Phase::Http(exchange)) => {
-                if exchange.has_output() {
+                if exchange.wants_piece() {
+                    self.want_piece_of_tail(key);
+                }
+                let exchange = self.connections.get(key).map(|connection| &connection.phase);
+                if matches!(exchange, Some(Phase::Http(exchange)) if exchange.has_bytes()) {
                     return match self.connections.get(key).map(|connection| &connection.phase) {
                         Some(Phase::Http(exchange)) => Output::Bytes(exchange.output()),
                         _ => Output::Nothing,
@@ -525,6 +548,9 @@ impl Server {
             Phase::Stream(_) => self.stream_sent(key, count),
             Phase::Http(exchange) => {
                 exchange.sent(count);
+                if exchange.take_spent() {
+                    self.tails.release();
+                }
                 if exchange.has_output() {
                     return;
                 }
@@ -546,6 +572,7 @@ impl Server {
     pub fn blocked(&mut self, key: Key) {
         self.unlink(key);
         self.give_back_piece(key); // Others can use it; it is read again when there is room.
+        self.give_back_tail(key);
         let now_ms = self.now_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
         if std::mem::replace(&mut connection.flow, Flow::Blocked) == Flow::Open {

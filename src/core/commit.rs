@@ -133,7 +133,7 @@ impl Server {
         self.answer_polls();
         self.release_agents();
         self.feed_starved();
-        self.serve_large();
+        self.serve_tails();
     }
 
     /// Shows what the rings hold: there is nothing to wait for.
@@ -159,8 +159,10 @@ impl Server {
                 log.show(seq);
                 let (links, pending) = (&mut self.links, &mut self.pending);
                 Self::wake(log, &mut self.connections, links, pending);
+                self.waits.stir(Some(key));
             }
         }
+        self.waits.stir(None);
         let (links, pending) = (&mut self.links, &mut self.pending);
         let all = &mut self.publisher.all;
         Self::wake(all, &mut self.connections, links, pending);

@@ -10,6 +10,7 @@ use crate::core::addresses::AddressId;
 use crate::core::effect::Asker;
 use crate::core::event::Filter;
 use crate::core::past::Past;
+use crate::core::tails::Tail;
 use crate::limits::Limits;
 use crate::wire::body::BodyDecoder;
 use crate::wire::head::{self, BadRequest, Framing, Head, HeadLimits};
@@ -18,6 +19,8 @@ use ::core::net::IpAddr;
 
 /// Bytes of replies that may be pending before the next pipelined request is looked at.
 const PENDING_REPLIES_SIZE: usize = 16 * 1024;
+/// Bytes of the next request that are read of a client that waits, where there is no room for more.
+const WATCHED_SIZE: usize = 256;
 /// Buffers longer than this, in bytes, are given back to the allocator rather than kept for the next one.
 pub const KEPT_BUFFER_SIZE: usize = 16 * 1024;
 /// The same of a reader's own bytes.
@@ -333,10 +336,8 @@ pub struct Exchange {
     /// Replies not yet sent.
     pub out: Vec<u8>,
     sent: usize,
-    /// The body of the last of them, where it is too large to be copied and to be counted with the
-    /// others: there is one in the server at a time. What is sent of it.
-    tail: Vec<u8>,
-    tail_sent: usize,
+    /// The body of the last of them, where it is too large to be held: it is sent in pieces.
+    tail: Option<Box<Tail>>,
     /// What is left to send of a page that the binary carries: the body of the last reply, too.
     page: &'static [u8],
     /// Where it stands.
@@ -395,8 +396,7 @@ impl Default for Exchange {
             body: Vec::new(),
             out: Vec::new(),
             sent: 0,
-            tail: Vec::new(),
-            tail_sent: 0,
+            tail: None,
             page: &[],
             stage: Stage::Head,
             close: false,
@@ -451,6 +451,18 @@ impl Exchange {
         }
     }
 
+    /// The same where there is no room for what is not looked at yet: of a client that waits for its
+    /// answer so little is read that its end is noticed.
+    pub fn watch_allowance(&self) -> usize {
+        let length = self.head.map_or(0, |head| head.length);
+        match self.stage {
+            Stage::Waiting | Stage::Held => {
+                (length + WATCHED_SIZE).saturating_sub(self.input.len())
+            }
+            _ => usize::MAX,
+        }
+    }
+
     /// The bytes that it takes: of heads and replies, itself among them, and of its body.
     pub fn memory(&self) -> (usize, usize) {
         let buffers = self.input.capacity() + self.out.capacity() + self.request_id.capacity();
@@ -467,23 +479,29 @@ impl Exchange {
         self.sent < self.out.len() || self.has_body_apart()
     }
 
+    /// Whether any of that is here.
+    pub fn has_bytes(&self) -> bool {
+        self.output().iter().any(|part| !part.is_empty())
+    }
+
     /// What is to be sent.
     pub fn output(&self) -> [&[u8]; 3] {
-        [&self.out[self.sent..], &self.tail[self.tail_sent..], self.page]
+        [&self.out[self.sent..], self.tail.as_ref().map_or(&[], |tail| tail.ready()), self.page]
     }
 
     /// Says that this many bytes of the last [`Exchange::output`] are sent.
     pub fn sent(&mut self, count: usize) {
         let own = count.min(self.out.len() - self.sent);
         self.sent += own;
-        let tail = (count - own).min(self.tail.len() - self.tail_sent);
-        self.tail_sent += tail;
-        self.page = self.page.get(count - own - tail..).unwrap_or_default();
+        let mut apart = count - own;
         if let Some((_, taken)) = &mut self.pace {
             *taken += count as u64;
         }
-        if self.tail_sent == self.tail.len() {
-            (self.tail, self.tail_sent) = (Vec::new(), 0);
+        let page = apart.min(self.page.len());
+        self.page = &self.page[page..];
+        apart -= page;
+        if let Some(tail) = &mut self.tail {
+            tail.sent(apart);
         }
         if !self.has_output() {
             self.replies = 0;
@@ -498,8 +516,8 @@ impl Exchange {
     }
 
     /// Lets a large body follow what is pending. Nothing is appended to `out` before it is sent.
-    pub fn set_tail(&mut self, body: Vec<u8>) {
-        self.tail = body;
+    pub fn set_tail(&mut self, body: Box<Tail>) {
+        self.tail = Some(body);
     }
 
     /// Lets a page follow what is pending, likewise: it is sent from where it stands.
@@ -509,7 +527,38 @@ impl Exchange {
 
     /// Whether a large body is on its way.
     pub fn is_large(&self) -> bool {
-        !self.tail.is_empty()
+        self.tail.as_ref().is_some_and(|tail| !tail.is_over())
+    }
+
+    /// That body.
+    pub fn tail_mut(&mut self) -> Option<&mut Tail> {
+        self.tail.as_deref_mut()
+    }
+
+    /// Whether it has sent what it had, and a large body goes on.
+    pub fn wants_piece(&self) -> bool {
+        self.sent == self.out.len() && self.is_large() && self.output()[1].is_empty()
+    }
+
+    /// Gives back a piece that is sent, and forgets a large body that is. Returns whether there was
+    /// a piece.
+    pub fn take_spent(&mut self) -> bool {
+        let Some(tail) = &mut self.tail else { return false };
+        let spent = tail.ready().is_empty() && tail.give_back();
+        if tail.is_over() {
+            self.tail = None;
+        }
+        spent
+    }
+
+    /// Whether it holds a piece of a large body.
+    pub fn holds_piece(&self) -> bool {
+        self.tail.as_ref().is_some_and(|tail| tail.holds_piece())
+    }
+
+    /// Forgets a large body. Returns whether it held a piece.
+    pub fn drop_tail(&mut self) -> bool {
+        self.tail.take().is_some_and(|tail| tail.holds_piece())
     }
 
     /// Whether the last reply's body follows from elsewhere: nothing may be appended before it.

@@ -16,6 +16,7 @@ use crate::core::publisher::Output;
 use crate::core::server::Server;
 use crate::core::session::{Subagent, TodoItem};
 use crate::core::turn::{self, ApiError, EndedTool, Failure, Turn};
+use crate::limits::FACT_SIZE_MAX;
 use crate::wire::claude::{self, DeltaKind, Message, Parsed, TodoChange, TurnResult};
 use crate::wire::document;
 use serde_json::value::RawValue;
@@ -693,8 +694,11 @@ impl Server {
             logged_in = facts.logged_in;
             let known = &mut self.facts[session.agent];
             known.version = facts.version.map(|version| version.into_owned());
-            known.models = facts.models.map(approvals::one_line);
-            known.commands = facts.commands.map(approvals::one_line);
+            let fit = |fact: Option<&RawValue>| {
+                fact.filter(|fact| fact.get().len() <= FACT_SIZE_MAX).map(approvals::one_line)
+            };
+            known.models = fit(facts.models);
+            known.commands = fit(facts.commands);
             known.logged_in = logged_in;
             if let Some(mode) = facts.mode {
                 session.mode_in_use = Some(self.words.one(&mode));
@@ -715,7 +719,12 @@ impl Server {
     fn approval_requested(&mut self, agent_key: Key, key: Key, request: &ApprovalRequest<'_>) {
         let id = format!("approval-{:016x}", self.random.bits());
         let approvals_max = self.limits.approvals_max;
-        let size = request.input.get().len() + request.suggestions.map_or(0, |all| all.get().len());
+        let texts = [request.description, request.tool_use_id, request.agent_id];
+        let size = request.input.get().len()
+            + request.suggestions.map_or(0, |all| all.get().len())
+            + request.request_id.len()
+            + request.tool.len()
+            + texts.into_iter().flatten().map(str::len).sum::<usize>();
         let large = self.approvals_size() + size > self.limits.approvals_size_max;
         let Some(session) = self.sessions.get_mut(key) else { return };
         if large || session.approvals.open.len() >= approvals_max {

@@ -8,6 +8,7 @@ use crate::core::event::Filter;
 use crate::core::journal::{Place, SegmentId};
 use crate::core::metrics::Sample;
 use crate::core::publisher::Beside;
+use crate::core::tails::EventPart;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -171,12 +172,12 @@ pub enum DiskRequest {
     Large {
         /// Who asked.
         connection: Key,
-        /// The event.
-        seq: u64,
+        /// Of which event.
+        part: EventPart,
         /// Where its frame is, should it have no large field.
-        source: Source,
-        /// The image of a prompt that is wanted instead, from 0.
-        image: Option<usize>,
+        source: Box<Source>,
+        /// A piece of it, from this byte on.
+        from: u64,
     },
     /// Read a page of one journal, backwards.
     Page(Box<Page>),
@@ -355,17 +356,31 @@ pub struct Source {
     pub least_seq: u64,
 }
 
-/// One event's large field, or its frame.
+/// A piece of one event's large field, or its frame.
 #[derive(Debug)]
 pub enum Fetched {
-    /// The text of a JSON string.
-    Text(Vec<u8>),
-    /// JSON.
-    Json(Vec<u8>),
-    /// An image, as its client sent it.
-    Image(Vec<u8>),
+    /// The piece.
+    Piece {
+        /// What the field is.
+        media: Media,
+        /// The bytes of all of it.
+        length: u64,
+        /// Those of this piece.
+        bytes: Vec<u8>,
+    },
     /// The frame: it has no large field.
     Frame(Vec<u8>),
+}
+
+/// What a large field is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// The text of a JSON string.
+    Text,
+    /// JSON.
+    Json,
+    /// An image, as its client sent it.
+    Image,
 }
 
 /// Why a batch was not written.
@@ -435,6 +450,8 @@ pub enum DiskReply {
     Large {
         /// Who asked.
         connection: Key,
+        /// For what.
+        part: EventPart,
         /// What there is.
         result: Result<Fetched, ReadFailure>,
     },

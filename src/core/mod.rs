@@ -40,6 +40,7 @@ pub mod server;
 pub mod session;
 pub mod shared;
 pub mod streams;
+pub mod tails;
 pub mod tickets;
 pub mod trust;
 pub mod turn;

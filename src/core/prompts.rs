@@ -135,6 +135,11 @@ impl Prompts {
         hex(&digest(command, images))
     }
 
+    /// The number of the event that told that a prompt was queued, if that is remembered.
+    pub fn queued_seq(&self, id: &str) -> Option<u64> {
+        self.recent.iter().find(|taken| &*taken.id == id).map(|taken| taken.cursor + 1)
+    }
+
     /// Takes a waiting prompt out.
     pub fn take(&mut self, id: &str) -> Option<Prompt> {
         let at = self.queue.iter().position(|prompt| prompt.id == id)?;

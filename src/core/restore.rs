@@ -8,7 +8,7 @@
 use crate::base::arena::Key;
 use crate::base::ring::Ring;
 use crate::core::agents::TurnEnd;
-use crate::core::approvals::{Approval, ApprovalKind, Approvals};
+use crate::core::approvals::{Approval, ApprovalKind, Approvals, Granted};
 use crate::core::event::{self, EventKind};
 use crate::core::holes;
 use crate::core::journal::{Frame, Journal};
@@ -80,7 +80,7 @@ pub struct Snapshot {
     /// It is put away.
     pub archived: bool,
     /// Rules that were granted for it.
-    pub granted: Vec<serde_json::Value>,
+    pub granted: Granted,
     /// What it cost.
     pub total_cost_usd: f64,
     /// What the agent said that it cost.
@@ -252,7 +252,7 @@ impl Snapshot {
                 self.approvals.extend(data.approval_id.map(|id| (id, data.tool_use_id)));
             }
             "approval-resolved" | "approval-withdrawn" => {
-                self.granted.extend(data.permissions.into_iter().flatten());
+                self.granted.restore(data.permissions.into_iter().flatten());
                 self.approvals.retain(|(id, _)| Some(id) != data.approval_id.as_ref());
             }
             "todos-updated" => {
@@ -595,7 +595,7 @@ impl Server {
             fork: Option::clone(&session.conversation.fork),
             forked_from: session.unusual.forked_from.as_deref().map(str::to_owned),
             archived: session.archived,
-            granted: session.unusual.granted.to_vec(),
+            granted: session.unusual.granted.clone(),
             total_cost_usd: session.total_cost_usd,
             agent_cost_usd: session.agent_cost_usd,
             usage: session.usage.as_deref().map(str::to_owned),

@@ -12,7 +12,6 @@ use crate::core::access::Access;
 use crate::core::access::tokens::Digest;
 use crate::core::addresses::Addresses;
 use crate::core::agent::Agent;
-use crate::core::api::LargeAsked;
 use crate::core::commit::Keeper;
 use crate::core::connection::{Asking, Connection, Exchange, Phase, Rare, Stage};
 use crate::core::effect::{Asker, DiskReply, Effect, Level, LogLine, Program};
@@ -28,9 +27,10 @@ use crate::core::random::Random;
 use crate::core::session::Session;
 use crate::core::shared::Shared;
 use crate::core::streams::Beat;
+use crate::core::tails::Tails;
 use crate::core::tickets::Tickets;
 use crate::core::trust::Look;
-use crate::core::waits::{Cursor, Wait};
+use crate::core::waits::{Cursor, Waits};
 use crate::limits::Limits;
 use crate::wire::json;
 use crate::wire::reply::{self, HttpDate};
@@ -250,8 +250,8 @@ pub struct Server {
     pub(super) looks: VecDeque<Look>,
     /// Agents whose output waits for the next commit.
     pub(super) paused: Vec<Key>,
-    /// The second in which sessions were last created, and how many.
-    pub(super) creations: (u64, u32),
+    /// When sessions were created, those of the last second.
+    pub(super) creations: VecDeque<u64>,
     /// Connections by the address they are counted under.
     pub(super) addresses: Addresses,
     /// When logins failed, the last of them.
@@ -270,16 +270,12 @@ pub struct Server {
     pub(super) closed_ids: Names,
     /// How many agents the operator configured; those behind are named by old sessions only.
     pub(super) configured: usize,
-    /// Who is being sent a large field, or about to be.
-    pub(super) large_to: Option<Key>,
-    /// The disk thread was asked for it, and has not answered.
-    pub(super) large_asked: bool,
-    /// Who waits for that.
-    pub(super) large_queue: VecDeque<LargeAsked>,
+    /// Bodies that are sent in pieces.
+    pub(super) tails: Tails,
     /// Pages of journals that the disk thread was asked for.
     pub(super) pages_read: u32,
     /// Requests that wait for something to happen.
-    pub(super) waits: Vec<Wait>,
+    pub(super) waits: Waits,
     /// Sessions created so far.
     pub(super) session_number: u32,
     /// Where answers are written before their length is known.
@@ -293,7 +289,7 @@ impl Server {
         let large = LargeFields::new(limits.large_size_max, frame_size_max);
         let all = Log::new(limits.all_ring_size);
         let hold_ms = limits.delta_hold_ms;
-        let sessions_max = limits.sessions_max + limits.closed_sessions_max;
+        let sessions_max = limits.sessions_room();
         let indices = limits.connections_max + sessions_max + limits.agents_max + 1;
         let durability = birth.epochs.present().durability;
         let journals = durability != Durability::Memory;
@@ -336,7 +332,7 @@ impl Server {
             start_queue: VecDeque::new(),
             looks: VecDeque::new(),
             paused: Vec::new(),
-            creations: (0, 0),
+            creations: VecDeque::new(),
             addresses: Addresses::default(),
             login_failures: VecDeque::new(),
             bodies_size: 0,
@@ -347,11 +343,9 @@ impl Server {
             health,
             closed: VecDeque::new(),
             closed_ids: Names::default(),
-            large_to: None,
-            large_asked: false,
-            large_queue: VecDeque::new(),
+            tails: Tails::default(),
             pages_read: 0,
-            waits: Vec::new(),
+            waits: Waits::default(),
             session_number: 0,
             json: Vec::new(),
             now_ms: 0,
@@ -393,8 +387,9 @@ impl Server {
         let commits = !self.paused.is_empty() || self.publisher.has_dirty();
         self.has_pending()
             || commits && !self.keeper.is_busy()
+            || self.has_turn_for_wait()
             || !self.starved.is_empty() && self.has_room()
-            || !self.large_queue.is_empty() && self.large_is_free()
+            || self.tails.has_work()
     }
 
     /// Whether connections have something to send.
@@ -431,7 +426,9 @@ impl Server {
             DiskReply::Appended(batch, result) => self.appended(batch, result),
             DiskReply::Read(read, result) => self.piece_read(*read, result),
             DiskReply::Page(page, result) => self.page_read(*page, result),
-            DiskReply::Large { connection, result } => self.large_read(connection, result),
+            DiskReply::Large { connection, part, result } => {
+                self.large_read(connection, part, result);
+            }
             DiskReply::Erased { session_id, last_seq, result } => {
                 self.erased(session_id, last_seq, result);
             }
@@ -467,6 +464,19 @@ impl Server {
         }
     }
 
+    /// The same for an answer that may be long: if there is no room for it any more, the client is
+    /// told so instead, and can ask again.
+    pub(super) fn resume_long_answer(
+        &mut self,
+        key: Key,
+        write: impl FnOnce(&mut Self, &mut Exchange) -> Option<u64>,
+    ) {
+        match self.has_room() {
+            true => self.resume_answer(key, write),
+            false => self.answer_no_room(key),
+        }
+    }
+
     /// The kernel has said who is behind a connection, as [`Effect::WhoIs`] asked.
     pub fn asker_known(&mut self, key: Key, asker: Asker) {
         let Some(mut exchange) = self.take_exchange(key) else { return };
@@ -499,7 +509,7 @@ impl Server {
     pub(super) fn begin_drain(&mut self) {
         self.drain = Drain::Draining(self.now_ms + self.limits.drain_timeout_ms);
         self.effects.push_back(Effect::CloseListeners);
-        self.end_waits(|_| true);
+        self.end_waits();
         self.withdraw_trust();
         self.stop_agents();
         self.hurry_leftovers();

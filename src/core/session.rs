@@ -5,7 +5,7 @@
 
 use crate::base::arena::Key;
 use crate::base::seldom::{Blank, Seldom};
-use crate::core::approvals::Approvals;
+use crate::core::approvals::{Approvals, Granted};
 use crate::core::prompts::Prompts;
 use crate::core::publisher::Feed;
 use crate::core::turn::{OpenTool, Turn};
@@ -131,8 +131,8 @@ pub struct Unusual {
     pub mode: Option<Arc<str>>,
     /// The session that it is a copy of.
     pub forked_from: Option<String>,
-    /// Rules that were granted for this session: JSON values, to be granted to its next agent too.
-    pub granted: Vec<serde_json::Value>,
+    /// Rules that were granted for this session, to be granted to its next agent too.
+    pub granted: Granted,
     /// The agent's list of things to do.
     pub todos: Vec<TodoItem>,
     /// What a human last said of its directory and no file keeps: the hash of what it said then,
@@ -150,7 +150,7 @@ impl Blank for Unusual {
         model: None,
         mode: None,
         forked_from: None,
-        granted: Vec::new(),
+        granted: Granted::NONE,
         todos: Vec::new(),
         trust_answer: None,
         closed_at: None,
@@ -170,7 +170,7 @@ impl Blank for Unusual {
     }
 
     fn shrink(&mut self) {
-        self.granted.shrink_to_fit();
+        self.granted.shrink();
         self.todos.shrink_to_fit();
     }
 }

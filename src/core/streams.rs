@@ -89,6 +89,11 @@ impl Unknown {
         }
     }
 
+    /// The bytes that they take beside their own size.
+    pub fn heap_size(&self) -> usize {
+        self.shown.iter().map(|id| size_of::<String>() + id.capacity()).sum()
+    }
+
     /// Writes them, and how many there are.
     pub fn write(&self, object: &mut json::Object<'_>) {
         object.array("unknown", |array| self.shown.iter().for_each(|id| array.string(id)));

@@ -5,7 +5,7 @@
 // Nothing can be allowed before all of it was on the screen, nor in the moment in which a card
 // appears, when a click was meant for something else.
 import { announce, h, icon } from './dom.js';
-import { api, sessionPath } from './server.js';
+import { api, getText, sessionPath } from './server.js';
 import { inputNode } from './tools.js';
 import { markdown } from './markdown.js';
 import { exact, hidesSomething, visible } from './visible.js';
@@ -42,13 +42,14 @@ export class Dock {
     this.show();
   }
 
-  /** An input too large for its event stands whole in the list of what is open. */
-  async complete({ approvalId }) {
+  /** An input too large for its event, or for the list of what is open, has a place of its own. */
+  async complete({ large, ...approval }) {
     this.show();
-    const answer = await api('GET', sessionPath(this.options.sessionId, '/approvals')).catch(() => null);
-    const whole = answer?.approvals?.find((one) => one.approvalId === approvalId);
-    if (!whole || !this.open.has(approvalId)) return;
-    this.open.set(approvalId, whole);
+    const { approvalId } = approval;
+    const text = await getText(sessionPath(this.options.sessionId, `/approvals/${encodeURIComponent(approvalId)}/input`)).catch(() => null);
+    if (text === null || !this.open.has(approvalId)) return;
+    if (large.field === 'suggestions') approval.suggestions = []; // More than could be granted.
+    this.open.set(approvalId, { ...approval, input: JSON.parse(text) });
     if (this.card?.approval.approvalId === approvalId) this.drop();
   }
 

@@ -212,8 +212,10 @@ export class SessionView {
     this.grown();
     this.retitle();
     if (this.pending.some((id) => !this.dock.open.has(id))) {
-      const answer = await api('GET', sessionPath(this.id, '/approvals')).catch(() => null);
-      for (const approval of answer?.approvals ?? []) this.ask(approval);
+      for (let page = { more: true }, after = ''; page.more; after = `?after=${encodeURIComponent(page.approvals.at(-1)?.approvalId)}`) {
+        page = await api('GET', sessionPath(this.id, `/approvals${after}`)).catch(() => ({ approvals: [] }));
+        for (const approval of page.approvals) this.ask(approval);
+      }
     }
     if (this.queueLength === undefined || this.queueLength !== this.composer.queue.size) {
       const answer = await api('GET', sessionPath(this.id, '/queue')).catch(() => null);

@@ -255,11 +255,11 @@ impl Worker {
                 DiskReply::Read(read, result)
             }
             DiskRequest::Page(page) => DiskReply::Page(page, Err(ReadFailure::Gone)),
-            DiskRequest::Large { connection, seq, source, image } => {
+            DiskRequest::Large { connection, part, source, from } => {
                 let store = self.store.as_ref();
                 let gone = Err(ReadFailure::Gone);
-                let result = store.map_or(gone, |store| store.fetch(seq, &source, image));
-                DiskReply::Large { connection, result }
+                let result = store.map_or(gone, |store| store.fetch(part, &source, from));
+                DiskReply::Large { connection, part, result }
             }
             DiskRequest::Drop { session_id, segment, until, snapshot } => {
                 let removed = self.store.as_mut().map_or(Ok(()), |store| {

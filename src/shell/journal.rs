@@ -11,13 +11,16 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::core::effect::{AppendFailure, Batch, Fetched, Page, Part, Read, ReadFailure, Source};
+use crate::core::effect::{
+    AppendFailure, Batch, Fetched, Media, Page, Part, Read, ReadFailure, Source,
+};
 use crate::core::epochs::{Durability, Epochs, Start};
 use crate::core::event::EventKind;
 use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId};
 use crate::core::past::{self, PIECE_SIZE};
 use crate::core::publisher::Kind;
 use crate::core::restore::{Beside, FORMAT, Found, Snapshot};
+use crate::core::tails::{EventPart, TAIL_PIECE_SIZE};
 use crate::shell::files::{self as fs, File, FileExt};
 use crate::shell::private::{self, failed, make_directory};
 use crate::wire::base64;
@@ -263,6 +266,16 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     private::read(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The length of a file, and a piece of it.
+fn piece_of(path: &Path, from: u64) -> io::Result<(u64, Vec<u8>)> {
+    let file = private::read(path)?;
+    let length = fs::symlink_metadata(path)?.len();
+    let mut bytes = vec![0; length.saturating_sub(from).min(TAIL_PIECE_SIZE as u64) as usize];
+    let count = read_at(&file, &mut bytes, from)?;
+    bytes.truncate(count);
+    Ok((length, bytes))
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -1001,10 +1014,11 @@ impl Store {
     /// One event's large field, or its frame; or one of the images that came with it.
     pub fn fetch(
         &self,
-        seq: u64,
+        part: EventPart,
         source: &Source,
-        image: Option<usize>,
+        from: u64,
     ) -> Result<Fetched, ReadFailure> {
+        let EventPart { seq, image, .. } = part;
         let dir = self.sessions.join(&source.session_id);
         // Only an event of this very session: the frame is looked for first.
         let mut cursor = Cursor::new(Source {
@@ -1016,23 +1030,26 @@ impl Store {
         if !found {
             return Err(ReadFailure::Gone);
         }
-        let beside = |kind| {
-            let path = dir.join(beside_name(seq, kind));
-            read_file(&path).map_err(|error| unreadable(&path, &error))
-        };
         if let Some(number) = image {
-            let json = beside(Kind::Images)?;
+            let path = dir.join(beside_name(seq, Kind::Images));
+            let json = read_file(&path).map_err(|error| unreadable(&path, &error))?;
             let images: Vec<(String, String)> = document::read_bytes(&json).unwrap_or_default();
-            let image = images.get(number).and_then(|(_, text)| base64::decode(text));
-            return image.map(Fetched::Image).ok_or(ReadFailure::Gone);
+            let image = images.get(number as usize).and_then(|(_, text)| base64::decode(text));
+            let image = image.ok_or(ReadFailure::Gone)?;
+            let piece = image.get(from as usize..).ok_or(ReadFailure::Gone)?;
+            let bytes = piece[..piece.len().min(TAIL_PIECE_SIZE)].to_vec();
+            return Ok(Fetched::Piece { media: Media::Image, length: image.len() as u64, bytes });
         }
-        for (kind, whole) in
-            [(Kind::Text, Fetched::Text as fn(_) -> _), (Kind::Json, Fetched::Json)]
-        {
-            match beside(kind) {
+        for (kind, media) in [(Kind::Text, Media::Text), (Kind::Json, Media::Json)] {
+            let path = dir.join(beside_name(seq, kind));
+            match piece_of(&path, from).map_err(|error| unreadable(&path, &error)) {
                 Err(ReadFailure::Gone) => {} // It has no such field.
-                bytes => return bytes.map(whole),
+                Err(failure) => return Err(failure),
+                Ok((length, bytes)) => return Ok(Fetched::Piece { media, length, bytes }),
             }
+        }
+        if from > 0 {
+            return Err(ReadFailure::Gone);
         }
         let mut frame = cursor.take().to_vec();
         self.mend(&mut frame, source)?;

@@ -117,8 +117,8 @@ pub struct Reactor {
     stops: u32,
     disk: Disk,
     disk_ready: bool,
-    /// Requests that the disk thread has no room for yet, oldest first.
-    disk_waiting: VecDeque<DiskRequest>,
+    /// Requests that the helper threads have no room for yet, oldest first: journals' and chores.
+    disk_waiting: [VecDeque<DiskRequest>; 2],
     /// Some deadlines are still to be worked off.
     overdue: bool,
     scratch: Box<[u8]>,
@@ -174,7 +174,7 @@ impl Reactor {
             stops: 0,
             disk,
             disk_ready: false,
-            disk_waiting: VecDeque::new(),
+            disk_waiting: Default::default(),
             overdue: false,
         })
     }
@@ -306,21 +306,16 @@ impl Reactor {
                     self.agents.release(key, self.poll.registry(), self.now_ms);
                 }
                 Effect::Disk(request) => {
-                    match request.is_urgent() {
-                        true => {
-                            self.append_began_us = Some(self.clock.now_us());
-                            self.disk_waiting.push_front(request);
-                        }
-                        false => self.disk_waiting.push_back(request),
+                    if request.is_urgent() {
+                        self.append_began_us = Some(self.clock.now_us());
                     }
-                    self.ask_disk();
+                    self.want_disk(request);
                 }
                 Effect::Sample(connection) => {
                     (self.server.counters.log_dropped, self.server.counters.log_suppressed) =
                         (self.log.dropped(), self.log.suppressed());
                     let agents = self.agents.pids();
-                    self.disk_waiting.push_back(DiskRequest::Sample { connection, agents });
-                    self.ask_disk();
+                    self.want_disk(DiskRequest::Sample { connection, agents });
                 }
                 Effect::Close(key) => {
                     if let Some(mut socket) = self.sockets.remove(key) {
@@ -425,20 +420,25 @@ impl Reactor {
         self.ask_disk(); // There is room behind each reply, and each reply comes with a wake.
     }
 
+    /// Hands over a request, or lets it wait behind the others for its thread.
+    fn want_disk(&mut self, request: DiskRequest) {
+        let waiting = &mut self.disk_waiting[usize::from(request.is_chore())];
+        match request.is_urgent() {
+            true => waiting.push_front(request),
+            false => waiting.push_back(request),
+        }
+        self.ask_disk();
+    }
+
     /// Hands over what waits, as far as there is room. What waits for one thread keeps its order,
     /// and holds up nothing that is for the other.
     fn ask_disk(&mut self) {
-        let mut is_full = [false; 2];
-        for _ in 0..self.disk_waiting.len() {
-            let Some(request) = self.disk_waiting.pop_front() else { return };
-            let lane = usize::from(request.is_chore());
-            let refused = match is_full[lane] {
-                true => Err(request),
-                false => self.disk.try_send(request),
-            };
-            if let Err(request) = refused {
-                is_full[lane] = true;
-                self.disk_waiting.push_back(request);
+        for waiting in &mut self.disk_waiting {
+            while let Some(request) = waiting.pop_front() {
+                if let Err(request) = self.disk.try_send(request) {
+                    waiting.push_front(request);
+                    break;
+                }
             }
         }
     }

@@ -235,6 +235,14 @@ impl<'a> Object<'a> {
         self.member(name, |out| raw(out, value));
     }
 
+    /// The same of what must stay where it is: it is never the member that is cut, so that who writes
+    /// it sees to its size.
+    pub fn raw_uncut(&mut self, name: &'static str, value: &str) {
+        let largest = std::mem::take(&mut self.largest);
+        self.member(name, |out| raw(out, value));
+        self.largest = largest;
+    }
+
     /// A member that is an object.
     pub fn object(&mut self, name: &'static str, members: impl FnOnce(&mut Object<'_>)) {
         self.member(name, |out| object(out, members));
@@ -269,6 +277,11 @@ impl Array<'_> {
         }
         self.empty = false;
         value(self.out);
+    }
+
+    /// The bytes of everything that was written so far, what stands before it among it.
+    pub fn size(&self) -> usize {
+        self.out.len()
     }
 
     /// A string element.
@@ -711,6 +724,17 @@ fn write_display(out: &mut Vec<u8>, value: impl fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_to_be_cut_is_never_the_largest() {
+        let mut out = Vec::new();
+        let mut object = Object::begin(&mut out);
+        object.string("a", "some words");
+        object.raw_uncut("b", &format!("[{}]", ["1"; 100].join(",")));
+        object.number("c", 7);
+        let largest = object.end();
+        assert_eq!((largest.name, &out[largest.value]), ("a", &b"\"some words\""[..]));
+    }
 
     #[test]
     fn every_character_survives_the_trip_and_none_ends_a_line() {

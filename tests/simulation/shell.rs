@@ -32,8 +32,8 @@ pub fn serve(store: &mut Store, request: DiskRequest) -> DiskReply {
             };
             DiskReply::Page(page, result)
         }
-        DiskRequest::Large { connection, seq, source, image } => {
-            DiskReply::Large { connection, result: store.fetch(seq, &source, image) }
+        DiskRequest::Large { connection, part, source, from } => {
+            DiskReply::Large { connection, part, result: store.fetch(part, &source, from) }
         }
         DiskRequest::Drop { session_id, segment, until, snapshot } => {
             DiskReply::Dropped(store.drop_segment(&session_id, segment, until, snapshot.as_deref()))

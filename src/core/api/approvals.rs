@@ -2,22 +2,45 @@
 
 use super::*;
 use crate::core::approvals::ApprovalKind;
+use crate::limits::{GRANTED_SIZE_MAX, LIST_SIZE};
 
 impl Server {
-    pub(super) fn approvals(&mut self, id: &str) -> Outcome {
+    pub(super) fn approvals(&mut self, request: &Request<'_>, id: &str) -> Outcome {
         let key = self.session_key(id)?;
+        let after = request.parameter("after")?;
         self.say(|server, object| {
             let Some(session) = server.sessions.get(key) else { return };
+            let open = &session.approvals.open;
+            let from = behind(open.iter().map(|approval| &*approval.id), after.as_deref());
+            let mut more = false;
             object.bool("success", true);
             object.string("sessionId", session.id());
             object.array("approvals", |array| {
-                for approval in &session.approvals.open {
-                    array.object(|object| approval.write(object));
+                for approval in &open[from..] {
+                    more = array.size() > LIST_SIZE;
+                    if more {
+                        break;
+                    }
+                    array.object(|object| approval.write_listed(object, session.id()));
                 }
             });
+            object.bool("more", more);
             server.write_cursor(object);
         });
         ok_after(self.publisher.seq())
+    }
+
+    /// The input of an open approval, to the byte: what its hash is of.
+    pub(super) fn approval_input(&mut self, id: &str, approval: &str) -> Outcome {
+        let key = self.session_key(id)?;
+        let Some(session) = self.sessions.get(key) else {
+            return Err(Problem::session_not_found(id));
+        };
+        let Some(open) = session.approvals.find(approval) else {
+            return Err(not_open(session, approval));
+        };
+        let what = Large::Input { session: key, approval: approval.to_owned() };
+        Ok(Reply::Large(what, open.input.len() as u64, "application/json"))
     }
 
     pub(super) fn answer_approval(
@@ -64,15 +87,17 @@ impl Server {
         let (input, rules) = answer
             .settle(open, persistent)
             .map_err(|unfit| Problem::new(Status::BAD_REQUEST, unfit.code, unfit.sentence))?;
+        if let Some(rules) = rules.as_ref().filter(|_| answer.allow) {
+            // They are restored from their event, whole or not at all.
+            let room = GRANTED_SIZE_MAX.min(self.publisher.large.frame_size_max() / 4);
+            let taken = session.unusual.granted.take_in(rules, room);
+            taken.map_err(|sentence| Problem::conflict("permissions_max", sentence))?;
+        }
+        let rules = rules.map(|rules| format!("[{}]", rules.join(",")));
         let decision = if answer.allow { "allow" } else { "deny" };
         let Some(decided) = session.approvals.decide(approval, decision, by) else {
             return Err(not_open(session, approval));
         };
-        if let Some(Value::Array(rules)) = &answer.updated_permissions
-            && answer.allow
-        {
-            session.unusual.granted.extend(rules.iter().cloned());
-        }
         let message = answer.message.as_deref().unwrap_or("the user said no");
         let feed = &mut session.feed;
         let seq = self.publisher.publish(feed, EventKind::ApprovalResolved, |object| {
@@ -86,7 +111,7 @@ impl Server {
             object.string_or_null("toolUseId", decided.tool_use_id.as_deref());
             // What was allowed from here on outlives us: the next agent is told of it, too.
             if let Some(rules) = rules.as_deref().filter(|_| answer.allow) {
-                object.raw("permissions", rules);
+                object.raw_uncut("permissions", rules);
             }
         });
         let now_ms = self.now_ms;

@@ -1,8 +1,8 @@
 //! Endpoints about events: streams, and single events.
 
 use super::*;
-use crate::core::connection::Phase;
 use crate::core::server::PAGES_READ_MAX;
+use crate::core::tails::Place;
 use crate::limits::HEARTBEATS_MS;
 
 /// The number by which an image of a prompt is kept: rising, as events are.
@@ -21,16 +21,6 @@ fn image_type(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// An event that was asked for, and by whom.
-#[derive(Debug)]
-pub(in crate::core) struct LargeAsked {
-    connection: Key,
-    session: Key,
-    seq: u64,
-    /// The number of one of its images, if that is what is wanted.
-    image: Option<u64>,
-}
-
 /// Where an event is, or what is large of it.
 enum Held<'a> {
     /// In memory, with its media type.
@@ -38,14 +28,6 @@ enum Held<'a> {
     /// In a journal.
     Journal(Source),
     /// In the log, and nothing of it is large.
-    Frame(Vec<u8>),
-}
-
-/// An event, or what is large of it, for its client.
-enum Whole {
-    /// With its media type.
-    Bytes(Vec<u8>, &'static str),
-    /// The frame: nothing of it is large.
     Frame(Vec<u8>),
 }
 
@@ -191,7 +173,14 @@ impl Server {
             let built = self.built_for(&cursor, evicted);
             if cursor.after < built {
                 self.room_to_wait()?;
-                return Ok(self.read_poll(request.connection, cursor, built));
+                if self.has_room_for_page() {
+                    self.read_poll(request.connection, cursor, built);
+                } else {
+                    let due = self.now_ms + wait_s.max(POLL_WAIT_S) * 1000;
+                    let what = Awaited::Events(cursor);
+                    self.wait_in_line(Wait { connection: request.connection, due, what });
+                }
+                return Ok(Reply::Later);
             }
             // The disk has not taken what comes next, and the ring has lost it.
             (cursor.resume, cursor.after) = ("gap", evicted);
@@ -211,7 +200,7 @@ impl Server {
     /// Whether another request may wait.
     pub(super) fn room_to_wait(&self) -> Result<(), Problem> {
         let waits_max = self.limits.waits_max;
-        if self.waits.len() < waits_max {
+        if self.waits.count() < waits_max {
             return Ok(());
         }
         let sentence = format!("{waits_max} requests wait already, --waits-max");
@@ -257,7 +246,7 @@ impl Server {
     }
 
     /// Asks for a page that is older than the ring: of what comes up to number `built`.
-    fn read_poll(&mut self, connection: Key, cursor: Cursor, built: u64) -> Reply {
+    fn read_poll(&mut self, connection: Key, cursor: Cursor, built: u64) {
         let own = self.only_owner(&cursor);
         let owners = own.as_ref().map(|own| &own[..]).or(cursor.owners.as_deref());
         let read = Read {
@@ -269,7 +258,6 @@ impl Server {
         };
         self.pages.push((connection, cursor, built));
         self.effects.push_back(Effect::Disk(DiskRequest::Read(Box::new(read))));
-        Reply::Later
     }
 
     /// Answers a poll with what journals hold up to number `built`.
@@ -280,7 +268,7 @@ impl Server {
         built: u64,
         bytes: &[u8],
     ) {
-        self.resume_answer(connection, |server, exchange| {
+        self.resume_long_answer(connection, |server, exchange| {
             server.say(|server, object| {
                 let mut next = built;
                 object.bool("success", true);
@@ -319,7 +307,7 @@ impl Server {
             return self.prompt_end_read(page.connection, &awaited, &page.bytes, result);
         }
         let visible = self.publisher.visible();
-        self.resume_answer(page.connection, |server, exchange| {
+        self.resume_long_answer(page.connection, |server, exchange| {
             if let Err(failure) = result {
                 let problem = server.not_read(failure);
                 server.write_problem(exchange, &problem);
@@ -360,10 +348,19 @@ impl Server {
         Err(Problem::unavailable("reads_max", sentence))
     }
 
-    /// Answers a long poll.
-    pub(in crate::core) fn answer_poll(&mut self, connection: Key, cursor: &Cursor) {
+    /// Answers a long poll. What the ring has lost while it stood in line is read from the journals;
+    /// where that is nowhere any more, it is told.
+    pub(in crate::core) fn answer_poll(&mut self, connection: Key, mut cursor: Cursor) {
+        let evicted = self.log_at(cursor.session).map_or(0, |log| log.ring.evicted());
+        if cursor.after < evicted {
+            let built = if self.keeper.keeps() { self.built_for(&cursor, evicted) } else { 0 };
+            if cursor.after < built {
+                return self.read_poll(connection, cursor, built);
+            }
+            (cursor.resume, cursor.after) = ("gap", evicted);
+        }
         self.resume_answer(connection, |server, exchange| {
-            server.say_page(cursor);
+            server.say_page(&cursor);
             server.write_json(exchange, Status::OK, &[]);
             None
         });
@@ -454,8 +451,7 @@ impl Server {
         ok_after(self.publisher.seq())
     }
 
-    /// One event, or the large field that was cut from it. There is memory for one such field on its
-    /// way: who asks for another waits for that.
+    /// One event, or the large field that was cut from it.
     pub(super) fn event(&mut self, request: &Request<'_>, id: &str, event: &str) -> Outcome {
         let session = self.session_key(id)?;
         let id = crate::wire::sse::EventId::parse(event.as_bytes()).ok_or_else(event_gone)?;
@@ -463,26 +459,25 @@ impl Server {
         if self.publisher.epochs.id(id.seq) != id || id.seq == 0 {
             return Err(event_gone());
         }
-        let asked = LargeAsked { connection: request.connection, session, seq: id.seq, image };
-        match self.find_event(&asked)? {
+        let part = EventPart { session, seq: id.seq, image };
+        let what = Large::Event(part);
+        match self.find_event(part)? {
             Held::Frame(frame) => {
                 self.say_event(&frame)?;
                 ok()
             }
-            Held::Bytes(bytes, kind) if self.large_is_free() => {
-                Ok(Reply::Bytes(bytes.to_vec(), kind))
-            }
-            Held::Bytes(..) | Held::Journal(_) => {
-                self.large_queue.push_back(asked);
+            Held::Bytes(bytes, kind) => Ok(Reply::Large(what, bytes.len() as u64, kind)),
+            Held::Journal(_) => {
+                self.want_large(request.connection, what);
                 Ok(Reply::Later)
             }
         }
     }
 
     /// Where an event is, or its large field.
-    fn find_event(&self, asked: &LargeAsked) -> Result<Held<'_>, Problem> {
-        let (seq, image) = (asked.seq, asked.image);
-        let session = self.sessions.get(asked.session).ok_or_else(event_gone)?;
+    fn find_event(&self, part: EventPart) -> Result<Held<'_>, Problem> {
+        let EventPart { session, seq, image } = part;
+        let session = self.sessions.get(session).ok_or_else(event_gone)?;
         let log = &session.feed.log;
         if Some(seq) > log.latest_seq() {
             return Err(event_gone());
@@ -540,78 +535,91 @@ impl Server {
         Ok(())
     }
 
-    /// Whether nobody is being sent a large field, or about to be.
-    pub(in crate::core) fn large_is_free(&self) -> bool {
-        let taker = self.large_to.and_then(|key| self.connections.get(key));
-        let holds = taker.is_some_and(|connection| match &connection.phase {
-            Phase::Http(exchange) => exchange.is_large(),
-            _ => false,
-        });
-        !self.large_asked && !holds
-    }
-
-    /// Sees to the next of those who wait for an event whose field may be large, one at a time.
-    pub(in crate::core) fn serve_large(&mut self) {
-        while self.large_is_free()
-            && let Some(asked) = self.large_queue.pop_front()
-        {
-            let connection = asked.connection;
-            if !self.has_connection(connection) {
-                continue;
-            }
-            self.large_to = Some(connection);
-            // It may have moved since it was asked for: from memory to the disk, or away.
-            let whole = match self.find_event(&asked) {
-                Ok(Held::Journal(source)) => {
-                    self.large_asked = true;
-                    let (seq, image) = (asked.seq, asked.image.map(|number| number as usize));
-                    let request = DiskRequest::Large { connection, seq, source, image };
-                    self.effects.push_back(Effect::Disk(request));
-                    continue;
-                }
-                Ok(Held::Bytes(bytes, kind)) => Ok(Whole::Bytes(bytes.to_vec(), kind)),
-                Ok(Held::Frame(frame)) => Ok(Whole::Frame(frame)),
-                Err(problem) => Err(problem),
-            };
-            self.resume_answer(connection, |server, exchange| {
-                server.write_whole(exchange, whole);
-                None
-            });
+    /// Where the next piece of something large is, from byte `from` on.
+    pub(in crate::core) fn place_of(&self, what: &Large, from: u64) -> Place {
+        let held = match what {
+            Large::Event(part) => self.find_event(*part),
+            Large::Input { session, approval } => self
+                .sessions
+                .get(*session)
+                .and_then(|session| session.approvals.find(approval))
+                .map(|open| Held::Bytes(open.input.as_bytes(), content_type(false)))
+                .ok_or_else(event_gone),
+        };
+        match held {
+            Ok(Held::Journal(source)) => Place::Journal(source),
+            Ok(Held::Bytes(bytes, _)) => match bytes.get(from as usize..) {
+                Some(rest) => Place::Piece(rest[..rest.len().min(TAIL_PIECE_SIZE)].to_vec()),
+                None => Place::Gone,
+            },
+            Ok(Held::Frame(_)) | Err(_) => Place::Gone,
         }
     }
 
-    /// Writes an event that was asked for as an answer, or why there is none.
-    fn write_whole(&mut self, exchange: &mut Exchange, whole: Result<Whole, Problem>) {
-        let said = match whole {
-            Ok(Whole::Bytes(bytes, kind)) => return self.write_large(exchange, kind, bytes),
-            Ok(Whole::Frame(frame)) => self.say_event(&frame),
-            Err(problem) => Err(problem),
-        };
+    /// Answers a request for an event with what is in memory by now, or that it is gone.
+    pub(in crate::core) fn answer_large(&mut self, connection: Key, what: &Large) {
+        let Large::Event(part) = *what else { return };
+        let found = self.find_event(part).map(|held| match held {
+            Held::Bytes(bytes, kind) => (Some((bytes.len() as u64, kind)), None),
+            Held::Frame(frame) => (None, Some(frame)),
+            Held::Journal(_) => (None, None), // The caller saw to that.
+        });
+        let what = what.clone();
+        self.resume_long_answer(connection, |server, exchange| {
+            let said = match found {
+                Ok((Some((length, kind)), _)) => {
+                    server.write_large(exchange, kind, Tail::new(what, length, Vec::new()));
+                    return None;
+                }
+                Ok((_, frame)) => server.say_event(&frame.unwrap_or_default()),
+                Err(problem) => Err(problem),
+            };
+            server.write_said(exchange, said);
+            None
+        });
+    }
+
+    /// Writes an event that was said as an answer, or why there is none.
+    fn write_said(&mut self, exchange: &mut Exchange, said: Result<(), Problem>) {
         match said {
             Ok(()) => self.write_json(exchange, Status::OK, &[]),
             Err(problem) => self.write_problem(exchange, &problem),
         }
     }
 
-    /// The disk thread has looked for an event.
+    /// The disk thread has looked for an event, or for the next piece of it.
     pub(in crate::core) fn large_read(
         &mut self,
         connection: Key,
+        part: EventPart,
         result: Result<Fetched, ReadFailure>,
     ) {
-        self.large_asked = false;
-        self.resume_answer(connection, |server, exchange| {
-            let whole = match result {
-                Ok(Fetched::Text(bytes)) => Ok(Whole::Bytes(bytes, content_type(true))),
-                Ok(Fetched::Json(bytes)) => Ok(Whole::Bytes(bytes, content_type(false))),
-                Ok(Fetched::Image(bytes)) => {
-                    let kind = image_type(&bytes);
-                    Ok(Whole::Bytes(bytes, kind))
+        if self.has_tail(connection) {
+            let piece = match result {
+                Ok(Fetched::Piece { bytes, .. }) => Some(bytes),
+                Ok(Fetched::Frame(_)) | Err(_) => None,
+            };
+            return self.next_piece_read(connection, piece);
+        }
+        self.tails.release();
+        self.resume_long_answer(connection, |server, exchange| {
+            let said = match result {
+                Ok(Fetched::Piece { media, length, bytes }) => {
+                    let kind = match media {
+                        Media::Image => image_type(&bytes),
+                        media => content_type(media == Media::Text),
+                    };
+                    let tail = Tail::new(Large::Event(part), length, bytes);
+                    if tail.holds_piece() {
+                        server.tails.take();
+                    }
+                    server.write_large(exchange, kind, tail);
+                    return None;
                 }
-                Ok(Fetched::Frame(frame)) => Ok(Whole::Frame(frame)),
+                Ok(Fetched::Frame(frame)) => server.say_event(&frame),
                 Err(failure) => Err(server.not_read(failure)),
             };
-            server.write_whole(exchange, whole);
+            server.write_said(exchange, said);
             None
         });
     }

@@ -17,7 +17,6 @@ mod sessions;
 mod tickets;
 mod write;
 
-pub(super) use self::events::LargeAsked;
 use self::problem::Problem;
 use self::request::Request;
 pub use self::route::paths;
@@ -29,7 +28,7 @@ use crate::core::access::{self, Access, Refusal};
 use crate::core::approvals::Answer;
 use crate::core::connection::{Asking, Exchange, Peer, Stage};
 use crate::core::effect::{
-    Asker, DirectoryProblem, DiskRequest, Effect, Fetched, Level, Page, PromptEnd, Read,
+    Asker, DirectoryProblem, DiskRequest, Effect, Fetched, Level, Media, Page, PromptEnd, Read,
     ReadFailure, Source,
 };
 use crate::core::event::{EventKind, Filter};
@@ -45,6 +44,7 @@ use crate::core::session::{
     Conversation, Fork, Process, Session, Status as SessionStatus, Unusual,
 };
 use crate::core::streams::{Busy, Replay, StreamRequest, Unknown};
+use crate::core::tails::{EventPart, Large, TAIL_PIECE_SIZE, Tail};
 use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
 use crate::wire::base64;
@@ -118,8 +118,8 @@ enum Reply {
     Health,
     /// What `Server::json` holds, once event `after` is durable.
     Json { status: Status, after: Option<u64>, fields: Vec<(&'static str, String)> },
-    /// A large field of an event: its bytes and their type.
-    Bytes(Vec<u8>, &'static str),
+    /// A body that is sent in pieces, its length and its type.
+    Large(Large, u64, &'static str),
     /// A page.
     Page(&'static Document),
     /// A page of the moment, once event `after` is durable.
@@ -249,6 +249,11 @@ fn ok_after(seq: u64) -> Outcome {
     Ok(Reply::Json { status: Status::OK, after: Some(seq), fields: Vec::new() })
 }
 
+/// Where in a list one goes on behind this element; from its start if it is not there, or not named.
+fn behind<'a>(mut ids: impl Iterator<Item = &'a str>, after: Option<&str>) -> usize {
+    after.and_then(|after| ids.position(|id| id == after)).map_or(0, |at| at + 1)
+}
+
 /// A string member of a body: absent and null are the same.
 fn text<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Problem> {
     match &body[name] {
@@ -296,8 +301,8 @@ impl Server {
         let seq = match outcome {
             Ok(reply @ (Reply::Later | Reply::Asks)) => {
                 // It was out of its slot when its handler said for how long it may wait.
-                if let Some(wait) = self.waits.last().filter(|wait| wait.connection == key) {
-                    exchange.due = wait.due;
+                if let Some(due) = self.waits.due(key) {
+                    exchange.due = due;
                 }
                 if matches!(reply, Reply::Asks) {
                     exchange.asker = Asking::Asked;
@@ -341,9 +346,8 @@ impl Server {
                 self.health = health;
                 None
             }
-            Ok(Reply::Bytes(bytes, content_type)) => {
-                self.large_to = Some(key);
-                self.write_large(&mut exchange, content_type, bytes);
+            Ok(Reply::Large(what, length, content_type)) => {
+                self.write_large(&mut exchange, content_type, Tail::new(what, length, Vec::new()));
                 None
             }
             Ok(Reply::Page(page)) => {
@@ -637,9 +641,10 @@ impl Server {
             (Route::Event(id, event), _) => self.event(request, id, event),
             (Route::Prompt(id), _) => self.prompt(request, id),
             (Route::Interrupt(id), _) => self.interrupt_session(request, id),
-            (Route::Queue(id), _) => self.queue(id),
+            (Route::Queue(id), _) => self.queue(request, id),
             (Route::Queued(id, prompt), _) => self.cancel_queued(request, id, prompt),
-            (Route::Approvals(id), _) => self.approvals(id),
+            (Route::Approvals(id), _) => self.approvals(request, id),
+            (Route::ApprovalInput(id, approval), _) => self.approval_input(id, approval),
             (Route::Approval(id, approval), _) => self.answer_approval(request, id, approval),
             (Route::AllEvents, _) => self.all_events(request),
             (Route::Metrics, _) => self.metrics(),

@@ -1,6 +1,7 @@
 //! Endpoints about prompts: send, queue, cancel, interrupt.
 
 use super::*;
+use crate::limits::{LIST_SIZE, PROMPT_SHOWN_MAX};
 
 impl Server {
     pub(super) fn prompt(&mut self, request: &Request<'_>, id: &str) -> Outcome {
@@ -180,7 +181,7 @@ impl Server {
     ) -> Outcome {
         let due = self.now_ms + wait_s * 1000;
         let prompt_id = prompt_id.to_owned();
-        let what = Awaited::Prompt { session, prompt_id, cursor, position };
+        let what = Awaited::Prompt { session, prompt_id, cursor, position, end: None };
         self.wait(Wait { connection: request.connection, due, what });
         Ok(Reply::Later)
     }
@@ -200,20 +201,35 @@ impl Server {
         });
     }
 
-    /// A prompt has ended, with the event that was just published.
+    /// A prompt has ended with this event. What the ring has lost of it while its client stood in
+    /// line is in the log behind the cursor of its first answer, which is given again.
     pub(in crate::core) fn answer_prompt_end(
         &mut self,
         connection: Key,
-        session: Key,
-        prompt_id: &str,
+        (session, prompt_id): (Key, &str),
+        (cursor, position): (u64, u32),
         seq: u64,
     ) {
-        let frame = self.publisher.last_frame().to_vec();
+        let Some(frame) = self.frame_in_ring(session, seq) else {
+            return self.answer_prompt_wait(connection, (session, prompt_id), cursor, position);
+        };
         self.resume_answer(connection, |server, exchange| {
             server.say_prompt_end((session, prompt_id), seq, &frame);
             server.write_json(exchange, Status::OK, &[]);
-            Some(seq)
+            // Answers are held back in their order, and others may be by now.
+            (seq > server.publisher.visible()).then(|| server.publisher.seq())
         });
+    }
+
+    /// An event of a session as its ring holds it, if it does.
+    fn frame_in_ring(&self, session: Key, seq: u64) -> Option<Vec<u8>> {
+        let ring = &self.sessions.get(session)?.feed.log.ring;
+        let start = ring.after(seq - 1);
+        ring.mark_at(start).filter(|mark| mark.seq == seq)?;
+        match ring.at(start, ring.after(seq)) {
+            crate::base::ring::Found::Bytes(a, b) => Some([a, b].concat()),
+            _ => None,
+        }
     }
 
     pub(super) fn room_for_prompt(&mut self, key: Key, size: usize) -> Result<(), Problem> {
@@ -326,26 +342,54 @@ impl Server {
         ok_after(self.publisher.seq())
     }
 
-    pub(super) fn queue(&mut self, id: &str) -> Outcome {
+    pub(super) fn queue(&mut self, request: &Request<'_>, id: &str) -> Outcome {
         let key = self.session_key(id)?;
+        let after = request.parameter("after")?;
         self.say(|server, object| {
             let Some(session) = server.sessions.get(key) else { return };
+            let queue = &session.prompts.queue;
+            let from = behind(queue.iter().map(|prompt| &*prompt.id), after.as_deref());
+            let mut more = false;
             object.bool("success", true);
             object.string("sessionId", session.id());
             object.array("queue", |array| {
-                for (position, prompt) in session.prompts.queue.iter().enumerate() {
-                    array.object(|object| {
-                        object.string("promptId", &prompt.id);
-                        object.number("position", position as u64);
-                        object.string("command", &prompt.command);
-                        object.string("by", &prompt.by);
-                        object.optional("clientId", prompt.client_id.as_deref());
-                    });
+                for (position, prompt) in queue.iter().enumerate().skip(from) {
+                    more = array.size() > LIST_SIZE;
+                    if more {
+                        break;
+                    }
+                    array.object(|object| server.write_waiting(object, session, position, prompt));
                 }
             });
+            object.bool("more", more);
             server.write_cursor(object);
         });
         ok_after(self.publisher.seq())
+    }
+
+    /// Writes a prompt that waits. Of a long one its beginning, and where the rest is: the event that
+    /// told that it was queued, or what is large of it.
+    fn write_waiting(
+        &self,
+        object: &mut Object<'_>,
+        session: &Session,
+        position: usize,
+        prompt: &Prompt,
+    ) {
+        let command = &prompt.command;
+        let shown = command.floor_char_boundary(PROMPT_SHOWN_MAX);
+        object.string("promptId", &prompt.id);
+        object.number("position", position as u64);
+        object.string("command", &command[..shown]);
+        if shown < command.len() {
+            object.bool("truncated", true);
+            object.number("bytes", command.len() as u64);
+            let event = session.prompts.queued_seq(&prompt.id).map(|seq| self.publisher.id(seq));
+            let href = event.map(|event| format!("/api/session/{}/events/{event}", session.id()));
+            object.optional("href", href.as_deref());
+        }
+        object.string("by", &prompt.by);
+        object.optional("clientId", prompt.client_id.as_deref());
     }
 
     pub(super) fn cancel_queued(

@@ -30,6 +30,7 @@ pub(super) enum Route<'a> {
     Queued(&'a str, &'a str),
     Approvals(&'a str),
     Approval(&'a str, &'a str),
+    ApprovalInput(&'a str, &'a str),
     AllEvents,
     Metrics,
     Scrape,
@@ -65,7 +66,7 @@ const fn entry(
 }
 
 /// All paths but those of pages. `session` is also spelled `sessions`.
-static ROUTES: [Entry; 32] = [
+static ROUTES: [Entry; 33] = [
     entry(&["health"], GET, |_| Route::Health),
     entry(&["ready"], GET, |_| Route::Ready),
     entry(&["metrics"], GET, |_| Route::Scrape),
@@ -95,6 +96,9 @@ static ROUTES: [Entry; 32] = [
     entry(&["api", "session", "{}", "approvals"], GET, |[id, _]| Route::Approvals(id)),
     entry(&["api", "session", "{}", "approvals", "{}"], POST, |[id, approval]| {
         Route::Approval(id, approval)
+    }),
+    entry(&["api", "session", "{}", "approvals", "{}", "input"], GET, |[id, approval]| {
+        Route::ApprovalInput(id, approval)
     }),
     entry(&["api", "session", "{}", "fork"], POST, |[id, _]| Route::Fork(id)),
     entry(&["api", "session", "{}", "archive"], POST, |[id, _]| Route::Archive(id, true)),
@@ -158,7 +162,8 @@ impl<'a> Route<'a> {
             | Route::Queue(id)
             | Route::Queued(id, _)
             | Route::Approvals(id)
-            | Route::Approval(id, _) => Some(id),
+            | Route::Approval(id, _)
+            | Route::ApprovalInput(id, _) => Some(id),
             _ => None,
         }
     }

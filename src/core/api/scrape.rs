@@ -36,12 +36,12 @@ impl Server {
     pub(in crate::core) fn sampled(&mut self, connection: Key, sample: &Sample) {
         // A process that ends between two looks at it is seen nowhere for a moment.
         self.counters.agents_cpu_s = self.counters.agents_cpu_s.max(sample.agents_cpu_s);
-        let waits =
-            |wait: &Wait| wait.connection == connection && matches!(wait.what, Awaited::Sample);
         // Else it came too late.
-        if let Some(at) = self.waits.iter().position(waits) {
-            self.waits.swap_remove(at);
-            self.answer_scrape(connection, sample);
+        if let Some(wait) = self.take_sample_wait(connection) {
+            match self.has_room() {
+                true => self.answer_scrape(connection, sample),
+                false => self.wait_in_line(wait), // The rest is told without it.
+            }
         }
     }
 
@@ -104,6 +104,8 @@ impl Server {
         for (class, count) in classes.iter().zip(counters.answers) {
             family.sample(&[("class", class)], count);
         }
+        let help = "Bytes of requests and of answers that are not taken yet, which have a bound.";
+        metrics.gauge("sidestream_requests_bytes", help, self.requests_size);
         let help = "Requests that were none, by the status of their answer.";
         let mut family = metrics.family(Kind::Counter, "sidestream_requests_bad_total", help);
         for (status, count) in counters.bad.iter() {
@@ -146,7 +148,7 @@ impl Server {
         let help = "Streams cut because they took nothing, or fell behind the log.";
         metrics.counter("sidestream_stream_evictions_total", help, counters.readers_cut);
         let help = "Requests that wait for something to happen, long polls most of them.";
-        metrics.gauge("sidestream_requests_waiting", help, self.waits.len());
+        metrics.gauge("sidestream_requests_waiting", help, self.waits.count());
         let help = "Events with ids, by type.";
         let mut family = metrics.family(Kind::Counter, "sidestream_events_total", help);
         for (name, count) in EventKind::names().zip(self.publisher.published) {

@@ -1,6 +1,10 @@
 //! Endpoints about sessions: create, list, look at, change, delete.
 
 use super::*;
+use crate::limits::LIST_SIZE;
+
+/// The time in which no more sessions are created than `--session-creations-per-s` says.
+const CREATIONS_WINDOW_MS: u64 = 1_000;
 
 impl Server {
     pub(super) fn create_session(&mut self, request: &Request<'_>) -> Outcome {
@@ -183,7 +187,7 @@ impl Server {
     ) {
         let Some(pending) = self.tickets.remove(&ticket) else { return };
         let Purpose::List(asked) = pending.purpose else { return };
-        self.resume_answer(pending.connection, |server, exchange| {
+        self.resume_long_answer(pending.connection, |server, exchange| {
             let (path, names) = match result {
                 Ok(listed) => listed,
                 Err(problem) => {
@@ -202,14 +206,20 @@ impl Server {
                 object.string("path", &path.to_string_lossy());
                 let parent = parent.map(|parent| parent.to_string_lossy());
                 object.string_or_null("parent", parent.as_deref());
+                let mut more = false;
                 object.array("directories", |array| {
                     for name in &names {
+                        more = array.size() > LIST_SIZE;
+                        if more {
+                            break;
+                        }
                         array.object(|object| {
                             object.string("name", name);
                             object.string("path", &path.join(name).to_string_lossy());
                         });
                     }
                 });
+                object.bool("more", more);
             });
             server.write_json(exchange, Status::OK, &[]);
             None
@@ -268,21 +278,22 @@ impl Server {
         if self.is_draining() {
             return Err(Problem::draining());
         }
-        let coming = self.by_id.len() + self.tickets.len();
+        let comes = |pending: &&PendingDirectory| matches!(pending.purpose, Purpose::Create(_));
+        let coming = self.by_id.len() + self.tickets.values().filter(comes).count();
         if coming >= self.limits.sessions_max as usize {
             let sentence =
                 format!("there are {} sessions, --sessions-max", self.limits.sessions_max);
             return Err(Problem::limited(Limit::Sessions, sentence));
         }
-        let second = self.now_ms / 1000;
-        if self.creations.0 != second {
-            self.creations = (second, 0);
+        // In any one second, and not in each that a clock begins.
+        while self.creations.front().is_some_and(|at| at + CREATIONS_WINDOW_MS <= self.now_ms) {
+            self.creations.pop_front();
         }
-        if self.creations.1 >= self.limits.session_creations_per_s {
+        if self.creations.len() >= self.limits.session_creations_per_s as usize {
             let sentence = "too many sessions are being created; try again in a second";
             return Err(Problem::limited(Limit::SessionCreations, sentence));
         }
-        self.creations.1 += 1;
+        self.creations.push_back(self.now_ms);
         Ok(())
     }
 
@@ -468,11 +479,15 @@ impl Server {
             .filter(|(place, _)| behind.is_none_or(|behind| *place < behind))
             .collect();
         rows.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
-        let more = rows.len() > limit;
+        let mut more = rows.len() > limit;
         self.say(|server, object| {
             object.bool("success", true);
             object.array("sessions", |array| {
                 for (_, key) in rows.iter().take(limit) {
+                    if array.size() > LIST_SIZE {
+                        more = true;
+                        break;
+                    }
                     array.object(|object| server.write_session(object, *key));
                 }
             });
@@ -649,8 +664,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::wire::sse::Epoch;
 
-    #[test]
-    fn sessions_of_one_millisecond_are_found_by_their_ids_until_they_are_closed() {
+    fn server(limits: Limits) -> Server {
         let program = Err("it is never started".to_owned());
         let agent = AgentConfig { name: "a".to_owned(), dialect: Dialect::Claude, program };
         let config = Config { agents: vec![agent], ..Config::default() };
@@ -658,7 +672,43 @@ mod tests {
         let start = Start::new(epoch, 1, durability, boot_id);
         let epochs = Epochs::first(start);
         let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
-        let mut server = Server::new(Limits::default(), config, birth);
+        Server::new(limits, config, birth)
+    }
+
+    #[test]
+    fn no_more_sessions_are_created_in_any_second_than_may_be() {
+        let limits = Limits { session_creations_per_s: 3, ..Limits::default() };
+        let mut server = server(limits);
+        let mut created = Vec::new();
+        for now_ms in (1_900..6_000).step_by(70) {
+            server.set_time(now_ms, now_ms);
+            for _ in 0..2 {
+                if server.room_for_session().is_ok() {
+                    created.push(now_ms);
+                }
+            }
+        }
+        for from in &created {
+            let second = *from..from + 1_000;
+            let count = created.iter().filter(|at| second.contains(at)).count();
+            assert!(count <= 3, "{count} in the second from {from}");
+        }
+        assert!(created.len() >= 12, "{}: as many as may be", created.len());
+    }
+
+    #[test]
+    fn who_only_looks_at_directories_takes_no_sessions_place() {
+        let mut server = server(Limits { sessions_max: 1, ..Limits::default() });
+        let nobody = Key { kind: 0, generation: 0, index: 0 };
+        for _ in 0..5 {
+            server.ticket(nobody, Purpose::List("/".to_owned()));
+        }
+        assert!(server.room_for_session().is_ok());
+    }
+
+    #[test]
+    fn sessions_of_one_millisecond_are_found_by_their_ids_until_they_are_closed() {
+        let mut server = server(Limits::default());
         let new = || NewSession {
             asked: "/".to_owned(),
             agent: 0,

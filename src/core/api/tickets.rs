@@ -9,6 +9,8 @@ use crate::core::tickets::{Miss, Ticket};
 
 /// Who is said to have decided.
 const BY: &str = "ticket";
+/// The largest approval that the page shows, in bytes: what is made visible may take six times that.
+const SHOWN_MAX: usize = crate::limits::LIST_SIZE / 6;
 
 impl Server {
     pub(super) fn answer_by_ticket(&mut self, request: &Request<'_>) -> Outcome {
@@ -27,6 +29,12 @@ impl Server {
                 Some("deny") => "this was denied",
                 _ => "the agent no longer asks",
             }));
+        }
+        if open.is_some_and(|open| open.size() > SHOWN_MAX) {
+            // Nobody answers what he was not shown.
+            let sentence = "<p>This is too large for this page: answer it in the session.</p>";
+            let body = html("too large", sentence);
+            return Ok(Reply::Html { status: Status::OK, after: None, body });
         }
         if !matches!(request.head.method, Method::Post) {
             let name = session.unusual.name.as_deref().unwrap_or(session.id());

@@ -16,16 +16,22 @@ impl Server {
         }
     }
 
-    /// Writes a body that is too large to be copied.
+    /// Writes the head of a body that is too large to be held, and lets that follow.
     pub(in crate::core) fn write_large(
         &mut self,
         exchange: &mut Exchange,
         content_type: &str,
-        body: Vec<u8>,
+        body: Box<Tail>,
     ) {
-        let fields = [("Cache-Control", "private, max-age=31536000, immutable")];
-        if self.write_head(exchange, Status::OK, Some(content_type), &fields, body.len()) {
+        let fields = match body.what {
+            Large::Event(_) => [("Cache-Control", "private, max-age=31536000, immutable")],
+            Large::Input { .. } => [("Cache-Control", "no-store")],
+        };
+        let length = body.length() as usize;
+        if self.write_head(exchange, Status::OK, Some(content_type), &fields, length) {
             exchange.set_tail(body);
+        } else if body.holds_piece() {
+            self.tails.release();
         }
     }
 
@@ -261,6 +267,19 @@ impl Server {
     pub(in crate::core) fn refuse_request(&mut self, exchange: &mut Exchange) {
         let sentence = "too many requests are on their way, --requests-size-max; try again soon";
         self.refuse_rest(exchange, &Problem::limited(Limit::Requests, sentence));
+    }
+
+    /// Answers a request whose answer there is no room for now.
+    pub(in crate::core) fn answer_no_room(&mut self, key: Key) {
+        self.resume_answer(key, |server, exchange| {
+            let sentence = "too many answers are on their way, --requests-size-max; try again soon";
+            let problem = match server.is_draining() {
+                true => Problem::draining(),
+                false => Problem::limited(Limit::Requests, sentence),
+            };
+            server.write_problem(exchange, &problem);
+            None
+        });
     }
 
     /// Answers a body for which there is no room now.

@@ -414,23 +414,54 @@ impl Session {
     /// What a session asks, each with an input that is what its hash says.
     fn open(&self, session: &str) -> Result<Vec<Asked>, Stop> {
         let path = format!("/api/session/{}/approvals", escaped(session));
-        let request = Request { method: "GET", path: &path, ..Request::default() };
-        let (_, bytes) = self.client.whole(request)?;
         let broken = || Stop::Failed("the list of approvals is not what it should be".into());
-        let list: List<'_> = document::read_bytes(&bytes).map_err(|_| broken())?;
-        list.approvals
-            .into_iter()
-            .map(|raw| {
-                let asked: Input<'_> = document::read(raw.get()).map_err(|_| broken())?;
-                let value: Value = serde_json::from_str(raw.get()).map_err(|_| broken())?;
-                if value["inputHash"] != *input_hash(asked.input.get()) {
-                    let sentence = "the hash of an approval is not that of its input: somebody \
-                        on the way changes answers";
-                    return Err(Stop::Failed(sentence.into()));
+        let mut open: Vec<Asked> = Vec::new();
+        loop {
+            let after =
+                open.last().map(|last| format!("?after={}", escaped(last.text("approvalId"))));
+            let page = format!("{path}{}", after.unwrap_or_default());
+            let bytes = self.bytes(&page)?;
+            let list: List<'_> = document::read_bytes(&bytes).map_err(|_| broken())?;
+            let before = open.len();
+            for raw in &list.approvals {
+                let asked = self.asked(&path, raw).map_err(|stop| stop.unwrap_or_else(broken))?;
+                let is_new = |it: &Asked| it.text("approvalId") != asked.text("approvalId");
+                if open.iter().all(is_new) {
+                    open.push(asked);
                 }
-                Ok(Asked { raw: raw.get().to_owned(), value })
-            })
-            .collect()
+            }
+            if !list.more || open.len() == before {
+                return Ok(open);
+            }
+        }
+    }
+
+    /// One approval of the list; of one that is too large for it, with its input. `Err(None)`: it is
+    /// not what it should be.
+    fn asked(&self, path: &str, raw: &RawValue) -> Result<Asked, Option<Stop>> {
+        let asked: Input<'_> = document::read(raw.get()).map_err(|_| None)?;
+        let mut value: Value = serde_json::from_str(raw.get()).map_err(|_| None)?;
+        let mut raw = raw.get().to_owned();
+        let mut hash = asked.input.map(|input| input_hash(input.get()));
+        if hash.is_none() {
+            let id = value["approvalId"].as_str().unwrap_or_default();
+            let bytes = self.bytes(&format!("{path}/{}/input", escaped(id))).map_err(Some)?;
+            let input = std::str::from_utf8(&bytes).map_err(|_| None)?;
+            hash = Some(input_hash(input));
+            value["input"] = serde_json::from_str(input).map_err(|_| None)?;
+            raw = json::text(&value);
+        }
+        if value["inputHash"].as_str() != hash.as_deref() {
+            let sentence = "the hash of an approval is not that of its input: somebody \
+                on the way changes answers";
+            return Err(Some(Stop::Failed(sentence.into())));
+        }
+        Ok(Asked { raw, value })
+    }
+
+    fn bytes(&self, path: &str) -> Result<Vec<u8>, Stop> {
+        let request = Request { method: "GET", path, ..Request::default() };
+        Ok(self.client.whole(request)?.1)
     }
 
     fn answer(&self, answer: &Answer) -> Outcome {
@@ -501,12 +532,15 @@ fn answers(asked: &Value, answers: &[String]) -> Result<Value, Stop> {
 struct List<'a> {
     #[serde(borrow)]
     approvals: Vec<&'a RawValue>,
+    /// There are more behind these.
+    #[serde(default)]
+    more: bool,
 }
 
 #[derive(serde::Deserialize)]
 struct Input<'a> {
     #[serde(borrow)]
-    input: &'a RawValue,
+    input: Option<&'a RawValue>,
 }
 
 /// One approval.

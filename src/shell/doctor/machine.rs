@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Finding, bad, good, warning};
 use crate::arguments::Listen;
-use crate::limits::{Limits, MIB};
+use crate::limits::{Limits, MIB, mebibytes};
 use crate::shell::holders::{self, Program};
 use crate::shell::peer::Peers;
 use crate::shell::{clock, process, sys};
@@ -93,7 +93,7 @@ pub fn memory(bound: u64, agents_max: u32) -> Finding {
     let text = format!(
         "{} MiB {whose}; the server takes at most {} MiB, {agents_max} agents some {} MiB",
         mib(there),
-        mib(bound),
+        mebibytes(bound), // As the start tells it.
         mib(agents)
     );
     if bound > there {
@@ -283,6 +283,12 @@ fn login(environment: &[(OsString, OsString)]) -> Finding {
 mod tests {
     use super::super::Weight;
     use super::*;
+
+    #[test]
+    fn the_bound_is_told_as_the_start_tells_it() {
+        let found = memory(370 * MIB as u64 + 1, 8).found;
+        assert!(found.contains(" 371 MiB"), "{found}");
+    }
 
     #[test]
     fn a_secret_is_told_by_its_name_alone() {

@@ -170,8 +170,8 @@ impl World {
             DiskRequest::Directory { ticket, path } => {
                 DiskReply::Directory { ticket, result: Ok(path) }
             }
-            DiskRequest::Large { connection, seq, source, image } => {
-                DiskReply::Large { connection, result: self.store.fetch(seq, &source, image) }
+            DiskRequest::Large { connection, part, source, from } => {
+                DiskReply::Large { connection, part, result: self.store.fetch(part, &source, from) }
             }
             DiskRequest::Erase { session_id, last_seq } => {
                 let result = match ERASE_FAILS.get() {

@@ -8,6 +8,7 @@
 
 use super::Reactor;
 use crate::base::arena::Key;
+use std::collections::BTreeSet;
 
 /// Between two looks: the end is told a moment before the other socket is let go, and one that was
 /// closed for sending may be closed altogether later.
@@ -16,7 +17,7 @@ const LOOK_MS: u64 = 1_000;
 /// Those who may have left. No more than wait for answers.
 #[derive(Debug, Default)]
 pub struct Leavers {
-    keys: Vec<Key>,
+    keys: BTreeSet<u64>,
     /// When to look at them again.
     pub look_at: Option<u64>,
 }
@@ -30,9 +31,7 @@ impl Reactor {
             self.server.connection_lost(key);
         } else {
             self.server.peer_ended(key);
-            if !self.leavers.keys.contains(&key) {
-                self.leavers.keys.push(key);
-            }
+            self.leavers.keys.insert(key.to_bits());
             self.leavers.look_at.get_or_insert(self.now_ms + LOOK_MS);
         }
         self.apply_effects();
@@ -44,11 +43,12 @@ impl Reactor {
             return;
         }
         let mut keys = std::mem::take(&mut self.leavers.keys);
-        keys.retain(|key| {
-            let waits = self.server.is_waiting(*key);
-            let left = waits && self.has_left(*key);
+        keys.retain(|bits| {
+            let key = Key::from_bits(*bits);
+            let waits = self.server.is_waiting(key);
+            let left = waits && self.has_left(key);
             if left {
-                self.server.connection_lost(*key);
+                self.server.connection_lost(key);
                 self.apply_effects();
             }
             waits && !left

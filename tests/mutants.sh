@@ -210,7 +210,7 @@ mutant id_of_two_spellings src/wire/sse.rs "s/let leading_zero = .*/let leading_
 mutant waiters_stay src/core/clients.rs 's/if exchange.stage == Stage::Waiting {/if exchange.stage == Stage::Ending {/'
 mutant proxies_pass src/core/access.rs 's/if open && head.forwarded {/if open \&\& head.forwarded \&\& self.read_cookie {/' --lib
 mutant trust_not_looked_at src/core/trust.rs 's/        if !asks {/        if !asks || key.index > 0 {/' "--test simulation"
-mutant answer_about_another src/core/trust.rs 's/(\*hash == brought.hash).then_some(\*is_trusted)?/*is_trusted/' "--test simulation"
+mutant answer_about_another src/core/trust.rs 's/(\*hash == brought.hash).then_some(\*is_trusted)?/*is_trusted/' "--test trust"
 mutant question_keeps_its_place src/core/trust.rs '/fn trust_looked_at/,/^    }/s/        self.serve_start_queue();//' "--test simulation"
 mutant hung_look_keeps_its_place src/core/trust.rs 's/self.now_ms >= look.due/self.now_ms >= look.due + 3_600_000/' "--test hung_disk"
 mutant unread_is_remembered src/shell/trust.rs 's/                    is_clear = false;/                    is_clear \&= true;/' --lib

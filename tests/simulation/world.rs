@@ -76,6 +76,8 @@ pub struct World {
     pub disk: Thread,
     pub durability: Durability,
     pub config: Config,
+    /// What directories say, as numbers.
+    pub directories: BTreeMap<PathBuf, usize>,
     /// The directory that was looked at just now, and what it says.
     pub may_start_in: Option<(PathBuf, Brought)>,
     /// The disk took nothing when it was last asked to.
@@ -156,6 +158,7 @@ impl World {
             disk: Thread::new(),
             durability,
             config,
+            directories: BTreeMap::new(),
             may_start_in: None,
             failing: false,
             set_aside: Vec::new(),

@@ -147,7 +147,13 @@ mutant wakes_for_ever src/core/agent.rs 's/_ if self.end_told || self.stdout_end
 mutant text_out_of_order src/core/publisher.rs '/pub fn publish(/,/^    }/s/self.flush(feed);/let _ = \&feed;/'
 mutant numbers_repeat src/core/publisher.rs '/fn encode(/,/^    }/s/self.seq += 1;/self.seq += u64::from(self.seq % 64 != 0);/'
 mutant tools_left_open src/core/turn.rs 's/let tools = std::mem::take(&mut self.tools).into_iter();/let tools = std::mem::take(\&mut self.tools).into_iter().skip(1);/'
-mutant other_command_same_id src/core/prompts.rs 's/Some(taken) if taken.digest == digest(command) =>/Some(taken) if digest(command) == digest(command) =>/'
+mutant other_command_same_id src/core/prompts.rs 's/Some(taken) if taken.digest == digest(command, images) =>/Some(taken) if digest(command, images) == digest(command, images) =>/'
+mutant end_of_a_prompt_forgotten src/core/waits.rs 's/session.prompts.ended(prompt_id, seq);/let _ = (session, seq);/' "--test journal"
+mutant history_ends_with_the_ring src/core/api/events.rs 's/get(key).filter(|_| !more)/get(key).filter(|_| !more \&\& marks.len() < limit)/' --lib
+mutant history_tells_text_twice src/shell/journal.rs 's/if page.filter.takes(kind, superseded) {/if page.filter.takes(kind, superseded \&\& false) {/' "--test journal"
+mutant older_copy_believed src/core/epochs.rs 's/start.reached.unwrap_or(u64::MAX)/start.reached.map_or(u64::MAX, |_| u64::MAX)/' --lib
+mutant restart_is_activity src/core/restore.rs 's/self.publisher.restores = true;/self.publisher.restores = false;/' "--test journal"
+mutant our_stop_is_the_commands_end src/core/agents.rs 's/if draining \&\& suspending \&\& !interrupted {/if draining \&\& suspending \&\& dialect != Dialect::Lines {/' "--test drain"
 mutant approval_answered_twice src/core/approvals.rs 's/#\[derive(Debug)\]/#[derive(Clone, Debug)]/; s/Some(self.open.remove(at))/Some(self.open[at].clone())/' --lib
 mutant another_approval_is_taken src/core/approvals.rs '/pub fn decide/,/^    }/s/Some(self.open.remove(at))/Some(self.open.remove(at - at))/' --lib
 mutant approvals_out_of_order src/core/approvals.rs '/pub fn decide/,/^    }/s/Some(self.open.remove(at))/Some(self.open.swap_remove(at))/' --lib

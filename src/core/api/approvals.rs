@@ -136,10 +136,13 @@ fn answer(body: &Value) -> Result<Answer, Problem> {
     let allow = match text(body, "decision")? {
         Some("allow") => true,
         Some("deny") => false,
-        decision => {
-            let code = if decision.is_none() { "decision_missing" } else { "invalid_value" };
+        None => {
+            let sentence = "\"decision\" is missing: \"allow\" or \"deny\"";
+            return Err(Problem::bad("decision_missing", sentence));
+        }
+        Some(_) => {
             let sentence = "\"decision\" must be \"allow\" or \"deny\"";
-            return Err(Problem::bad(code, sentence));
+            return Err(Problem::bad("invalid_value", sentence));
         }
     };
     let member = |name: &str| Some(&body[name]).filter(|value| !value.is_null()).cloned();

@@ -957,8 +957,11 @@ fn a_request_whose_sender_has_gone_changes_nothing_while_there_are_agents() {
 #[test]
 fn what_an_agent_leaves_behind_is_held_off_when_the_agent_is_gone() {
     let server = shell(&[]);
-    let (session, other) = (server.create(), server.create());
+    let (session, other, third) = (server.create(), server.create(), server.create());
     let (out, go) = (server.scratch.join("root/out"), server.scratch.join("root/go"));
+    // As long as another agent lives, nobody can say whose it is, and it lives as well.
+    let over = server.scratch.join("root/over");
+    let long = server.prompt(&third, &format!("while [ ! -e {over} ]; do sleep 0.05; done"));
     let prompt = curl_prompt(&format!("http://{}", server.address), "", &other);
     // Without our variables and in a session of its own nothing says whose it was.
     let script = format!(
@@ -971,11 +974,14 @@ fn what_an_agent_leaves_behind_is_held_off_when_the_agent_is_gone() {
          while [ ! -e {out}.started ]; do sleep 0.05; done"
     );
     run(&server, &session, &command);
-    eventually("the agent is gone", || server.metrics()["server"]["agents"] == 0);
+    eventually("the agent is gone", || server.metrics()["server"]["agents"] == 1);
     std::fs::write(&go, "").unwrap();
     eventually("it has tried", || std::path::Path::new(&out).exists());
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "told 403\n");
     assert_eq!(server.status(&other), "idle");
+    std::fs::write(&over, "").unwrap();
+    server.stream_with(&third, "?replay=all", &[]).turn_end(&long);
+    eventually("no agent lives", || server.metrics()["server"]["agents"] == 0);
     // Nobody is left, so even one who does not wait is believed.
     server.prompt(&other, "true");
 }

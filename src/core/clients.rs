@@ -616,10 +616,11 @@ impl Server {
         pending.append(links, &mut log.waiting);
     }
 
-    /// Holds a complete answer back until event `seq` is visible.
+    /// Holds a complete answer back until event `seq` is visible. One about an older event than that of
+    /// an answer before it waits as long as that one: all of them leave in one order.
     pub(super) fn hold(&mut self, seq: u64, key: Key) {
-        debug_assert!(self.held.back().is_none_or(|(last, _)| *last <= seq));
-        self.held.push_back((seq, key));
+        let last = self.held.back().map_or(0, |(last, _)| *last);
+        self.held.push_back((seq.max(last), key));
     }
 
     pub(super) fn release_held(&mut self) {

@@ -97,6 +97,9 @@ struct Lane {
     /// `None` once the thread was told to end.
     requests: Option<Senders>,
     replies: Receiver<DiskReply>,
+    /// Held for as long as anybody waits for the thread: it wakes us when it ends, and a wake is lost
+    /// with the last holder of its descriptor.
+    _waker: Arc<mio::Waker>,
 }
 
 /// The two ways in.
@@ -117,6 +120,7 @@ impl Lane {
         let (urgent, first) = bounded(1); // The core has one batch under way at most.
         let (other, inbox) = bounded(capacity);
         let (outbox, replies) = bounded(capacity);
+        let held = waker.clone();
         let mut worker = Worker { outbox, waker, surroundings, store };
         let work = move || {
             worker.run(&first, &inbox);
@@ -131,7 +135,7 @@ impl Lane {
         // Not joined: one that hangs ends with the process.
         let thread = thread::Builder::new().name(name.into()).stack_size(STACK_SIZE);
         thread.spawn(work)?;
-        Ok(Lane { requests: Some(requests), replies })
+        Ok(Lane { requests: Some(requests), replies, _waker: held })
     }
 
     fn try_send(&self, request: DiskRequest) -> Result<(), DiskRequest> {

@@ -795,7 +795,7 @@ fn when_no_token_is_left_nobody_is_let_in_until_there_is_one() {
     eventually("the last one is gone", || {
         guarded.send(&guarded.full, "GET", "/api/sessions", "").status == 401
     });
-    assert!(guarded.server.stderr().contains("nobody is let in"));
+    eventually("it is told", || guarded.server.stderr().contains("nobody is let in"));
     guarded.send("", "GET", "/api/sessions", "").expect(401);
     assert_eq!(guarded.server.get("/api/sessions").status, 401, "not even we ourselves");
     let new = add_token(&file, "new", "read");

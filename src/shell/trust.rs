@@ -19,7 +19,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// The files of a directory that name commands (PROTOCOL.md, section 2; the CLI's settings).
-const FILES: [&str; 3] = [".claude/settings.json", ".claude/settings.local.json", ".mcp.json"];
+const FILES: [&str; 3] = [".claude/settings.json", ".claude/settings.local.json", SERVERS];
+/// The one of them that the CLI reads in every directory above as well.
+const SERVERS: &str = ".mcp.json";
 /// A settings file larger than this is told as one that cannot be read.
 const FILE_SIZE_MAX: u64 = 1 << 20;
 /// Commands listed of one directory; more are counted.
@@ -46,10 +48,13 @@ const STRICTER: [&str; 3] = ["ask", "deny", "disableBypassPermissionsMode"];
 /// What stands in a directory, and a hash of everything that was read.
 pub fn look(directory: &Path) -> Brought {
     let (mut commands, mut hasher, mut is_clear) = (Vec::new(), Sha256::new(), true);
-    for place in places(directory) {
-        for name in FILES {
-            let path = place.join(name);
+    for (place, files) in places(directory) {
+        for file in files {
+            let path = place.join(file);
             let Some(found) = read(&path) else { continue };
+            // Of another directory's file is told where it is.
+            let elsewhere = path.to_string_lossy();
+            let name = if place == directory { file } else { &*elsewhere };
             let value = match &found {
                 Ok(bytes) => serde_json::from_slice(bytes).map_err(|_| "it is no JSON".to_owned()),
                 Err(unread) => Err(unread.why.clone()),
@@ -85,12 +90,14 @@ pub fn look(directory: &Path) -> Brought {
     Brought { commands, hash, is_clear }
 }
 
-/// The directory itself, and the root of the repository that it stands in.
-fn places(directory: &Path) -> Vec<PathBuf> {
-    let mut places = vec![directory.to_owned()];
+/// The directory itself and those above it, each with the files that the CLI reads there: all of them
+/// in the root of the repository that it stands in, too.
+fn places(directory: &Path) -> impl Iterator<Item = (&Path, &'static [&'static str])> {
     let root = directory.ancestors().skip(1).find(|ancestor| ancestor.join(".git").exists());
-    places.extend(root.map(Path::to_owned));
-    places
+    directory.ancestors().map(move |place| {
+        let has_all = place == directory || Some(place) == root;
+        (place, if has_all { &FILES[..] } else { &[SERVERS] })
+    })
 }
 
 /// Why a file that is there was not read.
@@ -254,6 +261,36 @@ mod tests {
         assert_eq!((commands.len(), is_clear), (3, false), "{commands:?}");
         assert!(commands.iter().all(|line| line.contains("cannot be read")), "{commands:?}");
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn servers_of_every_directory_above_are_told_and_settings_of_the_repository_alone() {
+        let above = std::env::temp_dir().join(format!("sidestream-above-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&above);
+        let deep = above.join("repository/in/deep");
+        fs::create_dir_all(&deep).unwrap();
+        assert!(look(&deep).commands.is_empty());
+        let write = |place: &Path, name: &str, text: &str| {
+            let path = place.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let servers = r#"{"mcpServers": {"x": {"command": "touch"}}}"#;
+        let settings = r#"{"apiKeyHelper": "helper.sh"}"#;
+        let mut told = Vec::new();
+        for place in [&deep, deep.parent().unwrap(), &above.join("repository"), &above] {
+            let path = write(place, SERVERS, servers);
+            told.push(if place == deep { SERVERS.to_owned() } else { path });
+            write(place, ".claude/settings.json", settings);
+            let commands = look(&deep).commands;
+            assert!(told.iter().all(|path| commands.iter().any(|line| line.starts_with(path))));
+            assert_eq!(commands.len(), told.len() + 1, "{commands:?}");
+        }
+        // The settings of a repository's root are the CLI's as well.
+        fs::create_dir(above.join("repository/.git")).unwrap();
+        assert_eq!(look(&deep).commands.len(), told.len() + 2);
+        fs::remove_dir_all(&above).unwrap();
     }
 
     #[test]

@@ -185,7 +185,8 @@ fn every_limit_that_a_client_can_meet_is_answered_and_counted() {
         connection.send(bytes);
         connection
     };
-    let post = "POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length:";
+    let post = "POST /api/sessions HTTP/1.1\r\nHost: localhost\r\n\
+        Content-Type: application/json\r\nContent-Length:";
     assert_eq!(talk(format!("{post} 9999\r\n\r\n").as_bytes()).response("POST").status, 413);
     let fields = "X: y\r\n".repeat(20);
     let many = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");

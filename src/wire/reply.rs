@@ -259,9 +259,7 @@ pub fn takes_gzip(accept_encoding: &str) -> bool {
     for one in accept_encoding.split(',') {
         let (coding, weight) = one.split_once(';').unwrap_or((one, ""));
         let weight = weight.trim().trim_start_matches(['q', 'Q']).trim_start();
-        let weight =
-            weight.strip_prefix('=').map_or(Some(1.0), |weight| weight.trim().parse().ok());
-        let weight: f32 = weight.unwrap_or_default();
+        let weight = weight.strip_prefix('=').map_or(1000, |weight| thousandths(weight.trim()));
         let coding = coding.trim();
         // RFC 9110 §8.4.1.3: the old name means the same.
         if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
@@ -273,7 +271,18 @@ pub fn takes_gzip(accept_encoding: &str) -> bool {
         }
     }
     let gzip = gzip.or(any).unwrap_or_default();
-    gzip > 0.0 && identity.is_none_or(|identity| gzip >= identity)
+    gzip > 0 && identity.is_none_or(|identity| gzip >= identity)
+}
+
+/// A weight in thousandths (RFC 9110 §12.4.2); what is none counts as nothing.
+fn thousandths(weight: &str) -> u32 {
+    let (whole, decimals) = weight.split_once('.').unwrap_or((weight, ""));
+    let digits = decimals.bytes().chain(*b"000").take(3);
+    match whole {
+        "1" => 1000,
+        "0" => digits.fold(0, |sum, byte| 10 * sum + u32::from(byte.wrapping_sub(b'0').min(9))),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

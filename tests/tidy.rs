@@ -269,7 +269,8 @@ fn every_limit_is_told_by_help() {
     assert!(output.status.success(), "{}", output.status);
     let help = String::from_utf8(output.stdout).expect("UTF-8");
     let mut faults = Vec::new();
-    for field in limit_fields() {
+    // What a data directory has is no bound that anybody sets.
+    for field in limit_fields().into_iter().filter(|field| field != "sessions_found") {
         // `ring_size` is `--ring-size`, `heartbeat_ms` is `--heartbeat`, `line_size_max` may be
         // `--line-max`: a flag leaves out the unit and what its value says by itself.
         let name = field.trim_end_matches("_ms").replace('_', "-");

@@ -566,9 +566,12 @@ impl Exchange {
         self.is_large() || !self.page.is_empty()
     }
 
-    /// The kernel takes nothing: from now on the client is watched, if it was not.
+    /// The kernel takes nothing: from now on the client is watched, if it was not and there is anything
+    /// for it.
     pub fn watch_pace(&mut self, now_ms: u64) {
-        self.pace.get_or_insert((now_ms, 0));
+        if self.has_output() {
+            self.pace.get_or_insert((now_ms, 0));
+        }
     }
 
     /// When it is to be looked at how much the client has taken in `window_ms`.

@@ -191,10 +191,15 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
     let mut failing = None;
     if let Some(store) = &mut store {
         make_directory(&store.sessions).map_err(|error| refused(&store.sessions, &error))?;
-        let begun = settled.and_then(|()| {
-            let intact = dir.join("intact");
-            open_anew(&intact).map(drop).map_err(|error| failed(&intact, &error))
-        });
+        let intact = dir.join("intact");
+        let begun = match settled.map(|()| open_anew(&intact)) {
+            Ok(Err(error)) => match refused(&intact, &error) {
+                refusal if refusal.may_pass => Err(refusal.sentence),
+                refusal => return Err(refusal),
+            },
+            Ok(Ok(_)) => Ok(()),
+            Err(sentence) => Err(sentence),
+        };
         if let Err(sentence) = begun {
             // As after a write that failed: the next start is to know, if this one is killed.
             store.mark_broken().map_err(|error| refused(dir, &error))?;

@@ -990,6 +990,8 @@ fn draw_limits(random: &mut Random) -> Limits {
         journal_total_max: random.between(256, 2048) * KIB as u64,
         heartbeat_ms: random.between(5_000, 15_000),
         write_stall_ms: random.between(2_000, 10_000),
+        // Clients here may be as slow as they like: `tests/slow_takers.rs` is about those that are too slow.
+        body_rate_min: 0,
         replay_size: random.between(4, 64) as usize * KIB,
         delta_hold_ms: random.below(2) * 50,
         start_timeout_ms: random.between(2_000, 6_000),

@@ -345,7 +345,7 @@ fn the_retry_of_a_prompt_that_has_ended_is_given_its_end_from_memory_and_from_di
             assert_eq!(told[member], first[member], "{when}, {member}: {told}");
         }
         // Who does not wait is given the first answer.
-        let taken = rig.post(&path.replace("30", "0"), body.clone()).expect(202).json();
+        let taken = rig.post(&path.replace("wait=30", "wait=0"), body.clone()).expect(202).json();
         assert_eq!(taken["position"], 0, "{when}: {taken}");
     };
     again(&rig, "from the ring");

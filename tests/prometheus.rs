@@ -196,6 +196,9 @@ fn every_limit_that_a_client_can_meet_is_answered_and_counted() {
     assert_eq!(talk(b"GET / HTTP/1.1\r\n").response("GET").status, 408);
     assert_eq!(talk(format!("{post} 9\r\n\r\nx").as_bytes()).response("POST").status, 408);
     talk(b"").expect_end();
+    let mut rests = talk(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(rests.response("GET").status, 200);
+    rests.expect_end();
     let now = scrape(&server);
     for limit in [
         "sessions-max",

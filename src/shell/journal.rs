@@ -193,11 +193,11 @@ pub fn open(dir: &Path, durability: Durability, epoch: Epoch) -> Result<Opened, 
         make_directory(&store.sessions).map_err(|error| refused(&store.sessions, &error))?;
         let intact = dir.join("intact");
         let begun = match settled.map(|()| open_anew(&intact)) {
-            Ok(Err(error)) => match refused(&intact, &error) {
-                refusal if refusal.may_pass => Err(refusal.sentence),
-                refusal => return Err(refusal),
-            },
-            Ok(Ok(_)) => Ok(()),
+            // Something else stands there: no disk's fault, and somebody has to look.
+            Ok(Err(error)) if error.kind() == ErrorKind::InvalidInput => {
+                return Err(refused(&intact, &error));
+            }
+            Ok(made) => made.map(drop).map_err(|error| failed(&intact, &error)),
             Err(sentence) => Err(sentence),
         };
         if let Err(sentence) = begun {

@@ -941,7 +941,7 @@ fn a_prompt_that_fails_at_once_is_answered_with_that() {
         assert_eq!(told["data"]["code"], "agent_failed_to_start", "{attempt}: {told}");
         assert!(start.elapsed() < Duration::from_secs(20), "{attempt}: it waits for nothing");
     }
-    server.post(&path.replace("30", "0"), body).expect(202);
+    server.post(&path.replace("wait=30", "wait=0"), body).expect(202);
 }
 
 #[test]

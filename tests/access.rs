@@ -6,6 +6,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use support::proxy::{Proxy, Whose};
@@ -736,52 +737,40 @@ fn an_agent_is_known_whatever_its_socket_is_bound_to_and_whoever_it_belongs_to()
 
 /// Requests a client with a token is answered while strangers hold what room they can.
 #[track_caller]
-fn served(guarded: &Guarded, by_strangers: &str) {
-    let mut connection = Connection::open(guarded.server.address);
-    let bearer = format!("Bearer {}", guarded.read);
-    let head = [("Authorization", &*bearer)];
-    let request = http::encode(guarded.server.address, "GET", "/api/sessions", &head, b"");
+fn served(connection: &mut Connection, request: &[u8], by_strangers: &str) {
     for at in 0..50 {
-        connection.send(&request);
+        connection.send(request);
         assert_eq!(connection.response("GET").status, 200, "request {at}, {by_strangers}");
     }
+}
+
+/// Strangers who send this and nothing more, and read nothing.
+#[track_caller]
+fn strangers(address: SocketAddr, bytes: &str) -> Vec<Connection> {
+    let mut all: Vec<Connection> = (0..64).map(|_| Connection::open(address)).collect();
+    all.iter_mut().for_each(|connection| connection.send(bytes));
+    all
 }
 
 #[test]
 fn strangers_who_take_their_pages_slowly_or_never_end_their_heads_keep_nobody_waiting() {
     let guarded = Guarded::start(&["--requests-size-max", "256KiB"]);
     let address = guarded.server.address;
+    let bearer = format!("Bearer {}", guarded.read);
+    let head = [("Authorization", &*bearer)];
+    let request = http::encode(address, "GET", "/api/sessions", &head, b"");
     // Pages are public, and large; they read nothing of them.
     let page = "GET /openapi.yaml HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(8);
-    let takers: Vec<Connection> = (0..64)
-        .map(|_| {
-            let mut connection = Connection::open(address);
-            connection.send(&page);
-            connection
-        })
-        .collect();
-    served(&guarded, "pages");
+    let takers = strangers(address, &page);
+    served(&mut Connection::open(address), &request, "pages");
     drop(takers);
-    // Heads that do not end: more of them than there is room for.
-    let connection = Connection::open(address); // One that is in before the flood.
-    let bearer = format!("Bearer {}", guarded.read);
-    let request =
-        http::encode(address, "GET", "/api/sessions", &[("Authorization", &*bearer)], b"");
-    let mut connection = connection;
+    // Heads that do not end: more of them than there is room for. One is in before the flood.
+    let mut connection = Connection::open(address);
     connection.send(&request);
     assert_eq!(connection.response("GET").status, 200);
     let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(14_000));
-    let heads: Vec<Connection> = (0..64)
-        .map(|_| {
-            let mut connection = Connection::open(address);
-            connection.send(&head);
-            connection
-        })
-        .collect();
-    for at in 0..50 {
-        connection.send(&request);
-        assert_eq!(connection.response("GET").status, 200, "request {at}, heads");
-    }
+    let heads = strangers(address, &head);
+    served(&mut connection, &request, "heads");
     drop(heads);
 }
 

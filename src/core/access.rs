@@ -66,7 +66,8 @@ fn refusal(status: Status, code: &'static str, sentence: impl Into<String>) -> R
     Refusal { status, code, sentence: sentence.into(), challenge }
 }
 
-const CHALLENGE: &str = "Bearer realm=\"sidestream\"";
+/// What `WWW-Authenticate` says where a token is wanted (RFC 6750 §3).
+pub const CHALLENGE: &str = "Bearer realm=\"sidestream\"";
 
 /// Who asks, once that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

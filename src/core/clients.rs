@@ -446,8 +446,8 @@ impl Server {
         }
     }
 
-    /// Ends a stream whose log or whose client goes away. What it has beside the log still goes: answers to the
-    /// requests before it may be among that.
+    /// Ends a stream whose log or whose client goes away. What it has beside the log still goes:
+    /// answers to the requests before it may be among that.
     pub(super) fn close_reader(&mut self, key: Key) {
         let reader = self.connections.get(key).map(|connection| &connection.phase);
         let own = match reader {

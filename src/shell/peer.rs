@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::iter;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -160,17 +161,17 @@ impl Peers {
     /// If neither way of looking up works.
     pub fn of_tcp(&mut self, local: SocketAddr, peer: SocketAddr) -> io::Result<Option<Owner>> {
         let scope = if let SocketAddr::V6(v6) = peer { v6.scope_id() } else { 0 };
-        let is_ours = is_ours(peer);
-        let (local, peer) = (unmapped(local), unmapped(peer));
+        let (local, given, peer) = (unmapped(local), peer, unmapped(peer));
         if local.is_ipv4() != peer.is_ipv4() {
             return Ok(None); // No connection has such ends.
         }
         // A socket that is bound to a device (SO_BINDTODEVICE, or by a link-local address) is found
         // only by who names that device: between two ends here it is the loopback's, or the scope.
-        let devices = [0, LOOPBACK, scope];
-        let count = if is_ours { devices.len() } else { 1 };
-        for device in &devices[..count] {
-            match self.ask(local, peer, *device) {
+        // Nearly all are bound to none, and found at once.
+        let devices = [LOOPBACK, scope].into_iter().filter(|device| *device > 0);
+        for device in iter::once(0).chain(devices) {
+            match self.ask(local, peer, device) {
+                Ok(None) if device == 0 && !is_ours(given) => return Ok(None),
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
                 Err(_) => return in_tables(local, peer),

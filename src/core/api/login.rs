@@ -52,7 +52,7 @@ impl Server {
         self.counters.logins_failed += 1;
         let sentence = "this is none of the tokens that this server knows";
         let mut problem = Problem::new(Status::UNAUTHORIZED, "token_unknown", sentence);
-        problem.fields.push(("WWW-Authenticate", "Bearer realm=\"sidestream\"".to_owned()));
+        problem.fields.push(("WWW-Authenticate", access::CHALLENGE.to_owned()));
         problem
     }
 

@@ -360,21 +360,25 @@ fn for_each_marked(
 /// one is gone and the new one is not there yet. It is waited for, or a sweep would pass over it.
 fn settled_marker_of(pid: u32) -> Option<Vec<u8>> {
     for _ in 0..EXEC_LOOKS_MAX {
+        // Asked first: an exec that ends between the two questions is seen to be one.
+        let has_none = has_no_environment(pid);
         match look_at(pid) {
             Environment::Marked(marker) => return Some(marker),
-            Environment::Empty if is_within_exec(pid) => std::thread::sleep(EXEC_LOOK),
-            Environment::Empty | Environment::Unmarked => return None,
+            Environment::Unmarked => return None,
+            Environment::Empty if has_none => return None,
+            Environment::Empty => std::thread::sleep(EXEC_LOOK),
         }
     }
     None
 }
 
-/// Whether a process whose environment is empty is about to become another program, and neither is
-/// there.
-fn is_within_exec(pid: u32) -> bool {
+/// Whether a process is over, or of the kernel, or was started with an environment of nothing; and
+/// not merely about to become another program, which has no place for one yet.
+fn has_no_environment(pid: u32) -> bool {
     const KERNEL_THREAD: u64 = 0x0020_0000; // PF_KTHREAD, include/linux/sched.h: it never has one.
-    Stat::of(Path::new(&format!("/proc/{pid}"))).is_some_and(|stat| {
-        !stat.is_over() && stat.flags() & KERNEL_THREAD == 0 && stat.number(ENV_START) == Some(0)
+    Stat::of(Path::new(&format!("/proc/{pid}"))).is_none_or(|stat| {
+        let (start, end) = (stat.number(ENV_START), stat.number(ENV_END));
+        stat.is_over() || stat.flags() & KERNEL_THREAD != 0 || (start == end && start != Some(0))
     })
 }
 
@@ -569,6 +573,7 @@ const STATE: usize = 3;
 const PARENT: usize = 4;
 const FLAGS: usize = 9;
 const ENV_START: usize = 50;
+const ENV_END: usize = 51;
 
 /// What `/proc` says of a process or a thread: `stat`, from its state on.
 struct Stat(String);

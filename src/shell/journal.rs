@@ -911,7 +911,7 @@ impl Store {
         let file = private::read(&path).map_err(|error| unreadable(&path, &error))?;
         let offset = source.position - segment.start;
         let length = (source.end - source.position) as usize;
-        // The two bytes before tell whether a frame ends there, or with the first byte.
+        // The two bytes before tell whether a frame ends there; behind a segment's first none does.
         let lead = offset.min(2) as usize;
         let mut size = PIECE_SIZE.min(length);
         loop {
@@ -921,7 +921,7 @@ impl Store {
             if bytes.len() <= lead {
                 return Err(ReadFailure::Gone);
             }
-            let within = lead == 2 && &bytes[..2] != b"\n\n";
+            let within = lead > 0 && &bytes[..lead] != b"\n\n";
             let end = memchr::memmem::rfind(&bytes, b"\n\n").map_or(0, |at| at + 2);
             if end > lead {
                 bytes.truncate(end);

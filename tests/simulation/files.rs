@@ -181,6 +181,15 @@ impl Disk {
         }
     }
 
+    /// What a file has taken can be taken by others: it is about to be removed.
+    fn free(&mut self, inode: u64) {
+        if let (Some(Inode::File { bytes, .. }), Some(space)) =
+            (self.inodes.get(&inode), &mut self.trouble.space)
+        {
+            *space += bytes.len();
+        }
+    }
+
     fn write(&mut self, inode: u64, at: usize, from: &[u8]) -> (usize, io::Result<()>) {
         let (count, result) = self.take(from.len());
         match self.bytes(inode) {
@@ -667,12 +676,13 @@ pub fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
 /// could ever tell the next start what the last one did not write.
 pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
     with(|disk| {
-        disk.find(path.as_ref())?;
+        let inode = disk.find(path.as_ref())?;
         let (directory, name) = disk.parent(path.as_ref())?;
         let fails = std::mem::take(&mut disk.trouble.fails);
         let lives = disk.writes()?;
         disk.trouble.fails = fails;
         if lives {
+            disk.free(inode);
             disk.change(directory, vec![(name, None)]);
         }
         Ok(())

@@ -171,17 +171,8 @@ fn run_all(from: u64, seeds: u64) -> (Tally, Vec<u64>) {
     total.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Seeds that fail and whose cause is not known yet, told at each run: what a reader of journals was
-/// told is damaged (106), a blocked client that holds a piece (1342), and a large field that was cut
-/// short (1447). `SIM_SEED=<n>` replays one. Each is to be traced, not to be kept.
-const NOT_TRACED: [u64; 3] = [106, 1342, 1447];
-
 /// One seed, some of them twice: a second run must be identical.
 fn live_and_again(seed: u64) -> Tally {
-    if NOT_TRACED.contains(&seed) {
-        eprintln!("NOT SHOWN: seed={seed} fails, and why is not known yet");
-        return Tally::default();
-    }
     let first = run(seed, false);
     if seed.is_multiple_of(AGAIN) {
         assert!(first == run(seed, false), "seed={seed}: a second run differs");

@@ -542,9 +542,7 @@ impl World {
                 assert!(excused, "{context}: no page: {body}");
             }
             What::Event { session, seq } => {
-                let known = self.model.event(*seq).expect("it was asked for");
-                let held = known.gone_at == u64::MAX && !self.model.sessions[*session].closed;
-                let held = held && self.model.has_journals && !self.model.is_shaky;
+                let held = self.is_kept(*session, *seq);
                 assert!(matches!(status, 200 | 404 | 503), "{context}: {body}");
                 let there =
                     matches!(status, 200 | 503) || !held || body["code"] == "session_not_found";
@@ -561,6 +559,13 @@ impl World {
             What::Bad => assert!(status >= 400, "{context}"),
             _ => assert!(refusals.contains(&status), "{context}: {body}"),
         }
+    }
+
+    /// Whether an event is there for whoever asks for it.
+    fn is_kept(&self, session: usize, seq: u64) -> bool {
+        let event = self.model.event(seq).expect("it was asked for");
+        let is_kept = event.gone_at == u64::MAX && !self.model.sessions[session].closed;
+        is_kept && self.model.has_journals && !self.model.is_shaky
     }
 
     // Streams.
@@ -796,10 +801,19 @@ impl World {
             self.hit("cut-by-a-crash");
         } else if connection.accepted && !connection.closing {
             let owed = connection.expects.front().filter(|expect| expect.end <= connection.read);
+            // What is large is sent in pieces: it may go away, or be unreadable, between two of them.
+            let goes_away = owed.is_some_and(|owed| {
+                matches!(owed.what, What::Event { session, seq } if !self.is_kept(session, seq))
+                    && connection.buffer.starts_with(b"HTTP/1.1 200 OK\r\n")
+            });
+            if goes_away {
+                self.hit("large-cut-short");
+            }
             let stalled = connection.cut.is_some_and(|cut| cut.stalled);
             if let Some(owed) = owed
                 && !stalled
                 && !self.cut
+                && !goes_away
             {
                 match &owed.what {
                     // Lapped before its head was sent, or its client had left.
@@ -819,7 +833,7 @@ impl World {
             }
             let text = String::from_utf8_lossy(&connection.buffer);
             let streams = connection.ask().is_some(); // Its session was forgotten.
-            let whole = text.is_empty() || stalled || self.cut || streams;
+            let whole = text.is_empty() || stalled || self.cut || streams || goes_away;
             assert!(whole, "{context}: cut short: {:?} {text:?}", connection.expects);
         }
         for (_, expect) in &connection.plan {

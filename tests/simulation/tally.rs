@@ -107,6 +107,7 @@ pub const REQUIRED: &[&str] = &[
     "stale-key-poked",
     "start-queue-wait",
     "start-refused-by-the-disk",
+    "started-on-a-full-disk",
     "started-without-its-directory",
     "stop-twice",
     "stream-of-closed-session",

@@ -1,6 +1,7 @@
 //! Endpoints about events: streams, and single events.
 
 use super::*;
+use crate::core::connection::Flow;
 use crate::core::server::PAGES_READ_MAX;
 use crate::core::tails::Place;
 use crate::limits::HEARTBEATS_MS;
@@ -622,6 +623,10 @@ impl Server {
             server.write_said(exchange, said);
             None
         });
+        // An earlier reply may be in its way.
+        if self.connections.get(connection).is_some_and(|one| one.flow == Flow::Blocked) {
+            self.give_back_tail(connection);
+        }
     }
 }
 

@@ -370,8 +370,8 @@ impl Server {
         } else {
             let effect = agent.climb(agent_key, now_ms, limits);
             self.effects.extend(effect);
-            self.long_line_due(agent_key);
         }
+        self.long_line_due(agent_key); // After a sleep of the machine both can be due.
         self.check_agent(agent_key);
     }
 

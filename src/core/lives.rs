@@ -113,6 +113,7 @@ impl Server {
         let effect = agent.terminate(agent_key, self.now_ms, &self.limits);
         self.effects.extend(effect);
         self.arm_agent(agent_key);
+        self.may_be_spared(); // Its turn may have begun before it said that it is ready.
     }
 
     /// Tells once that a running agent has gone silent.

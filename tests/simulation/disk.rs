@@ -308,9 +308,9 @@ impl World {
     pub fn start(&mut self) {
         let epoch = Epoch::new(self.random.bits());
         let ending = ending();
-        // The disk that was full may be full still, but for the line that says that there was a start.
+        // The disk that was full may be full still, often but for the line that there was a start.
         if !self.healed && self.faults.trouble > 0 && self.random.chance(200) {
-            let space = Some(1_000 + self.random.index(3_000));
+            let space = Some(self.random.index(4_000));
             files::disk(|disk| disk.trouble = Trouble { space, ..Trouble::default() });
             self.trouble_until = self.now_ms + self.random.between(100, 15_000);
             self.model.is_shaky = true;

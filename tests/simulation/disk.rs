@@ -240,6 +240,7 @@ impl World {
                 // Also what nobody has seen yet.
                 let dropped = self.model.dropped.entry(session_id.clone()).or_default();
                 *dropped = (*last_seq).max(*dropped);
+                self.model.all.doubtful = self.model.all.doubtful.max(*last_seq);
                 if let Some(session) = self.model.session(session_id) {
                     self.model.erase(session, *last_seq, self.step);
                 }

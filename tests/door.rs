@@ -9,6 +9,7 @@ mod support;
 mod tables;
 
 use serde_json::{Value, json};
+use sidestream::limits::MIB;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -269,12 +270,7 @@ fn a_request_that_found_no_room_in_time_is_told_so() {
 fn a_body_of_very_many_values_is_refused_before_it_is_understood() {
     let server = Server::demo(&[]);
     let session = server.create();
-    let peak = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
-    };
-    let before = peak();
+    let before = server.memory("VmHWM");
     for value in ["{\"\":0},", "[0],", "0,"] {
         let body = format!("{{\"a\":[{}0]}}", value.repeat(8_000_000 / value.len()));
         for path in ["/api/sessions", &format!("/api/session/{session}/prompt")] {
@@ -282,8 +278,8 @@ fn a_body_of_very_many_values_is_refused_before_it_is_understood() {
             assert_eq!(answer.expect_error(400).1, "too_many_values", "{value} {path}");
         }
     }
-    let grown = peak() - before;
-    assert!(grown < 32 * 1024, "{grown} KiB more at its peak");
+    let grown = server.memory("VmHWM") - before;
+    assert!(grown < 32 * MIB, "{grown} bytes more at its peak");
     // The text of a prompt is one value, whatever stands in it.
     let command = json!({"command": format!("say: {}", "[{\",\\\"".repeat(20_000))}).to_string();
     let path = format!("/api/session/{session}/prompt");

@@ -4,17 +4,11 @@
 mod support;
 
 use serde_json::{Value, json};
-use sidestream::limits::{KIB, MIB};
+use sidestream::limits::MIB;
 use support::Server;
 use support::http::{Connection, encode};
 
 const SIZE: usize = 8_000_000;
-
-fn resident(server: &Server) -> usize {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of status");
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * KIB
-}
 
 /// Where a session's large field is.
 #[track_caller]
@@ -35,7 +29,7 @@ fn slow_ones_hold_up_nobody(durability: &str) {
     let href = large(&server, &session);
     let first = server.get(&href).expect(200).body;
     assert_eq!(first.len(), SIZE);
-    let before = resident(&server);
+    let before = server.memory("VmRSS");
     let request = encode(server.address, "GET", &href, &[], b"");
     let mut slow: Vec<Connection> = (0..50)
         .map(|_| {
@@ -49,7 +43,7 @@ fn slow_ones_hold_up_nobody(durability: &str) {
         let response = server.get(&href).expect(200);
         assert!(response.body == first, "all of it, as it is");
     }
-    let taken = resident(&server).saturating_sub(before);
+    let taken = server.memory("VmRSS").saturating_sub(before);
     assert!(taken < 8 * MIB, "{taken} bytes are held for clients that take nothing");
     // Nor have they lost anything.
     let response = slow.swap_remove(20).response("GET").expect(200);

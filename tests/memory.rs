@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::json;
 use sidestream::core::epochs::Durability;
-use sidestream::limits::{KIB, Limits, MIB};
+use sidestream::limits::{Limits, MIB};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -55,16 +55,6 @@ fn start(durability: &str) -> (Server, usize) {
     (server, mib * MIB)
 }
 
-fn resident(server: &Server) -> usize {
-    status(server, "VmRSS:")
-}
-
-fn status(server: &Server, name: &str) -> usize {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a line of status");
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * KIB
-}
-
 /// What one term took, against what it may.
 struct Audit<'a> {
     server: &'a Server,
@@ -79,7 +69,7 @@ impl Audit<'_> {
     fn compare(&mut self, names: &[&str], least: f64) {
         let term = |name: &&str| self.terms.iter().find(|(known, _)| known == name).unwrap().1;
         let bound = names.iter().map(term).sum::<u64>() as f64;
-        let now = resident(self.server);
+        let now = self.server.memory("VmRSS");
         let taken = now.saturating_sub(self.before) as f64;
         println!("{names:?}: {:.1} of {:.1} MiB", taken / MIB as f64, bound / MIB as f64);
         assert!(taken <= bound + MIB as f64, "{names:?} take {taken} bytes, {bound} are told");
@@ -104,7 +94,7 @@ fn fill_everything(durability: &str, kind: Durability) {
     let set = Command::new("prlimit").args(["--pid", &pid, &format!("--as={limit}")]).status();
     assert!(set.unwrap().success());
     let mut audit =
-        Audit { server: &server, terms: limits().terms(kind), before: resident(&server) };
+        Audit { server: &server, terms: limits().terms(kind), before: server.memory("VmRSS") };
 
     // Heads that do not end, until there is no room for more.
     let head = format!("GET /health HTTP/1.1\r\nHost: a\r\nX-Filler: {}", "x".repeat(15_000));
@@ -114,7 +104,7 @@ fn fill_everything(durability: &str, kind: Durability) {
     assert!(last.read(&mut [0; 16]).is_err(), "there is no room, so it waits");
     audit.compare(&["requests"], 0.5);
     drop(heads);
-    audit.before = resident(&server); // What is free again is there for what comes.
+    audit.before = server.memory("VmRSS"); // What is free again is there for what comes.
     last.set_read_timeout(Some(support::PATIENCE)).unwrap();
     let mut reply = [0; 15];
     last.read_exact(&mut reply).expect("there is room again, so it is answered");
@@ -141,7 +131,7 @@ fn fill_everything(durability: &str, kind: Durability) {
     audit.compare(&["long line"], 0.0); // What earlier lines took may be used again.
     server.interrupt(&sessions[1]);
     server.stream(&sessions[1]).turn_end(&unended);
-    audit.before = resident(&server);
+    audit.before = server.memory("VmRSS");
 
     // Approvals that nobody answers, until one is refused.
     for session in &sessions[1..] {
@@ -190,12 +180,12 @@ fn fill_everything(durability: &str, kind: Durability) {
     });
     audit.compare(&["bodies", "requests"], 0.0); // So does this one.
 
-    let most = status(&server, "VmHWM:");
+    let most = server.memory("VmHWM");
     println!(
         "most resident {} MiB of {}, most mapped {} MiB",
         most / MIB,
         bound / MIB,
-        status(&server, "VmPeak:") / MIB
+        server.memory("VmPeak") / MIB
     );
     assert!(most <= bound, "{most} bytes were resident, {bound} are printed");
     drop((streams, bodies));

@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use sidestream::limits::{KIB, MIB};
+use sidestream::limits::MIB;
 use support::http::{Connection, Response, encode};
 use support::{Server, eventually};
 
@@ -17,12 +17,6 @@ fn server() -> Server {
     let room = ROOM.to_string();
     let flags = ["--requests-size-max", &room, "--write-stall", "10m", "--delta-hold", "0"];
     Server::demo(&flags)
-}
-
-fn resident(server: &Server) -> usize {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of status");
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * KIB
 }
 
 /// A gauge of the server's own.
@@ -54,7 +48,7 @@ fn crowd(server: &Server, request: &[u8]) -> Vec<Connection> {
 /// With all answers due, the server holds no more than there is room for, serves others, and gives
 /// everybody his answer as the others take theirs.
 fn expect_turns(server: &Server, before: usize, clients: Vec<Connection>, check: fn(&Value)) {
-    let taken = resident(server).saturating_sub(before);
+    let taken = server.memory("VmRSS").saturating_sub(before);
     assert!(taken < ROOM + 12 * MIB, "{taken} bytes are taken for answers that nobody reads");
     let counted = gauge(server, "sidestream_requests_bytes");
     assert!(counted > ROOM / 2, "{counted} bytes: there is room for more");
@@ -84,7 +78,7 @@ fn polls_that_nobody_reads_take_no_more_than_there_is_room_for_and_each_has_its_
     let path =
         format!("/api/session/{session}/events/poll?after={after}&wait=60&types=message-block");
     let clients = crowd(&server, &encode(server.address, "GET", &path, &[], b""));
-    let before = resident(&server);
+    let before = server.memory("VmRSS");
     server.prompt(&session, &format!("say: {}", "x".repeat(WORDS)));
     eventually("the turn is over", || server.status(&session) == "idle");
     expect_turns(&server, before, clients, |page| {
@@ -103,7 +97,7 @@ fn so_do_those_who_wait_for_one_prompt() {
     server.prompt(&session, "slow 1 2000");
     let body = json!({"command": format!("big {WORDS}"), "promptId": "p"}).to_string();
     let clients = crowd(&server, &encode(server.address, "POST", &path, &[], body.as_bytes()));
-    let before = resident(&server);
+    let before = server.memory("VmRSS");
     eventually("the turn is over", || server.status(&session) == "idle");
     expect_turns(&server, before, clients, |answer| {
         assert_eq!(answer["event"], "prompt-completed");
@@ -170,7 +164,7 @@ fn a_request_behind_one_that_waited_is_refused_where_there_is_no_room_for_its_an
     requests.extend(encode(server.address, "GET", &history, &[], b""));
     let mut clients: Vec<Connection> =
         (0..CLIENTS).map(|_| Connection::open(server.address)).collect();
-    let before = resident(&server);
+    let before = server.memory("VmRSS");
     clients.iter_mut().for_each(|client| client.send(&requests));
     let read = |mut client: Connection| {
         std::thread::spawn(move || [client.response("PATCH"), client.response("GET")])
@@ -189,6 +183,6 @@ fn a_request_behind_one_that_waited_is_refused_where_there_is_no_room_for_its_an
         }
     }
     assert!(refused > 0, "all were answered");
-    let taken = resident(&server).saturating_sub(before);
+    let taken = server.memory("VmRSS").saturating_sub(before);
     assert!(taken < 16 * MIB, "{taken} bytes were taken, and there is room for 1 MiB");
 }

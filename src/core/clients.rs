@@ -131,7 +131,7 @@ impl Server {
 
     /// Whether one more request can be taken up.
     pub(super) fn has_room(&self) -> bool {
-        self.requests_size + REQUEST_SIZE <= self.limits.requests_size_max
+        self.has_room_beside(0)
     }
 
     /// The same for this client. Where there are tokens, a part of the room is for those who have shown
@@ -141,6 +141,11 @@ impl Server {
         let shown = self.connections.get(key).is_some_and(|connection| connection.token != 0);
         let is_stranger = self.config.access.tokens.are_wanted() && !shown;
         let kept = if is_stranger { self.limits.requests_size_max / 4 } else { 0 };
+        self.has_room_beside(kept)
+    }
+
+    /// The same, if so many bytes of the room are kept for others.
+    fn has_room_beside(&self, kept: usize) -> bool {
         self.requests_size + REQUEST_SIZE + kept <= self.limits.requests_size_max
     }
 

@@ -5,6 +5,7 @@ use super::{
     Event, PATIENCE, Reader, Response, Scratch, eventually, fixture, http, processes_marked, signal,
 };
 use serde_json::{Value, json};
+use sidestream::limits::KIB;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -189,6 +190,16 @@ impl Server {
     /// Its pid.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the server runs").id()
+    }
+
+    /// One of the sizes of its memory that `/proc/<pid>/status` tells, as `VmRSS`: in bytes.
+    #[track_caller]
+    pub fn memory(&self, name: &str) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value =
+            |line: &str| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned());
+        let value = text.lines().find_map(value).expect("a line of status");
+        value.trim_end_matches(" kB").parse::<usize>().unwrap() * KIB
     }
 
     /// The directory that sessions run in.

@@ -35,7 +35,8 @@ pub struct Keeper {
     pub total: u64,
     /// Sessions that own a ring.
     ringed: Vec<Key>,
-    /// The next batch ends a time in which not everything that was shown was written.
+    /// Not everything that was shown is written, or told to be lost: a batch is still to say that
+    /// all is well.
     heals: bool,
     /// The server ends, and a last try to write was begun.
     tries_last: bool,
@@ -93,6 +94,11 @@ impl Keeper {
         self.failure.as_ref().map(|failing| &*failing.sentence)
     }
 
+    /// Whether what was shown is written, or told to be lost.
+    pub fn is_well(&self) -> bool {
+        !self.heals
+    }
+
     /// Whether the last try to write, at the end of the server, is over.
     pub fn has_tried_last(&self) -> bool {
         self.tries_last && !self.is_busy()
@@ -128,6 +134,7 @@ impl Server {
         if self.is_draining() && self.is_deserted() {
             self.try_last();
         }
+        self.heal();
         self.tell_hooks();
         self.release_held();
         self.answer_polls();
@@ -192,11 +199,27 @@ impl Server {
         self.keeper.flying = size;
         batch.last_seq = self.publisher.seq();
         batch.sync = self.keeper.durability == Durability::Sync;
-        batch.heals = self.keeper.heals && self.keeper.failure.is_none();
         for key in dirty {
             self.fill_part(&mut batch, *key);
         }
+        // Of a hole the next batch tells; what was deleted and is still there would come back.
+        batch.heals = self.can_heal() && !batch.parts.iter().any(|part| part.place.after_hole);
         self.effects.push_back(Effect::Disk(DiskRequest::Append(batch)));
+    }
+
+    /// Whether nothing but a batch that says so is missing for all to be well.
+    fn can_heal(&self) -> bool {
+        self.keeper.heals && self.keeper.failure.is_none() && self.keeper.leftovers.is_empty()
+    }
+
+    /// Somebody must say that all is well again: where no event follows, an empty batch does.
+    fn heal(&mut self) {
+        if self.can_heal()
+            && !self.publisher.has_dirty()
+            && let Some(batch) = self.keeper.batch.take()
+        {
+            self.fill(batch, &[]);
+        }
     }
 
     /// Puts what is new of one session into a batch.
@@ -409,12 +432,6 @@ impl Server {
         for key in self.unwritten() {
             if let Some(session) = self.sessions.get_mut(key) {
                 self.publisher.note_dirty(&mut session.feed);
-            }
-        }
-        if !self.publisher.has_dirty() {
-            // Somebody must say that all is well: an empty batch does.
-            if let Some(batch) = self.keeper.batch.take() {
-                self.fill(batch, &[]);
             }
         }
     }

@@ -27,6 +27,11 @@ impl Leftovers {
         self.retry_at.unwrap_or(u64::MAX)
     }
 
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && !self.is_busy()
+    }
+
     /// Whether something is being removed.
     pub fn is_busy(&self) -> bool {
         self.under_way > 0

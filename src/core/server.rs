@@ -543,9 +543,9 @@ impl Server {
         let is_written = !self.publisher.has_hidden() && !self.keeper.leftovers.is_busy();
         if self.is_deserted() && is_written {
             match self.keeper.failure() {
-                None => return Some(End::Clean),
+                None if self.keeper.is_well() => return Some(End::Clean),
                 Some(_) if self.keeper.has_tried_last() => return Some(End::Unwritten),
-                Some(_) => {}
+                _ => {}
             }
         }
         (self.now_ms >= at).then_some(End::Cut)

@@ -364,10 +364,12 @@ impl World {
     /// What is on the disk, for whoever hunts a bug.
     fn tell_disk(&self) {
         println!(
-            "{} visible {} written {}",
+            "{} visible {} written {}, intact {}, settled {}",
             self.context(),
             self.model.visible,
-            self.disk.written_seq
+            self.disk.written_seq,
+            is_intact(),
+            is_settled()
         );
         let sessions = Path::new(DATA).join("sessions");
         for id in files::names(&sessions) {
@@ -467,6 +469,9 @@ impl World {
         }
         if let Some(store) = self.disk.store.take() {
             store.close();
+        }
+        if self.loud {
+            self.tell_disk();
         }
         self.healed = false;
         // The machine is started anew in between, or not.

@@ -5,7 +5,7 @@ use crate::base::arena::Key;
 use crate::core::access::Access;
 use crate::core::connection::{Output, Peer};
 use crate::core::effect::{DiskReply, DiskRequest, Effect, Program};
-use crate::core::server::{AgentConfig, Birth, Config, Dialect, Server};
+use crate::core::server::{AgentConfig, Birth, Config, Dialect, End, Server};
 use crate::limits::Limits;
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -233,6 +233,7 @@ impl World {
         self.reply.clear();
         while !rest.is_empty() {
             let count = self.server.read_allowance(self.client).min(rest.len());
+            assert!(count > 0, "nobody reads this: the connection waited for too long");
             self.server.received(self.client, &rest[..count]);
             rest = &rest[count..];
             self.turn();
@@ -838,6 +839,62 @@ fn an_end_is_not_in_order_while_the_disk_takes_nothing() {
     world.stop();
     SYNC_FAILS.set(false);
     assert!(!settled(&scratch.0));
+}
+
+#[test]
+fn an_end_waits_until_what_was_lost_is_told() {
+    let scratch = Scratch::new("untold");
+    let mut world = World::with_ring(&scratch.0, Durability::Write, 1, 1 << 16);
+    let session = world.create();
+    WRITE_FAILS.set(true);
+    world.rename(&session, "not written");
+    WRITE_FAILS.set(false);
+    world.slow_writes = true;
+    world.pass(5_000); // Another try is under way, and its answer late.
+    for count in 0..300 {
+        world.rename(&session, &format!("number {count}")); // More than the ring holds.
+    }
+    world.server.stop();
+    world.turn();
+    world.server.connection_lost(world.client);
+    let events_lost = |world: &mut World| {
+        let requests = std::mem::take(&mut world.waiting);
+        assert_eq!(requests.len(), 1, "one batch at a time");
+        requests.into_iter().for_each(|request| world.serve(request));
+        world.turn();
+        let names = segment_names(&scratch.0.join("sessions").join(&session));
+        let read = |name| fs::read_to_string(scratch.0.join("sessions").join(&session).join(name));
+        names.iter().any(|name| read(name).unwrap().contains("event: events-lost"))
+    };
+    // The disk has taken what was handed over, then what comes behind the hole, then its word.
+    for (tells, end) in [(false, None), (false, None), (true, Some(End::Clean))] {
+        assert_eq!(events_lost(&mut world), tells);
+        assert_eq!(world.server.finished(), end);
+        assert_eq!(scratch.0.join("intact").exists(), tells);
+    }
+}
+
+#[test]
+fn all_is_not_well_before_what_was_deleted_meanwhile_is_removed() {
+    let scratch = Scratch::new("comes-back");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let (deleted, other) = (world.create(), world.create());
+    WRITE_FAILS.set(true);
+    ERASE_FAILS.set(true);
+    world.rename(&other, "not written");
+    world.ask("DELETE", &format!("/api/session/{deleted}"), "");
+    world.pass(31_000);
+    assert!(!world.is_ready());
+    world.pass(31_000); // It is forgotten, and nobody will ever write how it ended.
+    WRITE_FAILS.set(false);
+    world.pass(5_000);
+    let is_there = || scratch.0.join("sessions").join(&deleted).exists();
+    world.rename(&other, "written");
+    assert!(world.is_ready() && is_there());
+    assert!(!scratch.0.join("intact").exists(), "a start would bring it back");
+    ERASE_FAILS.set(false);
+    world.pass(5_000);
+    assert!(!is_there() && scratch.0.join("intact").exists());
 }
 
 #[test]

@@ -79,7 +79,7 @@ struct Piece {
     at: usize,
     /// Frames to be sent end here.
     run_end: usize,
-    /// The first of them starts here,
+    /// The first whole one of them starts here,
     run_start: usize,
     /// and follows this number.
     run_after: u64,
@@ -252,7 +252,7 @@ fn find_run(reader: &mut Reader, is_superseded: impl Fn(&[u8]) -> bool) -> Optio
     piece.run_end = at;
     if std::mem::take(&mut piece.within) {
         at += rest_of_frame(&piece.bytes[at..])?;
-        (piece.run_start, piece.run_end, piece.run_after) = (piece.at, at, past.last);
+        (piece.run_start, piece.run_end, piece.run_after) = (at, at, past.last);
         if rare.shutting {
             return Some(Run::Frames);
         }
@@ -722,23 +722,25 @@ impl Server {
         let Phase::Stream(reader) = &mut connection.phase else { return };
         let Some(past) = reader.rare.as_mut().and_then(|rare| rare.past.as_mut()) else { return };
         let Some(piece) = past.piece.take() else { return };
+        // Of what was to be sent a part is: the frame that it stopped in, and the last one before.
+        let (mut start, mut whole) = (piece.run_start, piece.run_after);
+        while start < piece.at
+            && let Some((seq, _, length)) = head(&piece.bytes[start..])
+            && start + length <= piece.at
+        {
+            (start, whole) = (start + length, seq);
+        }
+        if piece.at >= piece.run_end {
+            (start, whole) = (piece.at, past.last);
+        }
+        let begun = head(&piece.bytes[start..]).map_or(0, |(seq, _, _)| seq);
         if reader.whose == Whose::ALL {
             // Where it stands is a number, and so many bytes of the frame behind it.
-            let (mut start, mut whole) = (piece.run_start, piece.run_after);
-            while start < piece.at
-                && let Some((seq, _, length)) = head(&piece.bytes[start..])
-                && start + length <= piece.at
-            {
-                (start, whole) = (start + length, seq);
-            }
-            if piece.at >= piece.run_end {
-                (start, whole) = (piece.at, past.last);
-            }
-            past.beyond = piece.at - start;
-            past.begun = head(&piece.bytes[start..]).map_or(0, |(seq, _, _)| seq);
-            past.last = whole;
+            (past.beyond, past.begun, past.last) = (piece.at - start, begun, whole);
             past.sources.clear();
         } else {
+            // What was begun is finished first: then its client has it.
+            past.last = if start < piece.at { begun } else { whole };
             reader.position = piece.start + piece.at as u64;
             past.torn = match piece.at {
                 0 => piece.begins_torn,

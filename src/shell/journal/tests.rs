@@ -65,6 +65,8 @@ struct World {
     now_ms: u64,
     reply: Vec<u8>,
     stream: Vec<u8>,
+    /// How many bytes more its client takes.
+    room: usize,
     /// The disk takes its time with what is to be written, and with what is to be read.
     slow_writes: bool,
     slow_reads: bool,
@@ -106,6 +108,7 @@ impl World {
             now_ms: 1_000,
             reply: Vec::new(),
             stream: Vec::new(),
+            room: usize::MAX,
             slow_writes: false,
             slow_reads: false,
             waiting: Vec::new(),
@@ -207,16 +210,20 @@ impl World {
                 }
                 Output::Nothing => return some,
             };
-            let count = parts.iter().map(|part| part.len()).sum();
-            for part in parts {
-                if key == self.client {
-                    self.reply.extend_from_slice(part);
-                } else if self.reader == Some(key) {
-                    self.stream.extend_from_slice(part);
-                }
+            let mut bytes = parts.concat();
+            if self.reader == Some(key) {
+                bytes.truncate(self.room);
+                self.room -= bytes.len();
+                self.stream.extend_from_slice(&bytes);
+            } else if key == self.client {
+                self.reply.extend_from_slice(&bytes);
             }
-            self.server.sent(key, count);
+            self.server.sent(key, bytes.len());
             some = true;
+            if self.reader == Some(key) && self.room == 0 {
+                self.server.blocked(key);
+                return true;
+            }
         }
     }
 
@@ -258,6 +265,13 @@ impl World {
     fn follow(&mut self, session: &str, query: &str) {
         let request = request("GET", &format!("/api/session/{session}/events?{query}"), "");
         self.reader = Some(self.tell(&request));
+        self.turn();
+    }
+
+    /// The reader's client takes so many bytes more.
+    fn let_in(&mut self, room: usize) {
+        self.room = room;
+        self.reader.into_iter().for_each(|key| self.server.writable(key));
         self.turn();
     }
 
@@ -839,6 +853,39 @@ fn an_end_is_not_in_order_while_the_disk_takes_nothing() {
     world.stop();
     SYNC_FAILS.set(false);
     assert!(!settled(&scratch.0));
+}
+
+#[test]
+fn who_is_sent_away_in_the_middle_of_the_past_is_told_no_further_than_it_has_come() {
+    let scratch = Scratch::new("sent-away");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    world.rename(&session, "passed over");
+    world.queue(&session, 500);
+    world.queue(&session, 500);
+    world.stop();
+    // What has come when so many bytes had room: the wanted ones, and the newest number that was told.
+    let come = |room| {
+        let mut world = World::new(&scratch.0, Durability::Write, 2);
+        world.room = 1; // The past is at hand before the answer's head has gone.
+        world.follow(&session, "replay=all&types=prompt-queued");
+        world.let_in(room);
+        let left = world.room;
+        world.server.stop();
+        world.let_in(usize::MAX);
+        let frames = world.frames();
+        assert_eq!(frames.last().expect("its end").1, "server-shutdown", "{room} bytes");
+        let queued = frames.iter().filter(|(_, name)| name == "prompt-queued");
+        let queued: Vec<u64> = queued.filter_map(|(seq, _)| *seq).collect();
+        (left, queued, frames.iter().filter_map(|(seq, _)| *seq).max())
+    };
+    let (left, all, _) = come(100_000);
+    assert_eq!(all.len(), 2);
+    for room in (1..100_000 - left).step_by(5) {
+        let (_, queued, told) = come(room);
+        let missed = all.iter().find(|seq| Some(**seq) <= told && !queued.contains(seq));
+        assert_eq!(missed, None, "after {room} bytes it was told {told:?}");
+    }
 }
 
 #[test]

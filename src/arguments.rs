@@ -9,6 +9,7 @@ pub mod client;
 mod hooks;
 mod suggest;
 
+use crate::limits::{KIB, Limits, MIB};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +17,6 @@ use std::path::PathBuf;
 
 use crate::core::access::tokens::Scope;
 pub use crate::core::epochs::Durability;
-use crate::limits::{KIB, Limits, MIB};
 use crate::wire::target;
 use client::{Client, Outside};
 pub use hooks::HookArgument;
@@ -84,6 +84,8 @@ Bounds of the server [default, range]
   --pipeline-max COUNT                  replies a client has not taken [64, 1 to 10000]
   --waits-max COUNT                     long polls and other waits [1024, 1 to 100000]
   --login-failures-max COUNT            failed logins in a minute [10, 1 to 10000]
+  --ticket-misses-max COUNT             wrong links of tickets in a minute [10, 1 to 10000]
+  --pages-read-max COUNT                pages of the past read at once [16, 1 to 1000]
   --closed-sessions-max COUNT           closed ones still served to the end [16, 1 to 10000]
   --session-creations-per-s COUNT       new sessions in one second [10, 1 to 10000]
   --readers-per-session-max COUNT       streams of one session [10000, 1 to 1000000]
@@ -126,6 +128,14 @@ Times [default, range]
   --ladder-term TIME        from SIGTERM to SIGKILL [5s, 100ms to 10m]
   --drain-delay TIME        from our SIGTERM to the first refusal [0, 0 to 10m]
   --drain-timeout TIME      from the first refusal to the exit [20s, 100ms to 1h]
+
+Bounds that no option moves
+  a prompt                  20 images of 5MiB in base64; an id of 128 bytes
+  a name, a model           200 characters
+  a stream, a poll          1000 sessions by name; waits 60s; opens with 64KiB of ?pad=
+  an approval               grants rules: 128 to one session, 16KiB together
+  an answer                 256KiB of events; 768KiB of a list, then says that there are more
+  tokens, tickets           256 tokens of 256 bytes; the newest 4096 tickets
 
 Sizes are 65536, 64KiB, 1MiB or 1GiB; times 500ms, 15s, 10m or 2h.
 
@@ -370,6 +380,8 @@ const BOUNDS: &[Bound] = &[
     bound!("pipeline-max", Count, 1, 10_000, pipeline_max),
     bound!("waits-max", Count, 1, 100_000, waits_max),
     bound!("login-failures-max", Count, 1, 10_000, login_failures_max),
+    bound!("ticket-misses-max", Count, 1, 10_000, ticket_misses_max),
+    bound!("pages-read-max", Count, 1, 1_000, pages_read_max),
     bound!("closed-sessions-max", Count, 1, 10_000, closed_sessions_max),
     bound!("session-creations-per-s", Count, 1, 10_000, session_creations_per_s),
     bound!("readers-per-session-max", Count, 1, 1_000_000, readers_per_session_max),
@@ -1076,6 +1088,7 @@ fn durability(given: &Given) -> Result<Durability, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::*;
 
     /// Parses words, with variables.
     fn run(words: &[&str], variables: &[(&str, &str)]) -> Result<Command, String> {
@@ -1167,6 +1180,20 @@ mod tests {
         let options = HELP.lines().filter(|line| line.starts_with("  --")).count();
         assert_eq!(options, OPTIONS.len() + BOUNDS.len() + 1, "--check-config is the one");
         assert!(HELP.lines().chain(client::HELP.lines()).all(|line| line.len() <= 100));
+        let fixed = [
+            format!("{IMAGES_MAX} images of {}MiB", IMAGE_SIZE_MAX / MIB),
+            format!("an id of {PROMPT_ID_SIZE_MAX} bytes"),
+            format!("{NAME_LENGTH_MAX} characters"),
+            format!("{SESSIONS_NAMED_MAX} sessions by name; waits {WAIT_S_MAX}s"),
+            format!("{}KiB of ?pad=", PAD_MAX / KIB),
+            format!("{GRANTED_MAX} to one session, {}KiB", GRANTED_SIZE_MAX / KIB),
+            format!("{}KiB of events; {}KiB of a list", PAGE_SIZE_MAX / KIB, LIST_SIZE / KIB),
+            format!("{TOKENS_MAX} tokens of {TOKEN_SIZE_MAX} bytes"),
+            format!("{TICKETS_MAX} tickets"),
+        ];
+        for told in fixed {
+            assert!(HELP.contains(&told), "{told}");
+        }
         for word in client::WORDS {
             assert!(client::HELP.contains(&format!("\n  sidestream {word} ")), "{word}");
         }

@@ -1,22 +1,19 @@
 //! Every bound of the server, and their sum in bytes.
 //!
-//! A container anywhere in the tree takes its capacity from here, so this file is the whole
-//! answer to "how much can it hold". [`Limits::fit`] lowers what the kernel would refuse;
-//! [`Limits::memory`] is the sum that is printed at start-up.
+//! A container anywhere above `wire` takes its capacity from here, so this file is the whole
+//! answer to "how much can it hold": [`Limits`] is what an option moves, the constants are what
+//! none does. (What a parser of `wire` bounds by itself, such as a chunk's extensions, stands with
+//! it.) [`Limits::fit`] lowers what the kernel would refuse; [`Limits::memory`] is the sum that is
+//! printed at start-up.
 
 use crate::base::ring::Ring;
 use crate::base::wheel::Wheel;
-use crate::core::agent::{Agent, LINE_SIZE};
-use crate::core::commit::RINGS_KEPT;
-use crate::core::connection::{Connection, Exchange, KEPT_BUFFER_SIZE, KEPT_OWN_SIZE, Rare};
+use crate::core::agent::Agent;
+use crate::core::connection::{Connection, Exchange, Rare};
 use crate::core::epochs::Durability;
 use crate::core::journal::{INDEX_STEP, SEGMENT_INDEX_MAX};
-use crate::core::past::{PIECE_SIZE, PIECES_MAX};
-use crate::core::server::{PAGES_READ_MAX, POOL_MAX};
 use crate::core::session::Session;
-use crate::core::tails::{TAIL_PIECE_SIZE, TAIL_PIECES_MAX};
 use crate::core::turn::TURN_SIZE;
-use crate::core::waits::PAGE_SIZE_MAX;
 
 /// One kibibyte, in bytes.
 pub const KIB: usize = 1024;
@@ -79,6 +76,132 @@ pub const OPEN_BODY_SIZE_MAX: usize = 4 * KIB;
 /// so that all of them stay below the largest body itself.
 pub const BODY_VALUES_MAX: usize = 16 * 1024;
 
+// What a request may say: part of the API, and told by `--help`.
+
+/// The longest name, model or client id, in characters.
+pub const NAME_LENGTH_MAX: usize = 200;
+/// The longest prompt id.
+pub const PROMPT_ID_SIZE_MAX: usize = 128;
+/// The largest image, in bytes of base64: what the API takes.
+pub const IMAGE_SIZE_MAX: usize = 5 * MIB;
+/// Images of one prompt.
+pub const IMAGES_MAX: usize = 20;
+/// How many sessions a stream or a poll over several may name.
+pub const SESSIONS_NAMED_MAX: usize = 1000;
+/// The longest time a request may wait for something to happen, in seconds.
+pub const WAIT_S_MAX: u64 = 60;
+/// The longest opening comment a client may ask for.
+pub const PAD_MAX: usize = 64 * KIB;
+/// The longest token that is looked at, in bytes.
+pub const TOKEN_SIZE_MAX: usize = 256;
+/// The longest name of a token, in bytes.
+pub const TOKEN_NAME_SIZE_MAX: usize = 64;
+/// Entries of a token file: every request is compared with all of them.
+pub const TOKENS_MAX: usize = 256;
+/// The largest file of tokens or of cookies, in bytes: more than all the lines there may be. Of cookies that
+/// is so because each start writes only those of tokens that still are.
+pub const TOKEN_FILE_SIZE_MAX: u64 = 256 * KIB as u64;
+/// Tickets kept: two for each of so many approvals. Beyond them the oldest are worth nothing.
+pub const TICKETS_MAX: usize = 4096;
+
+// What is kept of a session and of its agent.
+
+/// How many prompt ids a session remembers.
+pub const PROMPT_IDS_KEPT: usize = 256;
+/// How many decisions are remembered, to tell late answers.
+pub const DECISIONS_KEPT: usize = 256;
+/// Tool calls that may be open at once; further ones are passed on as they come.
+pub const TOOLS_MAX: usize = 256;
+/// Text of an open block that is kept for the case that its agent dies, and of the last one.
+pub const BLOCK_SIZE_MAX: usize = MIB;
+/// A tool's structured result is told up to this size; its text always is.
+pub const STRUCTURED_SIZE_MAX: usize = 64 * KIB;
+/// Messages whose operations are collected at one time: the main one, and those of subagents.
+pub const SPEAKERS_MAX: usize = 64;
+/// Messages whose number of blocks is remembered: their blocks come one line each.
+pub const MESSAGES_KEPT: usize = 16;
+/// Entries of an agent's list of things to do that are kept and told.
+pub const LIST_ITEMS_MAX: usize = 200;
+/// Subagents that may be open in one session.
+pub const SUBAGENTS_MAX: usize = 64;
+/// How long a closed session still serves the end of its log, in milliseconds.
+pub const CLOSED_KEPT_MS: u64 = 60_000;
+/// Lines up to this length need no long-line buffer.
+pub const LINE_SIZE: usize = 64 * KIB;
+/// One read of standard error, or of an agent that speaks no lines.
+pub const AGENT_READ_SIZE: usize = 16 * KIB;
+/// The newest bytes of standard error that are kept, to say why an agent died.
+pub const STDERR_TAIL_SIZE: usize = 4 * KIB;
+/// A settings file of a directory that is larger, in bytes, is told as one that cannot be read.
+pub const TRUST_FILE_SIZE_MAX: u64 = MIB as u64;
+/// Commands of one directory that a question about trust lists; more are counted.
+pub const TRUST_COMMANDS_MAX: usize = 100;
+
+// What is kept of a client.
+
+/// Bytes of replies that may be pending before the next pipelined request is looked at.
+pub const PENDING_REPLIES_SIZE: usize = 16 * KIB;
+/// Buffers longer than this, in bytes, are given back to the allocator rather than kept for the next one.
+pub const KEPT_BUFFER_SIZE: usize = 16 * KIB;
+/// The same of what a stream says beside its frames.
+pub const KEPT_OWN_SIZE: usize = 4 * KIB;
+/// How long a client that was refused or cut may still send before we hang up on it, in milliseconds.
+pub const LINGER_MS: u64 = 2_000;
+/// How long a body's rate is watched before it is judged, in milliseconds.
+pub const BODY_WINDOW_MS: u64 = 5_000;
+/// What clients that are gone have had beside their slots, kept for the next ones.
+pub const POOL_MAX: usize = 64;
+
+// What is told at once.
+
+/// How much of a session's last prompt is shown in lists, in bytes.
+pub const LAST_PROMPT_SIZE: usize = 200;
+/// The most bytes of events in one answer.
+pub const PAGE_SIZE_MAX: usize = 256 * KIB;
+/// The most text in one `session-output` event, in bytes. Half of it where a ring is small: text
+/// of control characters grows sixfold when it is encoded.
+pub const CONTENT_SIZE_MAX: usize = 64 * KIB;
+/// Bytes of a large field that stay in its frame.
+pub const PREVIEW_SIZE: usize = 1024;
+/// The most bytes of past that a compact view opens with: a screen, also on a slow network.
+pub const COMPACT_SIZE_MAX: u64 = 192 * KIB as u64;
+/// How much of an id that no session has is shown, in characters.
+pub const UNKNOWN_ID_LENGTH: usize = 80;
+/// Bytes of such ids in one answer: `connected` comes in one small packet.
+pub const UNKNOWN_IDS_SIZE_MAX: usize = 1024;
+/// Open approvals that `connected` names, for the same reason. All of them are at `/approvals`.
+pub const APPROVALS_SHOWN_MAX: usize = 32;
+
+// What is on its way to the disk, or from it.
+
+/// Bytes of a piece of a journal on its way to a reader. One frame that is longer comes whole.
+pub const PIECE_SIZE: usize = 64 * KIB;
+/// Such pieces that are read, or being sent, at one time: each is sent in the turn in which it comes.
+pub const PIECES_MAX: usize = 16;
+/// Bytes of a piece of a large field on its way to a client.
+pub const TAIL_PIECE_SIZE: usize = 64 * KIB;
+/// Such pieces that are looked for on disk, or being sent, at one time.
+pub const TAIL_PIECES_MAX: usize = 16;
+/// Rings of sessions without a process, which readers that are behind may still read.
+pub const RINGS_KEPT: usize = 8;
+/// Large fields on their way to the disk, in bytes, that make agents wait until they are there.
+pub const BESIDE_MAX: usize = MIB;
+/// Requests that the disk thread is handed before they wait in the loop.
+pub const DISK_REQUESTS_MAX: usize = 64;
+/// Segments that are kept open for writing: one per session that runs, and some.
+pub const HANDLES_MAX: usize = 48;
+
+// The operator's commands.
+
+/// Events that wait to become visible, and to be told. Those above are not told.
+pub const HOOKS_KNOWN_MAX: usize = 1024;
+/// How long a command may run, in milliseconds.
+pub const HOOK_RUN_MS: u64 = 10_000;
+/// Commands that run at once.
+pub const HOOKS_RUNNING_MAX: usize = 4;
+/// Commands that wait for their turn, so that a burst of events is told.
+pub const HOOKS_WAITING_MAX: usize = 64;
+
 /// Descriptors of one agent: three pipes and a pidfd, and as many again while it is spawned.
 const FILES_PER_AGENT: u32 = 8;
 
@@ -117,6 +240,10 @@ pub struct Limits {
     pub waits_max: usize,
     /// Logins that may fail in any one minute; then all must wait.
     pub login_failures_max: u32,
+    /// Tickets that may be asked for in any one minute and are none; whoever holds one is not kept out.
+    pub ticket_misses_max: u32,
+    /// Pages of journals that are read at one time.
+    pub pages_read_max: u32,
     /// Between two requests on one connection.
     pub keep_alive_ms: u64,
     /// Client connections. Lowered by [`Limits::fit`] to what the descriptors allow.
@@ -196,6 +323,8 @@ impl Default for Limits {
             pipeline_max: 64,
             waits_max: 1_024,
             login_failures_max: 10,
+            ticket_misses_max: 10,
+            pages_read_max: 16,
             keep_alive_ms: 60_000,
             connections_max: 100_000,
             connections_per_address_max: 256,
@@ -320,7 +449,7 @@ impl Limits {
             ("journal batch", usize::from(keeps) * agents * self.ring_size),
             // Frames on their way from the disk to readers, and to those who ask for a page.
             ("journal pieces", usize::from(keeps) * PIECES_MAX * piece),
-            ("journal pages", usize::from(keeps) * count(PAGES_READ_MAX) * 2 * PAGE_SIZE_MAX),
+            ("journal pages", usize::from(keeps) * count(self.pages_read_max) * 2 * PAGE_SIZE_MAX),
             // Slots of connections and streams, live or not, and everybody's deadline.
             ("slots", connections * (size_of::<Connection>() + links + SOCKET_SIZE)),
             ("timers", Wheel::memory(timers)),

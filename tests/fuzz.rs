@@ -14,6 +14,9 @@ mod tables;
 mod core {
     pub use sidestream::core::*;
 }
+mod limits {
+    pub use sidestream::limits::*;
+}
 mod wire {
     pub use sidestream::wire::*;
 }

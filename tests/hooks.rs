@@ -393,7 +393,7 @@ fn a_ticket_dies_with_its_approval_and_guesses_are_limited() {
     }
     let limited = it.tap("POST", &guess, &[]);
     assert!(limited.header("retry-after").is_some(), "{limited}");
-    assert_eq!(limited.expect_error(429).1, "tickets_unknown_max");
+    assert_eq!(limited.expect_error(429).1, "ticket_misses_max");
     // Who holds one is not kept out by that.
     assert!(it.tap("POST", &deny, &[]).expect(200).text().contains("denied"));
 

@@ -4,9 +4,10 @@
 mod small_world;
 
 use sidestream::base::arena::Key;
-use sidestream::core::agent::{LINE_SIZE, LONG_LINE_PATIENCE_MS};
+use sidestream::core::agent::LONG_LINE_PATIENCE_MS;
 use sidestream::core::effect::{Exit, Pipe};
 use sidestream::core::epochs::Durability;
+use sidestream::limits::LINE_SIZE;
 use small_world::{World, post};
 
 const HALF_MS: u64 = LONG_LINE_PATIENCE_MS / 2;

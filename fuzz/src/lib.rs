@@ -10,6 +10,9 @@ pub use oracles::*;
 mod core {
     pub use sidestream::core::*;
 }
+mod limits {
+    pub use sidestream::limits::*;
+}
 mod wire {
     pub use sidestream::wire::*;
 }

@@ -8,16 +8,10 @@ use crate::base::lines::Lines;
 use crate::base::text::Text;
 use crate::core::effect::{Effect, Exit, Pipe, Signal};
 use crate::core::turn::Offsets;
-use crate::limits::{KIB, Limits};
+use crate::limits::{AGENT_READ_SIZE, KIB, LINE_SIZE, Limits, STDERR_TAIL_SIZE};
 use crate::wire::claude::DeltaKind;
 use std::collections::VecDeque;
 
-/// Lines up to this length need no long-line buffer.
-pub const LINE_SIZE: usize = 64 * KIB;
-/// One read of standard error, or of an agent that speaks no lines.
-pub const TEXT_SIZE: usize = 16 * KIB;
-/// The newest bytes of standard error that are kept, to say why an agent died.
-pub const TAIL_SIZE: usize = 4 * KIB;
 /// What stands around the words of a prompt on their way to an agent, with some escapes.
 const FRAMING_SIZE: usize = 4 * KIB;
 /// From an exit to the end of the pipes that somebody else still holds.
@@ -159,7 +153,7 @@ impl Agent {
             session,
             life: Life::Spawning,
             stdout,
-            stderr: Text::new(TEXT_SIZE),
+            stderr: Text::new(AGENT_READ_SIZE),
             tail: String::new(),
             stdin: Stdin::default(),
             exit: None,
@@ -185,7 +179,7 @@ impl Agent {
     /// The bytes that one agent takes at most, beside the server's long-line buffer.
     pub const fn memory() -> usize {
         // Its lines, a text cut from one, the input of one kept between two prompts.
-        3 * LINE_SIZE + TEXT_SIZE + TAIL_SIZE + FRAMING_SIZE + size_of::<Agent>()
+        3 * LINE_SIZE + AGENT_READ_SIZE + STDERR_TAIL_SIZE + FRAMING_SIZE + size_of::<Agent>()
     }
 
     /// Whether it has a process that could still act.
@@ -233,8 +227,8 @@ impl Agent {
     /// Keeps the newest of standard error.
     pub fn remember(&mut self, text: &str) {
         self.tail.push_str(text);
-        if self.tail.len() > TAIL_SIZE {
-            let from = self.tail.ceil_char_boundary(self.tail.len() - TAIL_SIZE / 2);
+        if self.tail.len() > STDERR_TAIL_SIZE {
+            let from = self.tail.ceil_char_boundary(self.tail.len() - STDERR_TAIL_SIZE / 2);
             self.tail.drain(..from);
         }
     }
@@ -482,6 +476,6 @@ mod tests {
         for _ in 0..3_000 {
             agent.remember("\u{e9}\u{e9}x");
         }
-        assert!(agent.tail.len() <= TAIL_SIZE && agent.tail.ends_with('x'));
+        assert!(agent.tail.len() <= STDERR_TAIL_SIZE && agent.tail.ends_with('x'));
     }
 }

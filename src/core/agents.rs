@@ -7,13 +7,14 @@
 use crate::base::arena::Key;
 use crate::base::lines::Lines;
 use crate::base::text::Text;
-use crate::core::agent::{Agent, LINE_SIZE, Life, Speech, TEXT_SIZE};
+use crate::core::agent::{Agent, Life, Speech};
 use crate::core::effect::{DiskRequest, Effect, Exit, Level, Spawn};
 use crate::core::event::EventKind;
 use crate::core::metrics::limit::Limit;
 use crate::core::server::{Dialect, Server};
 use crate::core::session::{Process, Session};
 use crate::core::turn::Failure;
+use crate::limits::{AGENT_READ_SIZE, LINE_SIZE};
 use crate::wire::claude;
 use crate::wire::json::Object;
 
@@ -165,7 +166,7 @@ impl Server {
         let Ok(program) = &config.program else { return };
         let stdout = match config.dialect {
             Dialect::Claude | Dialect::Demo => Speech::Lines(Lines::new(LINE_SIZE)),
-            Dialect::Lines => Speech::Text(Text::new(TEXT_SIZE)),
+            Dialect::Lines => Speech::Text(Text::new(AGENT_READ_SIZE)),
         };
         let arguments = match config.dialect {
             Dialect::Claude | Dialect::Demo => {

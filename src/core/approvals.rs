@@ -4,16 +4,15 @@
 //! input that was shown: an answer may name that input's hash, and a wrong hash is refused.
 
 use crate::base::seldom::Blank;
-use crate::limits::{APPROVAL_SHOWN_MAX, ARGUMENT_SIZE_MAX, GRANTED_MAX, GRANTED_SIZE_MAX};
+use crate::limits::{
+    APPROVAL_SHOWN_MAX, ARGUMENT_SIZE_MAX, DECISIONS_KEPT, GRANTED_MAX, GRANTED_SIZE_MAX,
+};
 use crate::wire::json::{self, Object};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-
-/// How many decisions are remembered, to tell late answers.
-const DECIDED_MAX: usize = 256;
 
 /// What a human is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -473,7 +472,7 @@ impl Approvals {
     /// Ends an open one.
     pub fn decide(&mut self, id: &str, decision: &'static str, by: &str) -> Option<Approval> {
         let at = self.open.iter().position(|approval| approval.id == id)?;
-        if self.decided.len() == DECIDED_MAX {
+        if self.decided.len() == DECISIONS_KEPT {
             self.decided.pop_front();
         }
         let (id, by) = (id.to_owned(), by.to_owned());

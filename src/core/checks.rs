@@ -6,10 +6,10 @@
 use crate::base::lines::Lines;
 use crate::base::ring::Found;
 use crate::base::wheel::STEP_MS;
-use crate::core::agent::{Agent, LINE_SIZE, LONG_LINE_PATIENCE_MS, Life, Speech};
+use crate::core::agent::{Agent, LONG_LINE_PATIENCE_MS, Life, Speech};
 use crate::core::connection::{Flow, Phase, Place};
 use crate::core::server::Server;
-use crate::core::tails::TAIL_PIECES_MAX;
+use crate::limits::{LINE_SIZE, TAIL_PIECES_MAX};
 
 impl Server {
     /// The visible frames of all sessions from `position` on, and the position behind them; `None`

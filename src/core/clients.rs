@@ -10,16 +10,13 @@ use crate::core::addresses::AddressId;
 use crate::core::connection::{
     Connection, Exchange, Flow, Output, Peer, Phase, Place, Reader, Stage, Step,
 };
-use crate::core::deadlines::BODY_WINDOW_MS;
 use crate::core::effect::Effect;
 use crate::core::log::Log;
 use crate::core::metrics::limit::Limit;
-use crate::core::server::{POOL_MAX, REQUEST_SIZE, Server};
+use crate::core::server::{REQUEST_SIZE, Server};
+use crate::limits::{BODY_WINDOW_MS, LINGER_MS, POOL_MAX};
 use crate::wire::reply::{self, Status};
 use ::core::net::IpAddr;
-
-/// What a client that was refused or cut may still send before we hang up on it.
-const LINGER_MS: u64 = 2_000;
 
 impl Server {
     // Connections.

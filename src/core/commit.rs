@@ -16,11 +16,10 @@ use crate::core::journal::Lost;
 use crate::core::leftovers::Leftovers;
 use crate::core::publisher::Beside;
 use crate::core::server::Server;
+use crate::limits::{BESIDE_MAX, RINGS_KEPT};
 
 /// Between two tries to write, while the disk takes nothing.
 const RETRY_MS: u64 = 1_000;
-/// Rings of sessions without a process, which readers that are behind may still read.
-pub const RINGS_KEPT: usize = 8;
 
 /// What the server knows of its journals.
 #[derive(Debug)]
@@ -112,9 +111,6 @@ impl Keeper {
         }
     }
 }
-
-/// Large fields on their way to the disk, in bytes, that make agents wait until they are there.
-const BESIDE_MAX: usize = 1024 * 1024;
 
 impl Server {
     /// Whether so many large fields are on their way to the disk that there is no memory for more.

@@ -11,20 +11,14 @@ use crate::core::effect::Asker;
 use crate::core::event::Filter;
 use crate::core::past::Past;
 use crate::core::tails::Tail;
-use crate::limits::Limits;
+use crate::limits::{KEPT_BUFFER_SIZE, KEPT_OWN_SIZE, Limits, PENDING_REPLIES_SIZE};
 use crate::wire::body::BodyDecoder;
 use crate::wire::head::{self, BadRequest, Framing, Head, HeadLimits};
 use crate::wire::reply;
 use ::core::net::IpAddr;
 
-/// Bytes of replies that may be pending before the next pipelined request is looked at.
-const PENDING_REPLIES_SIZE: usize = 16 * 1024;
 /// Bytes of the next request that are read of a client that waits, where there is no room for more.
 const WATCHED_SIZE: usize = 256;
-/// Buffers longer than this, in bytes, are given back to the allocator rather than kept for the next one.
-pub const KEPT_BUFFER_SIZE: usize = 16 * 1024;
-/// The same of a reader's own bytes.
-pub const KEPT_OWN_SIZE: usize = 4 * 1024;
 
 /// A client connection's slot. Small, because there may be very many that only listen.
 pub struct Connection {

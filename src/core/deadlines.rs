@@ -8,12 +8,7 @@ use crate::core::agent::Agent;
 use crate::core::connection::{Exchange, Flow, Phase, Place, Stage, whole_time};
 use crate::core::metrics::limit::Limit;
 use crate::core::server::{DEADLINES_PER_TURN, Drain, Server};
-use crate::limits::Limits;
-
-/// How long a closed session still serves the end of its log.
-const CLOSED_KEPT_MS: u64 = 60_000;
-/// How long a body's rate is watched before it is judged.
-pub(super) const BODY_WINDOW_MS: u64 = 5_000;
+use crate::limits::{BODY_WINDOW_MS, CLOSED_KEPT_MS, Limits};
 
 impl Server {
     /// Begins a turn: goes on with what waited for the last commit, and works off what is due,

@@ -16,15 +16,11 @@ use crate::core::publisher::Output;
 use crate::core::server::Server;
 use crate::core::session::{Subagent, TodoItem};
 use crate::core::turn::{self, ApiError, EndedTool, Failure, Turn};
-use crate::limits::FACT_SIZE_MAX;
+use crate::limits::{FACT_SIZE_MAX, LIST_ITEMS_MAX, SUBAGENTS_MAX};
 use crate::wire::claude::{self, DeltaKind, Message, Parsed, TodoChange, TurnResult};
 use crate::wire::document;
 use serde_json::value::RawValue;
 
-/// Entries that an agent's list of things to do may have here.
-const LIST_ITEMS_MAX: usize = 200;
-/// Subagents that may be open in one session.
-const SUBAGENTS_MAX: usize = 64;
 /// Failed logins in a row after which a turn is ended: the agent itself would try for minutes.
 const LOGIN_ATTEMPTS_MAX: u32 = 2;
 

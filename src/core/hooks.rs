@@ -9,12 +9,9 @@ use crate::core::effect::Effect;
 use crate::core::event::{EventKind, NAMES};
 use crate::core::server::Server;
 use crate::core::tickets::Ticket;
-use crate::limits::HOOKS_SIZE_MAX;
+use crate::limits::{HOOKS_KNOWN_MAX, HOOKS_SIZE_MAX};
 use crate::wire::json;
 use serde_json::Value;
-
-/// Events that wait to become visible, and to be told. Those above are not told.
-const TOLD_MAX: usize = 1024;
 
 /// The events that one command is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,7 +91,7 @@ pub struct Aside {
 impl Aside {
     /// Sets an event aside, if it is of a kind that anybody wants.
     pub fn keep(&mut self, seq: u64, kind: EventKind, data: &str) {
-        if self.told.len() == TOLD_MAX || self.size + data.len() > HOOKS_SIZE_MAX {
+        if self.told.len() == HOOKS_KNOWN_MAX || self.size + data.len() > HOOKS_SIZE_MAX {
             self.dropped += 1;
             return;
         }
@@ -195,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_not_visible_waits_and_what_has_no_room_is_counted() {
         let mut aside = Aside::default();
-        for seq in 1..=TOLD_MAX as u64 + 2 {
+        for seq in 1..=HOOKS_KNOWN_MAX as u64 + 2 {
             aside.keep(seq, EventKind::PromptFailed, "{}");
         }
         assert_eq!(aside.dropped, 2);

@@ -15,14 +15,10 @@ use crate::core::names::Names;
 use crate::core::server::Server;
 use crate::core::session::Session;
 use crate::core::streams::log_read;
+use crate::limits::{PIECE_SIZE, PIECES_MAX};
 use crate::wire::document;
 use crate::wire::sse::{self, EventId};
 use std::collections::VecDeque;
-
-/// Bytes of a piece. One frame that is longer comes whole.
-pub const PIECE_SIZE: usize = 64 * 1024;
-/// Pieces that are read, or being sent, at one time: each is sent in the turn in which it comes.
-pub const PIECES_MAX: usize = 16;
 
 /// The pool of pieces, and who waits for one.
 #[derive(Debug, Default)]

@@ -4,11 +4,10 @@
 //! command and images gives the first answer again and runs once; with others it is refused.
 
 use crate::base::seldom::Seldom;
+use crate::limits::PROMPT_IDS_KEPT;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 
-/// How many prompt ids a session remembers.
-const RECENT_MAX: usize = 256;
 /// Bytes of the digest by which what was sent under an id is remembered.
 const DIGEST_SIZE: usize = 24;
 
@@ -85,7 +84,7 @@ impl Prompts {
 
     /// Remembers the first answer to a prompt.
     pub fn remember(&mut self, prompt: &Prompt, cursor: u64, position: u32) {
-        if self.recent.len() == RECENT_MAX {
+        if self.recent.len() == PROMPT_IDS_KEPT {
             self.recent.remove(0);
         }
         let digest = digest(&prompt.command, &prompt.images);
@@ -120,7 +119,7 @@ impl Prompts {
         for (at, byte) in digest.iter_mut().enumerate().filter(|_| whole) {
             *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap_or_default();
         }
-        if whole && self.recent.len() < RECENT_MAX {
+        if whole && self.recent.len() < PROMPT_IDS_KEPT {
             self.recent.push(Taken { id: id.into(), digest, cursor, end, position });
         }
     }
@@ -204,11 +203,11 @@ mod tests {
             again.remember_digest(id, &digest, (taken.cursor, taken.end), taken.position);
         }
         assert_eq!(known(&again), (7, 9, 1));
-        for number in 0..RECENT_MAX {
+        for number in 0..PROMPT_IDS_KEPT {
             prompts.remember(&prompt(&number.to_string(), "x", &[]), 0, 0);
         }
         assert_eq!(prompts.known("a", "rm", &[]), Known::New);
-        assert_eq!((prompts.recent.len(), prompts.end_of("a")), (RECENT_MAX, None));
+        assert_eq!((prompts.recent.len(), prompts.end_of("a")), (PROMPT_IDS_KEPT, None));
     }
 
     #[test]

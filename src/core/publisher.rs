@@ -13,15 +13,10 @@ use crate::core::event::{EventKind, KINDS};
 use crate::core::hooks::Aside;
 use crate::core::large::LargeFields;
 use crate::core::log::Log;
+use crate::limits::{CONTENT_SIZE_MAX, PREVIEW_SIZE};
 use crate::wire::json::{LargeValue, Largest, Object};
 use crate::wire::sse::{self, EventId};
 use std::sync::Arc;
-
-/// The most text in one `session-output` event, in bytes. Half of it where a ring is small: text
-/// of control characters grows sixfold when it is encoded.
-const CONTENT_SIZE_MAX: usize = 64 * 1024;
-/// Bytes of a large field that stay in its frame.
-const PREVIEW_SIZE: usize = 1024;
 
 /// What every event of a session says about where it belongs.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use crate::core::session::{
     Conversation, Fork, Process, Session, Status, Subagent, TodoItem, Unusual,
 };
 use crate::core::turn::{Failure, OpenTool, OpenTurn, Turn};
+use crate::limits::{BLOCK_SIZE_MAX, LAST_PROMPT_SIZE, PROMPT_IDS_KEPT};
 use crate::wire::document;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -27,13 +28,6 @@ use std::path::Path;
 
 /// The format of snapshots that this version writes, and the newest one that it reads.
 pub const FORMAT: u32 = 1;
-
-/// How many prompt ids are remembered.
-const RECENT_MAX: usize = 256;
-/// Text of an open block that is kept.
-const BLOCK_SIZE_MAX: usize = 1 << 20;
-/// Bytes of a prompt that are shown as a session's last.
-const LAST_PROMPT_SIZE: usize = 200;
 
 /// A session as it stood at one number of its journal.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -297,7 +291,7 @@ impl Snapshot {
         let position = data.position.and_then(|raw| raw.get().parse().ok()).unwrap_or(u32::MAX);
         self.last_prompt =
             Some(command[..command.floor_char_boundary(LAST_PROMPT_SIZE)].to_owned());
-        if self.recent.len() == RECENT_MAX {
+        if self.recent.len() == PROMPT_IDS_KEPT {
             self.recent.remove(0);
         }
         let digest = Prompts::digest(&command, &images);

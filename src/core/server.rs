@@ -31,7 +31,7 @@ use crate::core::tails::Tails;
 use crate::core::tickets::Tickets;
 use crate::core::trust::Look;
 use crate::core::waits::{Cursor, Waits};
-use crate::limits::Limits;
+use crate::limits::{Limits, POOL_MAX};
 use crate::wire::json;
 use crate::wire::reply::{self, HttpDate};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -46,10 +46,6 @@ pub const KIND_AGENT: u8 = 3;
 
 /// Deadlines worked off in one turn, so that a burst of them does not hold up the rest.
 pub(super) const DEADLINES_PER_TURN: usize = 4096;
-/// Exchanges, and the rare parts of readers, that are kept for the next connection.
-pub const POOL_MAX: usize = 64;
-/// Pages of journals that are read at one time.
-pub const PAGES_READ_MAX: u32 = 16;
 /// What one more request is expected to take, when it is judged whether there is room for it.
 pub(super) const REQUEST_SIZE: usize = size_of::<Exchange>() + 4096;
 

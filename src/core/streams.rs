@@ -13,8 +13,11 @@ use crate::core::event::{EventKind, Filter};
 use crate::core::log::Log;
 use crate::core::metrics::limit::Limit;
 use crate::core::past::{Past, PastState};
-use crate::core::server::{POOL_MAX, Server};
+use crate::core::server::Server;
 use crate::core::session::Session;
+use crate::limits::{
+    APPROVALS_SHOWN_MAX, COMPACT_SIZE_MAX, POOL_MAX, UNKNOWN_ID_LENGTH, UNKNOWN_IDS_SIZE_MAX,
+};
 use crate::wire::json;
 use crate::wire::reply::{self, ReplyHead, Status};
 use crate::wire::sse::{self, EventId};
@@ -33,15 +36,6 @@ pub const STREAM_TYPE: &str = "text/event-stream; charset=utf-8";
 const RETRY_MS: u64 = 2_000;
 /// The same when the server is busy or goes away.
 const RETRY_BUSY_MS: u64 = 5_000;
-/// The most bytes of past that a compact view opens with: a screen, also on a slow network.
-const COMPACT_SIZE_MAX: u64 = 192 * 1024;
-
-/// How much of an id that no session has is shown, in characters.
-const UNKNOWN_LENGTH_MAX: usize = 80;
-/// Bytes of such ids in one answer: `connected` comes in one small packet.
-const UNKNOWN_SIZE_MAX: usize = 1024;
-/// Open approvals that `connected` names, for the same reason. All of them are at `/approvals`.
-const APPROVALS_SHOWN_MAX: usize = 32;
 
 /// What a stream's request asks for.
 #[derive(Debug)]
@@ -79,11 +73,11 @@ impl Unknown {
     /// Takes in one more.
     pub fn add(&mut self, id: &str) {
         self.count += 1;
-        let shown: String = id.chars().take(UNKNOWN_LENGTH_MAX).collect();
+        let shown: String = id.chars().take(UNKNOWN_ID_LENGTH).collect();
         // What JSON escapes takes up to six bytes.
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
         let size = shown.bytes().map(|byte| if plain(byte) { 1 } else { 6 }).sum::<usize>() + 3;
-        if self.size + size <= UNKNOWN_SIZE_MAX {
+        if self.size + size <= UNKNOWN_IDS_SIZE_MAX {
             self.size += size;
             self.shown.push(shown);
         }

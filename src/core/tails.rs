@@ -9,12 +9,8 @@ use crate::base::arena::Key;
 use crate::core::connection::Phase;
 use crate::core::effect::{DiskRequest, Effect, Source};
 use crate::core::server::Server;
+use crate::limits::TAIL_PIECES_MAX;
 use std::collections::VecDeque;
-
-/// Bytes of a piece.
-pub const TAIL_PIECE_SIZE: usize = 64 * 1024;
-/// Pieces that are looked for on disk, or being sent, at one time.
-pub const TAIL_PIECES_MAX: usize = 16;
 
 /// What is large.
 #[derive(Clone, Debug)]

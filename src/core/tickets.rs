@@ -6,17 +6,14 @@
 //! once that approval is answered, withdrawn, or the server has ended. Whether a request may be
 //! served at all, and what a page about it looks like, is not known here.
 
+use crate::limits::TICKETS_MAX;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use super::access::tokens::Digest;
 
-/// Tickets kept: two for each of so many approvals. Beyond them the oldest are worth nothing.
-const TICKETS_MAX: usize = 4096;
-/// Unknown tickets in a minute: those above are not looked at any more, only counted.
-const MISSES_MAX: usize = 10;
-/// That minute.
+/// The minute in which they are counted.
 const MISSES_WINDOW_MS: u64 = 60_000;
 /// What they are hashed with: no other hash of ours is one of theirs.
 const DOMAIN: &[u8] = b"sidestream ticket\0";
@@ -94,15 +91,16 @@ impl Tickets {
     /// What a ticket is for. Found by its hash: how long that takes says nothing about any other.
     ///
     /// # Errors
-    /// [`Miss`]. Whoever holds a ticket is never kept out by those who guess.
-    pub fn find(&mut self, text: &str, now_ms: u64) -> Result<Ticket, Miss> {
+    /// [`Miss`], [`Miss::TooMany`] beyond `misses_max` in a minute. Whoever holds a ticket is never
+    /// kept out by those who guess.
+    pub fn find(&mut self, text: &str, now_ms: u64, misses_max: usize) -> Result<Ticket, Miss> {
         if let Some(ticket) = self.entries.get(&hash(text)) {
             return Ok(ticket.clone());
         }
         while self.misses.front().is_some_and(|at| at + MISSES_WINDOW_MS <= now_ms) {
             self.misses.pop_front();
         }
-        if self.misses.len() >= MISSES_MAX {
+        if self.misses.len() >= misses_max {
             let oldest = self.misses.front().copied().unwrap_or(now_ms);
             return Err(Miss::TooMany((oldest + MISSES_WINDOW_MS - now_ms).div_ceil(1000)));
         }
@@ -131,10 +129,10 @@ mod tests {
         let no = tickets.issue(ticket("a", false)).unwrap();
         assert_eq!((yes.len(), no.len()), (64, 64));
         assert_ne!(yes, no);
-        assert_eq!(tickets.find(&yes, 0), Ok(ticket("a", true)));
-        assert_eq!(tickets.find(&no, 0), Ok(ticket("a", false)));
+        assert_eq!(tickets.find(&yes, 0, 10), Ok(ticket("a", true)));
+        assert_eq!(tickets.find(&no, 0, 10), Ok(ticket("a", false)));
         let other = Tickets::new(Some([8; 32])).issue(ticket("a", true)).unwrap();
-        assert_eq!(tickets.find(&other, 0), Err(Miss::Unknown));
+        assert_eq!(tickets.find(&other, 0, 10), Err(Miss::Unknown));
         assert!(!tickets.entries.keys().any(|kept| yes.as_bytes().starts_with(kept)));
         assert_eq!(Tickets::new(None).issue(ticket("a", true)), None);
     }
@@ -143,12 +141,12 @@ mod tests {
     fn guesses_are_limited_and_keep_no_holder_out() {
         let mut tickets = Tickets::new(Some([7; 32]));
         let good = tickets.issue(ticket("a", true)).unwrap();
-        for _ in 0..MISSES_MAX {
-            assert_eq!(tickets.find("guess", 1000), Err(Miss::Unknown));
+        for _ in 0..10 {
+            assert_eq!(tickets.find("guess", 1000, 10), Err(Miss::Unknown));
         }
-        assert_eq!(tickets.find("guess", 31_000), Err(Miss::TooMany(30)));
-        assert!(tickets.find(&good, 31_000).is_ok());
-        assert_eq!(tickets.find("guess", 61_000), Err(Miss::Unknown));
+        assert_eq!(tickets.find("guess", 31_000, 10), Err(Miss::TooMany(30)));
+        assert!(tickets.find(&good, 31_000, 10).is_ok());
+        assert_eq!(tickets.find("guess", 61_000, 10), Err(Miss::Unknown));
     }
 
     #[test]
@@ -159,7 +157,7 @@ mod tests {
         for _ in 2..=TICKETS_MAX {
             tickets.issue(ticket("more", true)).unwrap();
         }
-        assert!(tickets.find(&first, 0).is_err() && tickets.find(&second, 0).is_ok());
+        assert!(tickets.find(&first, 0, 10).is_err() && tickets.find(&second, 0, 10).is_ok());
         assert_eq!(tickets.entries.len(), TICKETS_MAX);
     }
 }

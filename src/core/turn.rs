@@ -7,27 +7,18 @@
 use crate::core::event::EventKind;
 use crate::core::prompts::Prompt;
 use crate::core::publisher::{Feed, Output, Place, Publisher, utf16_length};
+use crate::limits::{BLOCK_SIZE_MAX, MESSAGES_KEPT, SPEAKERS_MAX, STRUCTURED_SIZE_MAX, TOOLS_MAX};
 use crate::wire::claude::{self, Block, DeltaKind, ToolKind, ToolResult};
 use crate::wire::json::Object;
 use crate::wire::operations::{self, Operation};
 use crate::wire::quoted::Quoted;
 use serde_json::value::RawValue;
 
-/// Tool calls that may be open at once; further ones are passed on as they come.
-const TOOLS_MAX: usize = 256;
-/// Text of an open block that is kept for the case that its agent dies, and of the last one.
-const BLOCK_SIZE_MAX: usize = 1 << 20;
 /// What a turn holds, in bytes: the block that is streamed and the last one, its tools, and what
 /// they are to do where that is a list.
 pub const TURN_SIZE: usize = 2 * BLOCK_SIZE_MAX + TOOLS_MAX * 1024 + STRUCTURED_SIZE_MAX;
-/// A tool's structured result is told up to this size; its text always is.
-const STRUCTURED_SIZE_MAX: usize = 64 * 1024;
 /// Characters of a message that `operations-detected` shows.
 const RESPONSE_SIZE: usize = 500;
-/// Messages whose operations are collected at one time: the main one, and those of subagents.
-const SPEAKERS_MAX: usize = 64;
-/// Messages whose number of blocks is remembered: their blocks come one line each.
-const MESSAGES_MAX: usize = 16;
 
 /// A turn under way.
 #[derive(Debug, Default)]
@@ -354,7 +345,7 @@ impl Turn {
             *count += 1;
             return *count - 1;
         }
-        if self.messages.len() == MESSAGES_MAX {
+        if self.messages.len() == MESSAGES_KEPT {
             self.messages.remove(0);
         }
         self.messages.push((message_id.to_owned(), 1));

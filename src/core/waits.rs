@@ -11,14 +11,12 @@ use crate::core::connection::{Phase, Stage};
 use crate::core::event::Filter;
 use crate::core::log::Log;
 use crate::core::metrics::Sample;
-use crate::core::server::{PAGES_READ_MAX, REQUEST_SIZE, Server};
+use crate::core::server::{REQUEST_SIZE, Server};
 use crate::core::streams::Unknown;
+use crate::limits::PAGE_SIZE_MAX;
 use crate::wire::json::Array;
 use crate::wire::sse;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The most bytes of events in one answer.
-pub const PAGE_SIZE_MAX: usize = 256 * 1024;
 
 /// A request that waits.
 #[derive(Debug)]
@@ -424,7 +422,7 @@ impl Server {
     pub(super) fn has_room_for_page(&self) -> bool {
         let coming = (self.pages.len() + 1) * PAGE_SIZE_MAX;
         self.pages.is_empty()
-            || self.pages.len() < PAGES_READ_MAX as usize
+            || self.pages.len() < self.limits.pages_read_max as usize
                 && self.requests_size + coming <= self.limits.requests_size_max
     }
 

@@ -1,10 +1,11 @@
 //! The operator's commands that are told of events: started, fed, watched, and ended.
 //!
 //! Promises: no shell takes part; each has its event whole on its standard input, a bare environment,
-//! and [`RUN_MS`] to end, then its group is killed; at most [`RUNNING_MAX`] run and [`WAITING_MAX`]
+//! and [`HOOK_RUN_MS`] to end, then its group is killed; at most [`HOOKS_RUNNING_MAX`] run and [`HOOKS_WAITING_MAX`]
 //! wait, and what is above is counted and not run; nothing here waits for one, and none outlives the
 //! server. Which events are told is not known here.
 
+use crate::limits::{HOOK_RUN_MS, HOOKS_RUNNING_MAX, HOOKS_SIZE_MAX, HOOKS_WAITING_MAX};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
@@ -15,14 +16,7 @@ use mio::{Interest, Registry, Token};
 use super::process::{self, Child, Exit, GroupSignal, Spec};
 use super::sys;
 use crate::base::arena::Key;
-use crate::limits::HOOKS_SIZE_MAX;
 
-/// How long a command may run, in milliseconds.
-pub const RUN_MS: u64 = 10_000;
-/// Commands that run at once.
-pub const RUNNING_MAX: usize = 4;
-/// Commands that wait for their turn, so that a burst of events is told.
-pub const WAITING_MAX: usize = 64;
 /// What a pipe holds without being asked to hold more.
 const PIPE_SIZE: usize = 64 * 1024;
 /// What of a command's standard error the log tells.
@@ -68,7 +62,7 @@ struct Running {
 pub struct Hooks {
     surroundings: Surroundings,
     kind: u8,
-    running: [Option<Running>; RUNNING_MAX],
+    running: [Option<Running>; HOOKS_RUNNING_MAX],
     waiting: VecDeque<(usize, Vec<u8>)>,
     /// Their bytes.
     waiting_size: usize,
@@ -80,7 +74,7 @@ pub struct Hooks {
 impl Hooks {
     /// None runs yet. The poller speaks of them by keys of this kind.
     pub fn new(surroundings: Surroundings, kind: u8) -> Hooks {
-        let running = [const { None }; RUNNING_MAX];
+        let running = [const { None }; HOOKS_RUNNING_MAX];
         let waiting = VecDeque::new();
         Hooks { surroundings, kind, running, waiting, waiting_size: 0, generation: 0, any: false }
     }
@@ -103,8 +97,8 @@ impl Hooks {
 
     /// Puts a command in line. Returns false if the line is full.
     pub fn add(&mut self, hook: usize, json: Vec<u8>) -> bool {
-        let fits =
-            self.waiting.len() < WAITING_MAX && self.waiting_size + json.len() <= HOOKS_SIZE_MAX;
+        let fits = self.waiting.len() < HOOKS_WAITING_MAX
+            && self.waiting_size + json.len() <= HOOKS_SIZE_MAX;
         if fits {
             self.waiting_size += json.len();
             self.waiting.push_back((hook, json));
@@ -123,7 +117,7 @@ impl Hooks {
                 Ok(child) => {
                     self.any = true;
                     started += 1;
-                    let (generation, due_at) = (self.generation, Some(now_ms + RUN_MS));
+                    let (generation, due_at) = (self.generation, Some(now_ms + HOOK_RUN_MS));
                     self.running[slot] = Some(Running { generation, hook, child, due_at });
                 }
                 Err(sentence) => failures.push((hook, Outcome::Failed(sentence, String::new()))),
@@ -185,7 +179,7 @@ impl Hooks {
         let outcome = match exit {
             Some(Exit::Code(0)) => Outcome::Good,
             _ if running.due_at.is_none() => {
-                Outcome::Failed(format!("it did not end within {} s", RUN_MS / 1000), said)
+                Outcome::Failed(format!("it did not end within {} s", HOOK_RUN_MS / 1000), said)
             }
             Some(Exit::Code(code)) => Outcome::Failed(format!("it ended with status {code}"), said),
             Some(Exit::Signal(signal)) => {

@@ -5,6 +5,7 @@
 //! is taken for one, and what is damaged is named and left as it is. What may be read, written or
 //! removed is decided elsewhere.
 
+use crate::limits::{HANDLES_MAX, PIECE_SIZE, TAIL_PIECE_SIZE};
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -17,10 +18,10 @@ use crate::core::effect::{
 use crate::core::epochs::{Durability, Epochs, Start};
 use crate::core::event::EventKind;
 use crate::core::journal::{self, Frame, INDEX_STEP, Journal, Segment, SegmentId};
-use crate::core::past::{self, PIECE_SIZE};
+use crate::core::past;
 use crate::core::publisher::Kind;
 use crate::core::restore::{Beside, FORMAT, Found, Snapshot};
-use crate::core::tails::{EventPart, TAIL_PIECE_SIZE};
+use crate::core::tails::EventPart;
 use crate::shell::files::{self as fs, File, FileExt};
 use crate::shell::private::{self, failed, make_directory};
 use crate::wire::base64;
@@ -29,8 +30,6 @@ use crate::wire::sse::Epoch;
 
 /// The format of the data directory that this version writes, and the newest one that it reads.
 const DATA_FORMAT: u32 = 1;
-/// Segments that are kept open for writing: one per session that runs, and some.
-const HANDLES_MAX: usize = 48;
 /// One read of a journal that is merged with others.
 const MERGE_READ_SIZE: usize = 16 * 1024;
 /// One write. For a larger one the system takes larger pages of those that are free, and where a

@@ -9,6 +9,7 @@ mod agents;
 mod hooks;
 mod leavers;
 
+use crate::limits::{DISK_REQUESTS_MAX, SOCKET_SIZE};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -31,7 +32,6 @@ use crate::base::arena::Key;
 use crate::core::connection::Output;
 use crate::core::effect::{Asker, DiskReply, DiskRequest, Effect, Level, LogLine};
 use crate::core::server::{End, KIND_CONNECTION, Server};
-use crate::limits::SOCKET_SIZE;
 
 // Kinds of keys beside the core's.
 const KIND_LISTENER: u8 = 0x10;
@@ -60,8 +60,6 @@ const ACCEPT_TOLD_MS: u64 = 5_000;
 const CHORES_MS: u64 = 2_000;
 /// What a disk that works has for its last writes where the drain was cut.
 const LAST_WRITES_MS: u64 = 500;
-/// Requests that the disk thread is handed before they wait here.
-const DISK_REQUESTS_MAX: usize = 64;
 
 /// What the loop is made of.
 pub struct Parts {

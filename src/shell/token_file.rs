@@ -5,6 +5,7 @@
 //! write to them: whoever can add a line is let in. What the lines mean is `core::access`'s
 //! business.
 
+use crate::limits::TOKEN_FILE_SIZE_MAX;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -12,10 +13,6 @@ use std::path::{Path, PathBuf};
 
 use super::{private, sys};
 use crate::core::access::tokens::{self, Scope, Tokens};
-
-/// The largest file that is read, in bytes: more than all the lines there may be. Of cookies that
-/// is so because each start writes only those of tokens that still are.
-const FILE_SIZE_MAX: u64 = 256 * 1024;
 
 /// Reads everybody's tokens, of which there may be none any more.
 ///
@@ -135,9 +132,9 @@ fn check_directory(path: &Path) -> Result<(), String> {
 /// All of a file.
 fn text(path: &Path, file: &mut File) -> Result<String, String> {
     let mut text = String::new();
-    let read: io::Result<usize> = file.take(FILE_SIZE_MAX + 1).read_to_string(&mut text);
+    let read: io::Result<usize> = file.take(TOKEN_FILE_SIZE_MAX + 1).read_to_string(&mut text);
     read.map_err(|error| refused(path, &error))?;
-    if text.len() as u64 > FILE_SIZE_MAX {
+    if text.len() as u64 > TOKEN_FILE_SIZE_MAX {
         return Err(refused(path, &"it is too long"));
     }
     Ok(text)

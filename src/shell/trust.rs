@@ -4,6 +4,7 @@
 //! was allowed is kept in one file, by directory and by the hash of what the directory said then.
 //! What cannot be read whole, or not as JSON, has no such hash, and is never kept.
 
+use crate::limits::{TRUST_COMMANDS_MAX, TRUST_FILE_SIZE_MAX};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{Metadata, OpenOptions};
@@ -22,10 +23,6 @@ use sha2::{Digest, Sha256};
 const FILES: [&str; 3] = [".claude/settings.json", ".claude/settings.local.json", SERVERS];
 /// The one of them that the CLI reads in every directory above as well.
 const SERVERS: &str = ".mcp.json";
-/// A settings file larger than this is told as one that cannot be read.
-const FILE_SIZE_MAX: u64 = 1 << 20;
-/// Commands listed of one directory; more are counted.
-const COMMANDS_MAX: usize = 100;
 /// Settings that let the agent do nothing more than it does without them. Any other is shown,
 /// those that are not known yet among them.
 const HARMLESS: [&str; 12] = [
@@ -78,9 +75,9 @@ pub fn look(directory: &Path) -> Brought {
             }
         }
     }
-    if commands.len() > COMMANDS_MAX {
-        let more = commands.len() - COMMANDS_MAX;
-        commands.truncate(COMMANDS_MAX);
+    if commands.len() > TRUST_COMMANDS_MAX {
+        let more = commands.len() - TRUST_COMMANDS_MAX;
+        commands.truncate(TRUST_COMMANDS_MAX);
         commands.push(format!("and {more} more"));
     }
     let mut hash = String::with_capacity(64);
@@ -123,8 +120,8 @@ fn read(path: &Path) -> Option<Result<Vec<u8>, Unread>> {
         return Some(Err(unread("it is no file".to_owned(), metadata)));
     }
     let mut bytes = Vec::new();
-    Some(match file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
-        Ok(size) if size as u64 <= FILE_SIZE_MAX => Ok(bytes),
+    Some(match file.take(TRUST_FILE_SIZE_MAX + 1).read_to_end(&mut bytes) {
+        Ok(size) if size as u64 <= TRUST_FILE_SIZE_MAX => Ok(bytes),
         Ok(_) => Err(unread("it is too large".to_owned(), metadata)),
         Err(error) => Err(unread(error.to_string(), metadata)),
     })
@@ -371,7 +368,7 @@ mod tests {
         assert!(!is_new("another that is no text"));
         // Too large to be read: any change is another one.
         for word in ["true", "evil"] {
-            let large = format!("{{\"{word}\": 1}}{}", " ".repeat(FILE_SIZE_MAX as usize));
+            let large = format!("{{\"{word}\": 1}}{}", " ".repeat(TRUST_FILE_SIZE_MAX as usize));
             fs::write(&servers, large).unwrap();
             assert!(!is_new(word));
         }

@@ -24,6 +24,9 @@ mod world;
 mod core {
     pub use sidestream::core::*;
 }
+mod limits {
+    pub use sidestream::limits::*;
+}
 mod wire {
     pub use sidestream::wire::*;
 }

@@ -4,15 +4,10 @@
 //! looked for among all of them, each compared in constant time, so that an answer's delay says
 //! nothing. Where the files lie and who may write them is not known here.
 
+use crate::limits::{TOKEN_NAME_SIZE_MAX, TOKEN_SIZE_MAX, TOKENS_MAX};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-/// The longest token that is looked at, in bytes.
-pub const TOKEN_SIZE_MAX: usize = 256;
-/// The longest name, in bytes.
-pub const NAME_SIZE_MAX: usize = 64;
-/// Entries of a token file: every request is compared with all of them.
-pub const TOKENS_MAX: usize = 256;
 /// What a token begins with, so that scanners for leaked secrets know it.
 const PREFIX: &str = "sst_";
 /// What the read cookie's value is hashed with, beside the token: it is nothing else's hash.
@@ -289,7 +284,7 @@ fn entry(line: &str) -> Result<Token, String> {
 
 fn check_name(name: &str) -> Result<(), String> {
     let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
-    let good = (1..=NAME_SIZE_MAX).contains(&name.len()) && name.bytes().all(fit);
+    let good = (1..=TOKEN_NAME_SIZE_MAX).contains(&name.len()) && name.bytes().all(fit);
     if !good {
         let expected = "a name: up to 64 letters, digits, dots, `_`, `-` and `@`";
         // Not the word itself: it may be a token in the wrong place.

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::core::connection::Flow;
-use crate::core::server::PAGES_READ_MAX;
 use crate::core::tails::Place;
-use crate::limits::HEARTBEATS_MS;
+use crate::limits::{
+    HEARTBEATS_MS, IMAGES_MAX, PAD_MAX, PAGE_SIZE_MAX, SESSIONS_NAMED_MAX, TAIL_PIECE_SIZE,
+    WAIT_S_MAX,
+};
 
 /// The number by which an image of a prompt is kept: rising, as events are.
 pub(super) fn image_key(seq: u64, number: u64) -> u64 {
@@ -342,11 +344,12 @@ impl Server {
 
     /// Refuses to look into a journal while as many pages are on their way as there is memory for.
     fn lookup_refused(&self) -> Result<(), Problem> {
-        if self.pages_read < PAGES_READ_MAX {
+        let most = self.limits.pages_read_max;
+        if self.pages_read < most {
             return Ok(());
         }
-        let sentence = "too many pages of the past are being read; try again soon";
-        Err(Problem::unavailable("reads_max", sentence))
+        let sentence = format!("{most} pages of the past are being read, --pages-read-max");
+        Err(Problem::limited(Limit::PagesRead, sentence))
     }
 
     /// Answers a long poll. What the ring has lost while it stood in line is read from the journals;
@@ -409,7 +412,7 @@ impl Server {
                 source,
                 before: log.ring.oldest().map_or(before, |oldest| oldest.seq.min(before)),
                 limit,
-                size_max: waits::PAGE_SIZE_MAX,
+                size_max: PAGE_SIZE_MAX,
                 filter,
                 open: blocks.map(|(message_id, block)| (message_id.to_owned(), block)).collect(),
                 bytes: marks.iter().flat_map(|mark| log.frame(mark)).flatten().copied().collect(),

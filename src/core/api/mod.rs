@@ -44,9 +44,10 @@ use crate::core::session::{
     Conversation, Fork, Process, Session, Status as SessionStatus, Unusual,
 };
 use crate::core::streams::{Busy, Replay, StreamRequest, Unknown};
-use crate::core::tails::{EventPart, Large, TAIL_PIECE_SIZE, Tail};
+use crate::core::tails::{EventPart, Large, Tail};
 use crate::core::turn::Failure;
 use crate::core::waits::{self, Awaited, Cursor, Wait};
+use crate::limits::NAME_LENGTH_MAX;
 use crate::wire::base64;
 use crate::wire::claude;
 use crate::wire::head::{self, BadRequest, Framing, Head, Method, Span};
@@ -63,24 +64,8 @@ const MODES: [&str; 5] = ["default", "acceptEdits", "plan", "dontAsk", "auto"];
 /// The states that a list of sessions can be limited to.
 const STATUSES: [&str; 8] =
     ["idle", "starting", "running", "waiting", "stopping", "suspended", "failed", "archived"];
-/// The longest name, model or client id, in characters.
-const NAME_LENGTH_MAX: usize = 200;
-/// How much of a session's last prompt is shown in lists, in bytes.
-const LAST_PROMPT_SIZE_MAX: usize = 200;
-/// The longest prompt id.
-const PROMPT_ID_SIZE_MAX: usize = 128;
-/// The largest image, in bytes of base64: what the API takes.
-const IMAGE_SIZE_MAX: usize = 5 * 1024 * 1024;
-/// Images of one prompt.
-const IMAGES_MAX: usize = 20;
-/// How many sessions a stream or a poll over several may name.
-const SESSIONS_NAMED_MAX: usize = 1000;
-/// The longest time a request may wait for something to happen, in seconds.
-const WAIT_S_MAX: u64 = 60;
 /// How long a long poll waits where it does not say.
 const POLL_WAIT_S: u64 = 25;
-/// The longest opening comment a client may ask for.
-const PAD_MAX: usize = 64 * 1024;
 /// Characters of a path that the log shows.
 const PATH_SHOWN_MAX: usize = 200;
 /// Seconds after which a client that met a limit may try again.

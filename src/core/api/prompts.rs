@@ -1,7 +1,10 @@
 //! Endpoints about prompts: send, queue, cancel, interrupt.
 
 use super::*;
-use crate::limits::{LIST_SIZE, PROMPT_SHOWN_MAX};
+use crate::limits::{
+    IMAGE_SIZE_MAX, IMAGES_MAX, LAST_PROMPT_SIZE, LIST_SIZE, PAGE_SIZE_MAX, PROMPT_ID_SIZE_MAX,
+    PROMPT_SHOWN_MAX, WAIT_S_MAX,
+};
 
 impl Server {
     pub(super) fn prompt(&mut self, request: &Request<'_>, id: &str) -> Outcome {
@@ -111,7 +114,7 @@ impl Server {
                 source: Source { session_id, segments, position, end: end_at, least_seq },
                 before: end.seq + 1,
                 limit: 1,
-                size_max: waits::PAGE_SIZE_MAX,
+                size_max: PAGE_SIZE_MAX,
                 filter: Filter::ALL,
                 open: Vec::new(),
                 bytes: Vec::new(),
@@ -262,7 +265,7 @@ impl Server {
         self.publisher.flush(&mut session.feed);
         let cursor = self.publisher.seq().max(cursor);
         let position = if interrupts { 0 } else { session.prompts.queue.len() as u32 };
-        let shown = prompt.command.floor_char_boundary(LAST_PROMPT_SIZE_MAX);
+        let shown = prompt.command.floor_char_boundary(LAST_PROMPT_SIZE);
         session.last_prompt = Some(prompt.command[..shown].into());
         session.prompts.remember(&prompt, cursor, position);
         let event_id = self.publisher.id(self.publisher.seq() + 1);

@@ -1,7 +1,7 @@
 //! A request, taken apart: its parameters, and its body as JSON.
 
 use super::*;
-use crate::limits::BODY_VALUES_MAX;
+use crate::limits::{BODY_VALUES_MAX, NAME_LENGTH_MAX};
 use crate::wire::json::Members;
 
 /// What a `PATCH` may be written in (RFC 5789 §3.1).

@@ -15,7 +15,8 @@ const SHOWN_MAX: usize = crate::limits::LIST_SIZE / 6;
 impl Server {
     pub(super) fn answer_by_ticket(&mut self, request: &Request<'_>) -> Outcome {
         let text = request.parameter("t")?.unwrap_or_default();
-        let ticket = self.answer_tickets.find(&text, self.now_ms).map_err(missed)?;
+        let most = self.limits.ticket_misses_max as usize;
+        let ticket = self.answer_tickets.find(&text, self.now_ms, most).map_err(missed)?;
         let key = self.by_id.find(&self.sessions, &ticket.session_id);
         let session = key.and_then(|key| self.sessions.get(key));
         let Some((key, session)) = key.zip(session) else {
@@ -58,9 +59,8 @@ fn missed(miss: Miss) -> Problem {
         }
         Miss::TooMany(wait_s) => {
             let sentence = "too many links were wrong; try again in a minute";
-            let status = Status::TOO_MANY_REQUESTS;
-            let mut problem = Problem::new(status, "tickets_unknown_max", sentence);
-            problem.fields.push(("Retry-After", wait_s.to_string()));
+            let mut problem = Problem::limited(Limit::TicketMisses, sentence);
+            problem.fields = vec![("Retry-After", wait_s.to_string())];
             problem
         }
     }

@@ -12,6 +12,8 @@ pub enum Limit {
     Pipeline,
     Waits,
     LoginFailures,
+    TicketMisses,
+    PagesRead,
     HeadSize,
     HeadFields,
     HeadTime,
@@ -36,7 +38,7 @@ pub enum Limit {
 }
 
 /// How many there are.
-pub const LIMITS: usize = 26;
+pub const LIMITS: usize = 28;
 
 impl Limit {
     /// All of them, in the order of their discriminants.
@@ -47,6 +49,8 @@ impl Limit {
         Limit::Pipeline,
         Limit::Waits,
         Limit::LoginFailures,
+        Limit::TicketMisses,
+        Limit::PagesRead,
         Limit::HeadSize,
         Limit::HeadFields,
         Limit::HeadTime,
@@ -78,6 +82,8 @@ impl Limit {
             Limit::Pipeline => "pipeline-max",
             Limit::Waits => "waits-max",
             Limit::LoginFailures => "login-failures-max",
+            Limit::TicketMisses => "ticket-misses-max",
+            Limit::PagesRead => "pages-read-max",
             Limit::HeadSize => "head-size-max",
             Limit::HeadFields => "head-fields-max",
             Limit::HeadTime => "head-timeout",
@@ -106,6 +112,7 @@ impl Limit {
     pub fn status(self) -> Status {
         match self {
             Limit::Waits
+            | Limit::PagesRead
             | Limit::Bodies
             | Limit::Requests
             | Limit::Connections
@@ -125,6 +132,8 @@ impl Limit {
             Limit::Bodies => "bodies_max",
             Limit::Requests => "requests_max",
             Limit::LoginFailures => "login_failures_max",
+            Limit::TicketMisses => "ticket_misses_max",
+            Limit::PagesRead => "pages_read_max",
             Limit::ConnectionsPerAddress => "connections_per_address_max",
             Limit::ReadersPerSession => "readers_max",
             _ => "limit_met",

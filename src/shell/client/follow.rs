@@ -5,12 +5,12 @@
 //! it stood, and says so if the server could not go on from there; silence beyond three heartbeats
 //! counts as a break. It gives up only where coming back is of no use: the server refuses.
 
+use crate::limits::HEARTBEATS_MISSED;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::http::{self, Client, Failure, Request};
-use crate::limits::HEARTBEATS_MISSED;
 use crate::wire::event_stream::{EventParser, Message};
 
 /// The first wait before a reconnect, and the longest.

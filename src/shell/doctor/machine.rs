@@ -1,5 +1,6 @@
 //! The doctor's look at the machine: kernel, limits, memory, clock, addresses, and the CLI.
 
+use crate::limits::{Limits, MIB, mebibytes};
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use super::{Finding, bad, good, warning};
 use crate::arguments::Listen;
-use crate::limits::{Limits, MIB, mebibytes};
 use crate::shell::holders::{self, Program};
 use crate::shell::peer::Peers;
 use crate::shell::{clock, process, sys};

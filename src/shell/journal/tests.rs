@@ -126,13 +126,16 @@ impl World {
                     Effect::Disk(request) => {
                         let waits = match request {
                             DiskRequest::Append(_) => self.slow_writes,
-                            DiskRequest::Read(_) => self.slow_reads,
+                            DiskRequest::Read(_) | DiskRequest::Page(_) => self.slow_reads,
                             _ => false,
                         };
                         match waits {
                             true => self.waiting.push(request),
                             false => self.serve(request),
                         }
+                    }
+                    Effect::Sample(key) => {
+                        self.server.disk_replied(DiskReply::Sampled(key, Box::default()));
                     }
                     Effect::WhoIs(key) => {
                         self.server.asker_known(key, crate::core::effect::Asker::Outside);
@@ -701,6 +704,30 @@ fn a_page_is_read_segment_by_segment() {
     let whole = journal::recover(&page.bytes, |_, frame| names.push(frame.name.to_owned()));
     assert_eq!((whole, names.len()), (page.bytes.len(), page.found));
     assert_eq!(names[0], "session-created", "{names:?}");
+}
+
+#[test]
+fn no_more_pages_are_read_at_one_time_than_there_is_memory_for() {
+    let scratch = Scratch::new("pages");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    world.stop();
+    let mut world = World::new(&scratch.0, Durability::Write, 2);
+    let history = format!("/api/session/{session}/history");
+    world.slow_reads = true;
+    for _ in 0..Limits::default().pages_read_max {
+        world.tell(&request("GET", &history, ""));
+    }
+    world.turn();
+    let refused = world.ask("GET", &history, "");
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert!(refused.contains("\r\nRetry-After: 1\r\n"), "{refused}");
+    assert!(refused.contains("\"code\":\"pages_read_max\""), "{refused}");
+    world.catch_up();
+    assert!(world.ask("GET", &history, "").starts_with("HTTP/1.1 200"));
+    let metrics = world.ask("GET", "/metrics", "");
+    let counted = "sidestream_limit_hits_total{limit=\"pages-read-max\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[test]

@@ -4,11 +4,10 @@
 //! same name in `OUT_DIR`, without a time or a name in it: equal files make equal binaries. The page
 //! of one session is the home page again, a step deeper: `session.html` is made of `index.html`.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use flate2::{Compression, GzBuilder, read::GzEncoder};
+use zopfli::{Format, Options};
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
@@ -48,8 +47,8 @@ fn a_step_deeper(page: &str) -> String {
 }
 
 fn pack(bytes: &[u8], file: &Path) {
-    let mut packer: GzEncoder<&[u8]> = GzBuilder::new().mtime(0).read(bytes, Compression::best());
     let mut packed = Vec::new();
-    packer.read_to_end(&mut packed).expect("memory can be read");
+    zopfli::compress(Options::default(), Format::Gzip, bytes, &mut packed)
+        .expect("memory can be read and written");
     fs::write(file, packed).expect("OUT_DIR can be written");
 }

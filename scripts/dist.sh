@@ -10,8 +10,8 @@ cd "$(dirname "$0")/.."
 
 say() { printf 'dist: %s\n' "$*" >&2; }
 
-# Bytes of a binary at most, web client included: 1,600 KiB. More is a failure. The aim is 1.5 MiB.
-SIZE_MAX=${DIST_SIZE_MAX:-1638400}
+# Bytes of a binary at most, web client included: 1.5 MiB. More is a failure.
+SIZE_MAX=${DIST_SIZE_MAX:-1572864}
 # The same where the standard library is taken as it is shipped: it brings its reader of debug information, and its code
 # is for speed.
 SIZE_MAX_AS_SHIPPED=2097152

@@ -14,10 +14,11 @@ has_source() {
 static_build() {
     if has_source; then
         # Cargo calls this unstable: the compiler is pinned (rust-toolchain.toml). `core` is less small than the rest,
-        # since it is what finds an agent's line to be UTF-8.
+        # since it is what finds an agent's line to be UTF-8. Where a panic was is told without the column.
         RUSTC_BOOTSTRAP=1 cargo build --release --locked --bin sidestream --target "$1" --target-dir "$2" \
             -Z build-std=std,panic_abort -Z build-std-features=optimize_for_size \
-            --config 'profile.release.package.core.opt-level="s"'
+            --config 'profile.release.package.core.opt-level="s"' \
+            --config "target.'cfg(target_env = \"musl\")'.rustflags = ['-Zlocation-detail=file,line']"
     else
         echo "THE STANDARD LIBRARY IS TAKEN AS SHIPPED, since rustup cannot bring rust-src: a larger binary" >&2
         cargo build --release --locked --bin sidestream --target "$1" --target-dir "$2"

@@ -668,20 +668,20 @@ impl Play {
     fn answer_disk(&mut self) {
         for request in std::mem::take(&mut self.disk) {
             self.server.disk_replied(match request {
-                DiskRequest::Directory { ticket, path } => {
-                    DiskReply::Directory { ticket, result: Ok(path) }
+                DiskRequest::Directory { errand, path } => {
+                    DiskReply::Directory { errand, result: Ok(path) }
                 }
-                DiskRequest::List { ticket, path } => {
-                    DiskReply::Listed { ticket, result: Ok((path, vec!["a".to_owned()])) }
+                DiskRequest::List { errand, path } => {
+                    DiskReply::Listed { errand, result: Ok((path, vec!["a".to_owned()])) }
                 }
-                DiskRequest::LookForTrust { ticket, .. } => {
+                DiskRequest::LookForTrust { errand, .. } => {
                     let commands = match self.asker % 2 {
                         0 => Vec::new(),
                         _ => vec!["hook: rm".to_owned()],
                     };
                     let is_clear = !self.asker.is_multiple_of(3);
                     let brought = Brought { commands, hash: "h".to_owned(), is_clear };
-                    DiskReply::Trust { ticket, brought }
+                    DiskReply::Trust { errand, brought }
                 }
                 DiskRequest::RememberTrust { .. } | DiskRequest::RememberCookie { .. } => {
                     DiskReply::Remembered(None)

@@ -5,7 +5,7 @@
 
 use ::core::net::IpAddr;
 use slab::Slab;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 /// Names an address while a connection is counted under it; or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl AddressId {
 /// The addresses under which connections are counted.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    by_address: BTreeMap<IpAddr, AddressId>,
+    by_address: HashMap<IpAddr, AddressId>,
     counts: Slab<(IpAddr, u32)>,
 }
 

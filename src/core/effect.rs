@@ -118,21 +118,21 @@ pub enum DiskRequest {
     /// Resolve a directory and check it against the roots.
     Directory {
         /// Comes back with the reply.
-        ticket: u64,
+        errand: u64,
         /// As the client wrote it.
         path: PathBuf,
     },
     /// List the directories in one.
     List {
         /// Comes back with the reply.
-        ticket: u64,
+        errand: u64,
         /// As the client wrote it.
         path: PathBuf,
     },
     /// Look for what a directory would make an agent run by itself.
     LookForTrust {
         /// Comes back with the reply.
-        ticket: u64,
+        errand: u64,
         /// The directory, canonical.
         path: PathBuf,
     },
@@ -407,21 +407,21 @@ pub enum DiskReply {
     /// To [`DiskRequest::Directory`].
     Directory {
         /// That of the request.
-        ticket: u64,
+        errand: u64,
         /// The canonical path.
         result: Result<PathBuf, DirectoryProblem>,
     },
     /// To [`DiskRequest::List`].
     Listed {
         /// That of the request.
-        ticket: u64,
+        errand: u64,
         /// The canonical path and the names of the directories in it, sorted.
         result: Result<(PathBuf, Vec<String>), DirectoryProblem>,
     },
     /// To [`DiskRequest::LookForTrust`].
     Trust {
         /// That of the request.
-        ticket: u64,
+        errand: u64,
         /// What the directory says.
         brought: Brought,
     },

@@ -160,7 +160,7 @@ impl Server {
                     input_hash: text("inputHash"),
                     allow,
                 };
-                if let Some(text) = self.answer_tickets.issue(ticket) {
+                if let Some(text) = self.tickets.issue(ticket) {
                     member(name, &format!("{public}/ticket?t={text}"));
                 }
             }

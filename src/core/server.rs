@@ -34,7 +34,7 @@ use crate::core::waits::{Cursor, Waits};
 use crate::limits::{Limits, POOL_MAX};
 use crate::wire::json;
 use crate::wire::reply::{self, HttpDate};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 /// [`Key::kind`] of a client connection.
@@ -231,10 +231,12 @@ pub struct Server {
     pub(super) beat: Beat,
     /// Answers that wait for their event, in its order.
     pub(super) held: VecDeque<(u64, Key)>,
-    pub(super) tickets: BTreeMap<u64, PendingDirectory>,
+    /// What the disk thread was asked about directories, by number, and who waits for its answer.
+    pub(super) errands: Vec<(u64, PendingDirectory)>,
+    /// The number of its next question.
+    pub(super) next_errand: u64,
     /// Links that answer approvals.
-    pub(super) answer_tickets: Tickets,
-    pub(super) next_ticket: u64,
+    pub(super) tickets: Tickets,
     /// The agent that has the long-line buffer, and those that wait for it.
     pub(super) long_line: VecDeque<Key>,
     /// The buffer itself, between two long lines of one turn.
@@ -320,9 +322,9 @@ impl Server {
             starved: List::default(),
             beat: Beat::default(),
             held: VecDeque::new(),
-            tickets: BTreeMap::new(),
-            answer_tickets: Tickets::new(config.ticket_key),
-            next_ticket: 1,
+            errands: Vec::new(),
+            tickets: Tickets::new(config.ticket_key),
+            next_errand: 1,
             long_line: VecDeque::new(),
             long_line_buffer: None,
             start_queue: VecDeque::new(),
@@ -408,9 +410,9 @@ impl Server {
     /// The disk thread has answered.
     pub fn disk_replied(&mut self, reply: DiskReply) {
         match reply {
-            DiskReply::Directory { ticket, result } => self.directory_resolved(ticket, result),
-            DiskReply::Listed { ticket, result } => self.directories_listed(ticket, result),
-            DiskReply::Trust { ticket, brought } => self.trust_looked_at(ticket, &brought),
+            DiskReply::Directory { errand, result } => self.directory_resolved(errand, result),
+            DiskReply::Listed { errand, result } => self.directories_listed(errand, result),
+            DiskReply::Trust { errand, brought } => self.trust_looked_at(errand, &brought),
             DiskReply::Remembered(None) => {}
             DiskReply::Remembered(Some(error)) => {
                 let fields = vec![("error", error)];

@@ -8,7 +8,7 @@
 
 use crate::limits::TICKETS_MAX;
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 
 use super::access::tokens::Digest;
@@ -48,7 +48,7 @@ pub struct Tickets {
     /// Tickets made.
     count: u64,
     /// By the hash of their text.
-    entries: BTreeMap<Digest, Ticket>,
+    entries: HashMap<Digest, Ticket>,
     /// Oldest first.
     order: VecDeque<Digest>,
     /// When unknown ones came.

@@ -17,7 +17,7 @@ use crate::wire::json;
 /// A look at a directory, for a session that keeps its place among the agents that start meanwhile.
 #[derive(Debug)]
 pub(super) struct Look {
-    ticket: u64,
+    errand: u64,
     session: Key,
     /// From then on nobody waits for it: a file system may hang.
     pub due: u64,
@@ -34,11 +34,11 @@ impl Server {
         if !asks {
             return self.spawn(key, false);
         }
-        let (ticket, path) = (self.next_ticket, path.to_path_buf());
-        self.next_ticket += 1;
+        let (errand, path) = (self.next_errand, path.to_path_buf());
+        self.next_errand += 1;
         let due = self.now_ms + self.limits.start_timeout_ms;
-        self.looks.push_back(Look { ticket, session: key, due });
-        self.effects.push_back(Effect::Disk(DiskRequest::LookForTrust { ticket, path }));
+        self.looks.push_back(Look { errand, session: key, due });
+        self.effects.push_back(Effect::Disk(DiskRequest::LookForTrust { errand, path }));
         self.arm_own();
     }
 
@@ -51,8 +51,8 @@ impl Server {
     }
 
     /// The disk thread has looked at a directory. Its session starts there, or gives its place back.
-    pub(super) fn trust_looked_at(&mut self, ticket: u64, brought: &Brought) {
-        let place = self.looks.iter().position(|look| look.ticket == ticket);
+    pub(super) fn trust_looked_at(&mut self, errand: u64, brought: &Brought) {
+        let place = self.looks.iter().position(|look| look.errand == errand);
         let Some(look) = place.and_then(|at| self.looks.remove(at)) else { return };
         let key = look.session;
         if self.lacks_agent(key) {

@@ -215,18 +215,18 @@ impl Worker {
 
     fn answer(&mut self, request: DiskRequest) -> DiskReply {
         match request {
-            DiskRequest::Directory { ticket, path } => {
-                DiskReply::Directory { ticket, result: directory(&path, &self.surroundings) }
+            DiskRequest::Directory { errand, path } => {
+                DiskReply::Directory { errand, result: directory(&path, &self.surroundings) }
             }
-            DiskRequest::List { ticket, path } => {
+            DiskRequest::List { errand, path } => {
                 let result = directory(&path, &self.surroundings).and_then(|path| {
                     let names = directories(&path)?;
                     Ok((path, names))
                 });
-                DiskReply::Listed { ticket, result }
+                DiskReply::Listed { errand, result }
             }
-            DiskRequest::LookForTrust { ticket, path } => {
-                DiskReply::Trust { ticket, brought: trust::look(&path) }
+            DiskRequest::LookForTrust { errand, path } => {
+                DiskReply::Trust { errand, brought: trust::look(&path) }
             }
             DiskRequest::RememberTrust { path, hash } => {
                 let kept = trust::remember(&self.surroundings.data_dir, &path, &hash);
@@ -437,9 +437,9 @@ mod tests {
 
     fn ticket_of(reply: DiskReply) -> u64 {
         match reply {
-            DiskReply::Directory { ticket, result } => {
+            DiskReply::Directory { errand, result } => {
                 assert_eq!(result, Ok("/".into()));
-                ticket
+                errand
             }
             other => panic!("nobody asked for {other:?}"),
         }
@@ -453,7 +453,7 @@ mod tests {
         let waker = mio::Waker::new(poll.registry(), WAKE).unwrap();
         let disk =
             Disk::start(waker, 2, surroundings(&["/".into()], Path::new("/-")), None).unwrap();
-        let ask = |ticket| DiskRequest::Directory { ticket, path: "/".into() };
+        let ask = |errand| DiskRequest::Directory { errand, path: "/".into() };
         // Untaken replies fill up, then the thread's hand, then the requests.
         let mut sent = 0;
         let refused = loop {
@@ -464,7 +464,7 @@ mod tests {
                 Err(_) => thread::yield_now(),
             }
         };
-        assert!(matches!(refused, DiskRequest::Directory { ticket: 5, .. }) && sent == 5);
+        assert!(matches!(refused, DiskRequest::Directory { errand: 5, .. }) && sent == 5);
         let mut told = Vec::new();
         while told.len() < 4 {
             poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
@@ -482,13 +482,13 @@ mod tests {
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
         let disk = Disk::start(waker, 2, surroundings(&[], Path::new("/-")), None).unwrap();
         let agent = Key { kind: 3, generation: 5, index: 1 };
-        disk.try_send(DiskRequest::Directory { ticket: 9, path: "x".into() }).unwrap();
+        disk.try_send(DiskRequest::Directory { errand: 9, path: "x".into() }).unwrap();
         disk.try_send(DiskRequest::Sweep { agent, session_id: "none".into() }).unwrap();
         let replies = rest(disk);
         assert!(matches!(
             replies[..],
             [
-                DiskReply::Directory { ticket: 9, result: Err(DirectoryProblem::NotAbsolute) },
+                DiskReply::Directory { errand: 9, result: Err(DirectoryProblem::NotAbsolute) },
                 DiskReply::Swept { killed: 0, agent: told },
             ] if told == agent
         ));

@@ -115,7 +115,7 @@ impl World {
 
     fn serve(&mut self, request: DiskRequest) -> DiskReply {
         match request {
-            DiskRequest::Directory { ticket, path } => {
+            DiskRequest::Directory { errand, path } => {
                 let bad = self.random.chance(self.faults.disk_bad);
                 let result = if bad {
                     self.hit("directory-refused");
@@ -127,16 +127,16 @@ impl World {
                 } else {
                     Ok(PathBuf::from("/real").join(path.strip_prefix("/").unwrap_or(&path)))
                 };
-                DiskReply::Directory { ticket, result }
+                DiskReply::Directory { errand, result }
             }
-            DiskRequest::List { ticket, path } => {
+            DiskRequest::List { errand, path } => {
                 let result = match self.random.chance(self.faults.disk_bad) {
                     true => Err(DirectoryProblem::OutsideRoots),
                     false => Ok((path, vec!["a".to_owned(), "b".to_owned()])),
                 };
-                DiskReply::Listed { ticket, result }
+                DiskReply::Listed { errand, result }
             }
-            DiskRequest::LookForTrust { ticket, path } => {
+            DiskRequest::LookForTrust { errand, path } => {
                 let known =
                     self.directories.get(&path).copied().filter(|_| self.random.chance(700));
                 let says = known.unwrap_or_else(|| self.random.index(7).saturating_sub(3));
@@ -144,7 +144,7 @@ impl World {
                 let commands = if says == 0 { Vec::new() } else { vec!["hook: true".to_owned()] };
                 let brought = Brought { commands, hash: says.to_string(), is_clear: says < 3 };
                 self.disk.looked = Some((path, brought.clone()));
-                DiskReply::Trust { ticket, brought }
+                DiskReply::Trust { errand, brought }
             }
             DiskRequest::RememberTrust { path, hash } => {
                 self.hit("trust-given");

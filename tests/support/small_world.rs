@@ -96,12 +96,12 @@ impl World {
                     self.agents.push(spawn.agent);
                     self.server.agent_spawned(spawn.agent);
                 }
-                Effect::Disk(DiskRequest::Directory { ticket, path }) => {
-                    self.server.disk_replied(DiskReply::Directory { ticket, result: Ok(path) });
+                Effect::Disk(DiskRequest::Directory { errand, path }) => {
+                    self.server.disk_replied(DiskReply::Directory { errand, result: Ok(path) });
                 }
-                Effect::Disk(DiskRequest::LookForTrust { ticket, .. }) => {
+                Effect::Disk(DiskRequest::LookForTrust { errand, .. }) => {
                     let brought = Brought::default();
-                    self.server.disk_replied(DiskReply::Trust { ticket, brought });
+                    self.server.disk_replied(DiskReply::Trust { errand, brought });
                 }
                 Effect::Disk(DiskRequest::Sweep { agent, .. }) => {
                     self.server.disk_replied(DiskReply::Swept { agent, killed: 0 });

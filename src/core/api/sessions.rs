@@ -37,17 +37,23 @@ impl Server {
         };
         self.room_for_session()?;
         let path = PathBuf::from(&new.asked);
-        let ticket = self.ticket(request.connection, Purpose::Create(new));
-        self.effects.push_back(Effect::Disk(DiskRequest::Directory { ticket, path }));
+        let errand = self.errand(request.connection, Purpose::Create(new));
+        self.effects.push_back(Effect::Disk(DiskRequest::Directory { errand, path }));
         Ok(Reply::Later)
     }
 
     /// Remembers who waits for the disk thread, and what for.
-    fn ticket(&mut self, connection: Key, purpose: Purpose) -> u64 {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.tickets.insert(ticket, PendingDirectory { connection, purpose });
-        ticket
+    fn errand(&mut self, connection: Key, purpose: Purpose) -> u64 {
+        let errand = self.next_errand;
+        self.next_errand += 1;
+        self.errands.push((errand, PendingDirectory { connection, purpose }));
+        errand
+    }
+
+    /// Who waited for this answer of the disk thread, which comes in the order of the questions.
+    fn take_errand(&mut self, errand: u64) -> Option<PendingDirectory> {
+        let at = self.errands.iter().position(|(number, _)| *number == errand)?;
+        Some(self.errands.remove(at).1)
     }
 
     /// The conversation to adopt, if one is named: a UUID that no session holds.
@@ -73,7 +79,7 @@ impl Server {
         };
         let held = self.by_id.keys().filter_map(|key| self.sessions.get(key));
         if held.into_iter().any(|session| *session.conversation.id == *id)
-            || self.tickets.values().any(waits)
+            || self.errands.iter().any(|(_, pending)| waits(pending))
         {
             let sentence = format!("the conversation {id} is held by another session");
             return Err(Problem::conflict("conversation_held", sentence));
@@ -173,19 +179,19 @@ impl Server {
             });
             return ok();
         };
-        let ticket = self.ticket(request.connection, Purpose::List(path.clone().into_owned()));
+        let errand = self.errand(request.connection, Purpose::List(path.clone().into_owned()));
         let path = PathBuf::from(&*path);
-        self.effects.push_back(Effect::Disk(DiskRequest::List { ticket, path }));
+        self.effects.push_back(Effect::Disk(DiskRequest::List { errand, path }));
         Ok(Reply::Later)
     }
 
     /// The disk thread has listed a directory.
     pub(in crate::core) fn directories_listed(
         &mut self,
-        ticket: u64,
+        errand: u64,
         result: Result<(PathBuf, Vec<String>), DirectoryProblem>,
     ) {
-        let Some(pending) = self.tickets.remove(&ticket) else { return };
+        let Some(pending) = self.take_errand(errand) else { return };
         let Purpose::List(asked) = pending.purpose else { return };
         self.resume_long_answer(pending.connection, |server, exchange| {
             let (path, names) = match result {
@@ -278,8 +284,9 @@ impl Server {
         if self.is_draining() {
             return Err(Problem::draining());
         }
-        let comes = |pending: &&PendingDirectory| matches!(pending.purpose, Purpose::Create(_));
-        let coming = self.by_id.len() + self.tickets.values().filter(comes).count();
+        let creates = self.errands.iter().map(|(_, pending)| &pending.purpose);
+        let creates = creates.filter(|purpose| matches!(purpose, Purpose::Create(_)));
+        let coming = self.by_id.len() + creates.count();
         if coming >= self.limits.sessions_max as usize {
             let sentence =
                 format!("there are {} sessions, --sessions-max", self.limits.sessions_max);
@@ -300,10 +307,10 @@ impl Server {
     /// The disk thread has looked at a directory.
     pub(in crate::core) fn directory_resolved(
         &mut self,
-        ticket: u64,
+        errand: u64,
         result: Result<PathBuf, DirectoryProblem>,
     ) {
-        let Some(pending) = self.tickets.remove(&ticket) else { return };
+        let Some(pending) = self.take_errand(errand) else { return };
         if !self.has_connection(pending.connection) {
             return; // Nobody waits for it: nothing is created.
         }
@@ -701,7 +708,7 @@ mod tests {
         let mut server = server(Limits { sessions_max: 1, ..Limits::default() });
         let nobody = Key { kind: 0, generation: 0, index: 0 };
         for _ in 0..5 {
-            server.ticket(nobody, Purpose::List("/".to_owned()));
+            server.errand(nobody, Purpose::List("/".to_owned()));
         }
         assert!(server.room_for_session().is_ok());
     }

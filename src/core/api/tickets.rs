@@ -16,7 +16,7 @@ impl Server {
     pub(super) fn answer_by_ticket(&mut self, request: &Request<'_>) -> Outcome {
         let text = request.parameter("t")?.unwrap_or_default();
         let most = self.limits.ticket_misses_max as usize;
-        let ticket = self.answer_tickets.find(&text, self.now_ms, most).map_err(missed)?;
+        let ticket = self.tickets.find(&text, self.now_ms, most).map_err(missed)?;
         let key = self.by_id.find(&self.sessions, &ticket.session_id);
         let session = key.and_then(|key| self.sessions.get(key));
         let Some((key, session)) = key.zip(session) else {

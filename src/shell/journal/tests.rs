@@ -173,8 +173,8 @@ impl World {
                 };
                 DiskReply::Page(page, result)
             }
-            DiskRequest::Directory { ticket, path } => {
-                DiskReply::Directory { ticket, result: Ok(path) }
+            DiskRequest::Directory { errand, path } => {
+                DiskReply::Directory { errand, result: Ok(path) }
             }
             DiskRequest::Large { connection, part, source, from } => {
                 DiskReply::Large { connection, part, result: self.store.fetch(part, &source, from) }

@@ -203,6 +203,12 @@ mutant hole_not_scanned src/shell/journal.rs 's/!covered || has_hole || is_new;/
 mutant page_ends_with_a_segment src/shell/journal.rs '/pub fn page(/,/^    }/s/Ok(!page.more)/Ok(false)/' --lib
 mutant removal_given_up src/core/leftovers.rs 's/leftovers.retry_at = Some(self.now_ms + RETRY_MS);/leftovers.retry_at = None;/' --lib
 
+mutant well_over_a_hole src/core/commit.rs 's/batch.heals = self.can_heal() \&\& .*/batch.heals = self.can_heal();/' --lib
+mutant well_before_it_is_removed src/core/commit.rs 's/ \&\& self.keeper.leftovers.is_empty()$//' --lib
+mutant ended_before_it_is_well src/core/server.rs 's/None if self.keeper.is_well() =>/None =>/' --lib
+mutant told_what_was_not_sent src/core/past.rs 's/            past.last = if start < piece.at { begun } else { whole };//' --lib
+mutant pages_without_end src/core/api/events.rs 's/if self.pages_read < most {/if self.pages_read <= most {/' --lib
+
 # The door.
 mutant any_token_reads src/core/access.rs '/pub fn reach/,/^    }/s/caller.scope >= needed/caller.scope >= needed || needed == Scope::Answer/' --lib
 mutant agents_let_in src/core/api/login.rs 's/Asking::Known(Asker::Outside) => return Ok(true),/Asking::Known(Asker::Outside | Asker::Gone) => return Ok(true),/' --lib

@@ -28,6 +28,8 @@ pub struct Keeper {
     pub durability: Durability,
     /// The buffers of the next batch, unless one is under way.
     batch: Option<Box<Batch>>,
+    /// When the batch that is under way was handed over.
+    handed_at: u64,
     /// Why the disk takes nothing, while it does not.
     failure: Option<Failing>,
     /// The bytes of all journals.
@@ -61,6 +63,7 @@ impl Keeper {
         Keeper {
             durability,
             batch: Some(Box::default()),
+            handed_at: 0,
             failure: None,
             total: 0,
             ringed: Vec::new(),
@@ -86,6 +89,11 @@ impl Keeper {
     /// Whether a batch is on its way.
     pub fn is_busy(&self) -> bool {
         self.batch.is_none()
+    }
+
+    /// For how long the disk has not answered what it was given, in milliseconds.
+    pub fn busy_ms(&self, now_ms: u64) -> u64 {
+        if self.is_busy() { now_ms.saturating_sub(self.handed_at) } else { 0 }
     }
 
     /// Why the disk takes nothing, while it does not.
@@ -193,6 +201,7 @@ impl Server {
             size -= batch.beside.remove(0).bytes.len();
         }
         self.keeper.flying = size;
+        self.keeper.handed_at = self.now_ms;
         batch.last_seq = self.publisher.seq();
         batch.sync = self.keeper.durability == Durability::Sync;
         for key in dirty {

@@ -4,6 +4,9 @@ use super::*;
 use crate::core::server::AgentFacts;
 use crate::limits::REPLY_SIZE;
 
+/// A disk that has not answered for so long is told as one that takes nothing, in seconds.
+const DISK_HANGS_S: u64 = 10;
+
 impl Server {
     /// One row per log that has streams, and per session that a stream over all of them hears.
     pub(super) fn stream_counts(&self) -> Vec<StreamCount<'_>> {
@@ -174,6 +177,11 @@ impl Server {
         }
         if let Some(sentence) = self.keeper.failure() {
             let sentence = format!("the journal cannot be written: {sentence}");
+            return Err(Problem::unavailable("journal_failed", sentence));
+        }
+        let busy_s = self.keeper.busy_ms(self.now_ms) / 1000;
+        if busy_s >= DISK_HANGS_S {
+            let sentence = format!("the disk has not answered for {busy_s} s");
             return Err(Problem::unavailable("journal_failed", sentence));
         }
         self.say(|_, object| object.string("status", "ready"));

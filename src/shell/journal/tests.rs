@@ -707,6 +707,26 @@ fn a_page_is_read_segment_by_segment() {
 }
 
 #[test]
+fn a_disk_that_does_not_answer_is_told_as_not_ready() {
+    let scratch = Scratch::new("silent");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    world.pass(20_000);
+    assert!(world.is_ready(), "it was asked for nothing");
+    world.slow_writes = true;
+    let patch = request("PATCH", &format!("/api/session/{session}"), "{\"name\":\"late\"}");
+    world.tell(&patch);
+    world.turn();
+    world.pass(9_000);
+    assert!(world.is_ready());
+    world.pass(1_000);
+    let told = world.ask("GET", "/ready", "");
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("for 10 s"), "{told}");
+    world.catch_up();
+    assert!(world.is_ready());
+}
+
+#[test]
 fn no_more_pages_are_read_at_one_time_than_there_is_memory_for() {
     let scratch = Scratch::new("pages");
     let mut world = World::new(&scratch.0, Durability::Write, 1);

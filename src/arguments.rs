@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::core::access::tokens::Scope;
+use crate::core::api;
 pub use crate::core::epochs::Durability;
 use crate::wire::target;
 use client::{Client, Outside};
@@ -1027,10 +1028,14 @@ fn base_path(given: &Given) -> Result<String, String> {
     let plain = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(allowed);
     let good =
         path.is_empty() || path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain));
-    if good {
-        Ok(path.into())
-    } else {
-        Err(given.refuse("a path such as /claude or /tools/claude"))
+    if !good {
+        return Err(given.refuse("a path such as /claude or /tools/claude"));
+    }
+    match api::hidden_below(path).filter(|_| !path.is_empty()) {
+        None => Ok(path.into()),
+        Some(hidden) => Err(given.refuse(format_args!(
+            "a path of its own, such as /claude: {path}{hidden} is something else already"
+        ))),
     }
 }
 
@@ -1589,6 +1594,11 @@ mod tests {
         }
         assert!(served(&[], &[]).node.is_empty() && !served(&[], &[]).allow_persistent_rules);
         assert!(refused(&["--token-file", ""]).contains("is not a file"));
+        for text in ["/session", "/api", "/api/session/"] {
+            let sentence = refused(&["--base-path", text]);
+            assert!(sentence.contains("is something else already"), "{sentence}");
+        }
+        assert!(refused(&["--token-file=/t", "--public-url=https://a/api"]).contains("/api/"));
         assert!(refused(&["--root", ""]).contains("a directory"));
         assert!(refused(&["--data-dir="]).contains("a directory"));
     }

@@ -101,6 +101,8 @@ pub const TOKENS_MAX: usize = 256;
 /// The largest file of tokens or of cookies, in bytes: more than all the lines there may be. Of cookies that
 /// is so because each start writes only those of tokens that still are.
 pub const TOKEN_FILE_SIZE_MAX: u64 = 256 * KIB as u64;
+/// Cookies of one name that are tried, of those that a request brings.
+pub const COOKIES_TRIED_MAX: usize = 8;
 /// Tickets kept: two for each of so many approvals. Beyond them the oldest are worth nothing.
 pub const TICKETS_MAX: usize = 4096;
 
@@ -139,6 +141,16 @@ pub const TRUST_COMMANDS_MAX: usize = 100;
 
 // What is kept of a client.
 
+/// A head of no more bytes is a small one: for those there is room longest.
+pub const SMALL_HEAD_SIZE: usize = 2 * KIB;
+/// Sixteenths of the room for requests that only small heads of new requests may take.
+pub const KEPT_FROM_GROWTH: usize = 1;
+/// The same, and what goes on: answers to those who wait may not take it.
+pub const KEPT_FROM_WAITS: usize = 4;
+/// Where there are tokens: what small heads of those who have not shown one may not take,
+pub const KEPT_FROM_STRANGERS_HEADS: usize = 6;
+/// and whatever else is theirs.
+pub const KEPT_FROM_STRANGERS: usize = 8;
 /// Bytes of replies that may be pending before the next pipelined request is looked at.
 pub const PENDING_REPLIES_SIZE: usize = 16 * KIB;
 /// Buffers longer than this, in bytes, are given back to the allocator rather than kept for the next one.

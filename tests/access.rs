@@ -501,6 +501,15 @@ fn a_read_cookie_reads_and_changes_nothing() {
     let path = format!("/api/session/{session}/prompt");
     send("POST", &path, &cookies, &prompt).expect(403);
     send("GET", "/api/sessions", &cookie.replace(value, &"0".repeat(64)), "").expect(401);
+    // A page at another port of this host can set one of that name, which comes first.
+    let name = cookie.split('=').next().unwrap();
+    send("GET", "/api/sessions", &format!("{name}=theirs; {cookie}; {name}="), "").expect(200);
+    // A proxy's own credentials are none of ours, and a token that is none lets nobody in.
+    for (credentials, status) in [("Basic dTpw", 200), ("Bearer x", 401), ("Bearer", 401)] {
+        let headers = [("Cookie", cookie), ("Authorization", credentials)];
+        let answer = request(guarded.server.address, "GET", "/api/sessions", &headers, b"");
+        assert_eq!(answer.status, status, "{credentials}");
+    }
     guarded.send(value, "GET", "/api/sessions", "").expect(401);
 }
 

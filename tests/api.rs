@@ -1308,8 +1308,10 @@ fn directories_are_listed_inside_the_roots_only() {
         server.scratch.directory(&format!("root/{name}"));
     }
     std::fs::write(server.scratch.join("root/file"), "x").unwrap();
-    std::os::unix::fs::symlink(server.scratch.join("home"), server.scratch.join("root/out"))
-        .unwrap();
+    for (place, link) in [("home", "out"), ("root/a-dir", "in")] {
+        let link = server.scratch.join(&format!("root/{link}"));
+        std::os::unix::fs::symlink(server.scratch.join(place), link).unwrap();
+    }
     let list = |path: &str| {
         let path: String = path
             .bytes()
@@ -1335,6 +1337,8 @@ fn directories_are_listed_inside_the_roots_only() {
         assert!(names.contains(&name.to_owned()), "{name}: {names:?}");
     }
     assert!(!names.contains(&"file".to_owned()), "files are none: {names:?}");
+    assert!(!names.contains(&"out".to_owned()), "nor what leads out of the roots: {names:?}");
+    assert!(names.contains(&"in".to_owned()), "what leads to within is: {names:?}");
     let told = list(&format!("{root}/b-dir")).expect(200).json();
     assert_eq!((named(&told), &told["parent"]), (vec!["inner".to_owned()], &json!(root)), "{told}");
     assert_eq!(told["directories"][0]["path"], format!("{root}/b-dir/inner"));

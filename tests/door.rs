@@ -14,7 +14,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use support::{
-    Connection, Next, Options, PATIENCE, Server, allow_descriptors, eventually, http, request,
+    Connection, Next, Options, PATIENCE, Server, add_token, allow_descriptors, eventually, http,
+    request,
 };
 use tables::{BODIES, FIELDS, HEADS, HOSTS, TARGETS};
 
@@ -235,6 +236,53 @@ fn pipelined_requests_are_answered_in_order_and_no_faster_than_they_are_taken() 
     connection.response("POST").expect(201);
     let rows = connection.response("GET").expect(200).json();
     assert_eq!(rows["sessions"].as_array().unwrap().len(), 1, "it came after");
+}
+
+/// However much of the room strangers take, a small head is read, and who shows a token with it is
+/// served, waits and is answered; and nobody is come back to for whom there is no room.
+#[test]
+fn strangers_with_long_heads_hold_up_nobody_who_has_a_token() {
+    let options = Options::new();
+    let file = options.scratch().join("tokens");
+    let token = format!("Bearer {}", add_token(&file, "me", "full"));
+    let flags = ["--agent", "demo", "--token-file", &file, "--requests-size-max", "1MiB"];
+    let server = options.flags(&flags).flags(&["--head-timeout", "10m"]).start();
+    let ask = |method: &str, path: &str, body: &Value| {
+        let fields = [("Authorization", &*token), ("Content-Type", "application/json")];
+        request(server.address, method, path, &fields, body.to_string().as_bytes())
+    };
+    let made = ask("POST", "/api/sessions", &json!({"workingDir": server.root()})).expect(201);
+    let session = made.json()["sessionId"].as_str().unwrap().to_owned();
+    let head = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}", "a".repeat(15_000));
+    let strangers: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stranger = TcpStream::connect(server.address).unwrap();
+            let _ = stranger.write_all(head.as_bytes()); // Some are refused while they send.
+            stranger
+        })
+        .collect();
+    let taken = || {
+        let page = ask("GET", "/metrics", &Value::Null).expect(200).text();
+        let of = |name: &str| -> u64 {
+            let value = page.lines().find_map(|line| line.strip_prefix(name));
+            value.unwrap_or_else(|| panic!("no {name}in {page}")).trim().parse().unwrap()
+        };
+        (
+            of("sidestream_requests_bytes "),
+            of("sidestream_limit_hits_total{limit=\"requests-size-max\"} "),
+        )
+    };
+    eventually("strangers have what is theirs", || taken().0 > MIB as u64 / 16 * 7);
+    for _ in 0..20 {
+        ask("GET", "/api/sessions", &Value::Null).expect(200);
+    }
+    let path = format!("/api/session/{session}/prompt?wait=60");
+    let done = ask("POST", &path, &json!({"command": "say: hello"})).expect(200).json();
+    assert_eq!(done["data"]["result"], "hello", "{done}");
+    let (bytes, hits) = taken();
+    assert!(bytes > MIB as u64 / 16 * 7, "they are there still: {bytes}");
+    assert!(hits < 1_000, "{hits} times is not once for each");
+    drop(strangers);
 }
 
 /// A request that found no room all the time is told so, under the name of the limit.

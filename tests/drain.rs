@@ -164,6 +164,47 @@ fn connections_that_are_idle_or_half_way_do_not_hold_it_up() {
 }
 
 #[test]
+fn clients_that_wait_are_answered_told_that_it_ends_and_do_not_hold_it_up() {
+    let mut server = Server::fake(&["--drain-timeout", "10m"]);
+    let session = server.create();
+    let polls = ["/api/events/poll", &format!("/api/session/{session}/events/poll")].map(|path| {
+        http::encode(
+            server.address,
+            "GET",
+            &format!("{path}?wait=60&types=session-closed"),
+            &[],
+            b"",
+        )
+    });
+    let path = format!("/api/session/{session}/prompt?wait=60");
+    let kind = [("Content-Type", "application/json")];
+    let body = br#"{"command":"slow 1000 20"}"#;
+    let prompt = http::encode(server.address, "POST", &path, &kind, body);
+    // As browsers and pools do, they keep their connections.
+    let mut clients: Vec<Connection> = polls
+        .iter()
+        .chain([&prompt])
+        .map(|request| {
+            let mut client = Connection::open(server.address);
+            client.send(request);
+            client
+        })
+        .collect();
+    eventually("all of them wait", || {
+        let text = server.get("/metrics").expect(200).text();
+        text.contains("\nsidestream_requests_waiting 3\n")
+    });
+    server.signal("TERM");
+    for client in &mut clients {
+        let answer = client.response("GET");
+        assert!(matches!(answer.status, 200 | 202), "{answer}");
+        assert_eq!(answer.header("connection"), Some("close"), "{answer}");
+    }
+    let status = server.wait(PATIENCE).expect("it ends, long before its time is up");
+    assert_eq!(status.code(), Some(0), "{}", server.stderr());
+}
+
+#[test]
 fn a_reader_that_does_not_read_does_not_hold_it_up() {
     let mut server = Server::fake(&["--ring-size", "16MiB", "--drain-timeout", "5s"]);
     let session = server.create();

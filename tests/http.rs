@@ -95,6 +95,7 @@ fn a_page_that_the_client_has_is_not_sent_again() {
         (tag.clone(), 304),
         (format!("\"other\", {tag}"), 304),
         (format!("W/{tag}"), 304),
+        (format!("W/W/{tag}"), 200),
         ("*".to_string(), 304),
         ("\"other\"".to_string(), 200),
     ] {
@@ -103,6 +104,49 @@ fn a_page_that_the_client_has_is_not_sent_again() {
         assert_eq!(answer.status, status, "If-None-Match: {wanted}");
         assert_eq!(answer.body.is_empty(), status == 304);
         assert_eq!(answer.header("etag"), Some(tag.as_str()));
+    }
+}
+
+#[test]
+fn who_wants_only_what_is_not_there_is_told_that_it_is() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let ask = |method: &str, path: &str| {
+        request(server.address, method, path, &[("If-None-Match", "*")], b"")
+    };
+    for path in ["/health", "/api/sessions", "/api/events/poll?wait=0"] {
+        for method in ["GET", "HEAD"] {
+            assert!(ask(method, path).expect(304).body.is_empty(), "{method} {path}");
+        }
+    }
+    ask("GET", &format!("/api/session/{session}")).expect(304);
+    ask("GET", "/api/session/none").expect(404);
+    ask("DELETE", &format!("/api/session/{session}")).expect(412);
+    server.stream_with(&session, "", &[("If-None-Match", "*")]).joined();
+}
+
+#[test]
+fn a_field_that_is_no_text_is_an_unfit_one_and_not_none() {
+    let server = Server::demo(&[]);
+    let session = server.create();
+    let told = |field: &[u8]| {
+        let path = format!("/api/session/{session}/prompt");
+        let body = br#"{"command":"say: once"}"#;
+        let fields = [("Content-Type", "application/json"), ("X-Place", "here")];
+        let request = http::encode(server.address, "POST", &path, &fields, body);
+        let at = request.windows(13).position(|part| part == b"X-Place: here").unwrap();
+        let mut connection = Connection::open(server.address);
+        connection.send([&request[..at], field, &request[at + 13..]].concat());
+        connection.response("POST")
+    };
+    let (_, code) = told(b"Idempotency-Key: cl\xe9-1").expect_error(400);
+    assert_eq!(code, "invalid_prompt_id");
+    let (_, code) = told(b"Content-Encoding: gzip\xff").expect_error(415);
+    assert_eq!(code, "unknown_content_encoding");
+    told(b"Idempotency-Key: cle-1").expect(202);
+    for (path, name) in [("/api/events/poll?wait=%2B0", "wait"), ("/api/events?pad=%2B5", "pad")] {
+        let (sentence, _) = server.get(path).expect_error(400);
+        assert!(sentence.contains(name), "{sentence}");
     }
 }
 

@@ -91,6 +91,21 @@ s.close()";
 }
 
 #[test]
+fn one_that_has_asked_for_more_than_is_read_frees_its_place() {
+    let more = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1_000);
+    let (server, session, _) = crowded();
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    ask(&server, &session, &mut stream);
+    stream.write_all(more.as_bytes()).unwrap();
+    released(&server, &session, || drop(stream));
+    let (server, session, socket) = crowded();
+    let mut stream = UnixStream::connect(socket).unwrap();
+    ask(&server, &session, &mut stream);
+    stream.write_all(more.as_bytes()).unwrap();
+    released(&server, &session, || drop(stream));
+}
+
+#[test]
 fn a_closed_unix_socket_frees_its_place() {
     let (server, session, socket) = crowded();
     let mut stream = UnixStream::connect(socket).unwrap();

@@ -209,8 +209,19 @@ mutant ended_before_it_is_well src/core/server.rs 's/None if self.keeper.is_well
 mutant told_what_was_not_sent src/core/past.rs 's/            past.last = if start < piece.at { begun } else { whole };//' --lib
 mutant pages_without_end src/core/api/events.rs 's/if self.pages_read < most {/if self.pages_read <= most {/' --lib
 
+mutant torn_by_the_end src/core/past.rs 's/if replays \&\& seq > replay_seq \&\& !is_begun {/if replays \&\& seq > replay_seq {/' --lib
+mutant leftovers_uncounted src/core/api/sessions.rs 's/ + creates.count() + leftovers >=/ + creates.count() >=/' --lib
+mutant waiters_hold_up_the_end src/core/server.rs 's/exchange.close = true; \/\/ Told with.*//' "--test drain"
+mutant waiters_keep_their_bodies src/core/api/mod.rs 's/exchange.release_body(); \/\/ Others.*//' "--test waits"
+
 # The door.
 mutant any_token_reads src/core/access.rs '/pub fn reach/,/^    }/s/caller.scope >= needed/caller.scope >= needed || needed == Scope::Answer/' --lib
+mutant strangers_take_all src/core/clients.rs 's/if is_stranger { KEPT_FROM_STRANGERS } else { KEPT_FROM_GROWTH }/0/' "--test door"
+mutant fed_without_room src/core/clients.rs '/fn feeds_starved/,/^    }/s/self.has_room_to_begin(kind)/self.has_room()/' "--test door"
+mutant head_of_an_old_time src/core/clients.rs 's/if is_begun { limits.head_timeout_ms } else { limits.keep_alive_ms }/limits.keep_alive_ms/' "--test head_times"
+mutant hidden_behind_more src/shell/reactor.rs 's/if ended \&\& self.server.is_waiting(key) {/if ended \&\& false {/' "--test leavers"
+mutant first_cookie_alone src/core/access.rs 's/values.take(COOKIES_TRIED_MAX)/values.take(1)/' "--test access"
+mutant another_scheme_is_ours src/core/access.rs 's/let ours = !self.is_public_host(host)/let ours = !host.is_empty()/' --lib
 mutant agents_let_in src/core/api/login.rs 's/Asking::Known(Asker::Outside) => return Ok(true),/Asking::Known(Asker::Outside | Asker::Gone) => return Ok(true),/' --lib
 mutant length_twice src/wire/head.rs 's/if self.length.replace(content_length(value)?).is_some() {/if self.length.replace(content_length(value)?).is_none() \&\& false {/' "--test wire_http"
 mutant length_beside_coding src/wire/head.rs 's/(Some(_), Some(_)) => Err(BadRequest::LengthWithCoding),/(Some(coding), Some(_)) => transfer_coding(coding.of(input)),/' "--test wire_http"

@@ -19,6 +19,29 @@ fn server() -> Server {
     Server::demo(&flags)
 }
 
+#[test]
+fn a_prompt_that_waits_for_its_end_keeps_no_body() {
+    let server = Server::demo(&["--body-size-max", "2MiB", "--bodies-size-max", "4MiB"]);
+    let session = server.create();
+    server.prompt(&session, "slow 100000 1000");
+    let path = format!("/api/session/{session}/prompt?wait=60");
+    // Most of it is nothing that is kept.
+    let body = json!({"command": "say: hello", "unknown": "x".repeat(1_500_000)}).to_string();
+    let kind = [("Content-Type", "application/json")];
+    let clients: Vec<Connection> = (1..=5)
+        .map(|count| {
+            let mut client = Connection::open(server.address);
+            client.send(encode(server.address, "POST", &path, &kind, body.as_bytes()));
+            eventually("it waits", || gauge(&server, "sidestream_requests_waiting") == count);
+            client
+        })
+        .collect();
+    assert_eq!(server.metrics()["memory"]["bodyBytes"], 0, "five that have come, and wait");
+    let bytes = gauge(&server, "sidestream_requests_bytes");
+    assert!(bytes < 200 * 1024, "{bytes} bytes of requests");
+    drop(clients);
+}
+
 /// A gauge of the server's own.
 #[track_caller]
 fn gauge(server: &Server, name: &str) -> usize {

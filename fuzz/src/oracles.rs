@@ -99,7 +99,7 @@ fn access(head: &Head, data: &[u8]) {
         let _ = tokens::bearer(field.of(data));
     }
     if let Some(field) = head.cookie {
-        let _ = tokens::cookie_value(field.of(data), "sidestream-read-3010");
+        let _ = tokens::cookie_values(field.of(data), "sidestream-read-3010").count();
     }
 }
 

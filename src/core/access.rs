@@ -9,6 +9,7 @@
 pub mod tokens;
 
 use crate::core::connection::Peer;
+use crate::limits::COOKIES_TRIED_MAX;
 use crate::wire::head::{Head, Method, Span};
 use crate::wire::reply::Status;
 use crate::wire::target::{self, Target};
@@ -123,9 +124,11 @@ impl Access {
         if !self.tokens.are_wanted() {
             return Ok(Caller { by: LOCAL, scope: Scope::Full, token: 0 });
         }
-        let entry = match head.authorization {
+        // Another scheme is a proxy's own: its client may have our cookie as well.
+        let authorization = head.authorization.map(|field| field.of(input));
+        let entry = match authorization.filter(|field| tokens::is_bearer(field)) {
             Some(field) => {
-                let token = tokens::bearer(field.of(input)).unwrap_or_default();
+                let token = tokens::bearer(field).unwrap_or_default();
                 let entry = self.tokens.find(token).and_then(|index| self.tokens.get(index));
                 entry.map(|entry| (entry, entry.scope))
             }
@@ -148,7 +151,8 @@ impl Access {
             return None;
         }
         let name = cookie_name(authority(head, input, target));
-        self.tokens.find_cookie(tokens::cookie_value(head.cookie?.of(input), &name)?)
+        let values = tokens::cookie_values(head.cookie?.of(input), &name);
+        values.take(COOKIES_TRIED_MAX).find_map(|value| self.tokens.find_cookie(value))
     }
 
     /// `Set-Cookie` for who has just logged in with this token, or, without one, logs out; if
@@ -228,7 +232,7 @@ impl Access {
         // Exactly these: no trailing dot, no decimal address, no name that resolves here today.
         let local =
             ["localhost", "127.0.0.1", "[::1]"].iter().any(|ours| name.eq_ignore_ascii_case(ours));
-        let public = self.public.as_ref().is_some_and(|url| url.host.eq_ignore_ascii_case(name));
+        let public = self.is_public_host(authority);
         // With tokens we may be reached by address. One cannot be rebound: only names can.
         // Nor can none at all, which HTTP/1.0 allows, as the health checks of proxies speak it.
         let address = self.tokens.are_wanted() && (is_address(name) || name.is_empty());
@@ -252,10 +256,12 @@ impl Access {
             if self.allowed_origin(head, input).is_some() || self.is_public(origin) {
                 return Ok(());
             }
-            let ours = origin
-                .strip_prefix("http://")
-                .or_else(|| origin.strip_prefix("https://"))
-                .is_some_and(|authority| authority.eq_ignore_ascii_case(host));
+            // Where people find us under another scheme than this page's, it is another origin.
+            let ours = !self.is_public_host(host)
+                && origin
+                    .strip_prefix("http://")
+                    .or_else(|| origin.strip_prefix("https://"))
+                    .is_some_and(|authority| authority.eq_ignore_ascii_case(host));
             if !ours && site != Some("same-origin") {
                 let sentence = "this page is of another origin and may not use this server: \
                     start with --allow-origin and a token";
@@ -278,6 +284,11 @@ impl Access {
     /// Whether people reach us by `https`, by way of a proxy.
     fn is_tls(&self) -> bool {
         self.public.as_ref().is_some_and(|url| url.origin.starts_with("https:"))
+    }
+
+    fn is_public_host(&self, authority: &str) -> bool {
+        let name = target::host_name(authority);
+        self.public.as_ref().is_some_and(|url| url.host.eq_ignore_ascii_case(name))
     }
 
     fn is_public(&self, origin: &str) -> bool {
@@ -416,6 +427,22 @@ mod tests {
         let post = "POST / HTTP/1.1\nHost: localhost\nSec-Fetch-Site: cross-site\n\
             Sec-Fetch-Mode: navigate\n\n";
         assert_eq!(admit(post, OURS), 403, "a form of another site");
+    }
+
+    #[test]
+    fn where_people_find_us_only_that_scheme_is_ours() {
+        for (origin, want) in [
+            ("https://claude.example", 200),
+            ("http://claude.example", 403),
+            ("https://claude.example:8443", 403),
+            ("https://app.example", 200),
+        ] {
+            let request = format!("POST / HTTP/1.1\nHost: claude.example\nOrigin: {origin}\n\n");
+            let told = ask(&guarded(), &request, |access, head, input, target| {
+                access.admit(head, input, target, OURS).map_or_else(|no| no.status.0, |()| 200)
+            });
+            assert_eq!(told, want, "{origin}");
+        }
     }
 
     #[test]

@@ -14,7 +14,10 @@ use crate::core::effect::Effect;
 use crate::core::log::Log;
 use crate::core::metrics::limit::Limit;
 use crate::core::server::{REQUEST_SIZE, Server};
-use crate::limits::{BODY_WINDOW_MS, LINGER_MS, POOL_MAX};
+use crate::limits::{
+    BODY_WINDOW_MS, KEPT_FROM_GROWTH, KEPT_FROM_STRANGERS, KEPT_FROM_STRANGERS_HEADS, LINGER_MS,
+    POOL_MAX, SMALL_HEAD_SIZE,
+};
 use crate::wire::reply::{self, Status};
 use ::core::net::IpAddr;
 
@@ -82,30 +85,30 @@ impl Server {
     /// whom there is no room is told by [`Effect::Read`] when there is.
     pub fn read_allowance(&mut self, key: Key) -> usize {
         let has_room = self.has_room_for(key);
+        let is_stranger = self.is_stranger(key);
         let Some(connection) = self.connections.get(key) else { return 0 };
-        let (allowed, takes_room) = match &connection.phase {
-            Phase::Idle { .. } => (self.limits.head_size_max + 1, true),
+        match &connection.phase {
+            Phase::Idle { .. } if has_room => return self.limits.head_size_max + 1,
+            Phase::Idle { .. } if self.has_room_to_begin(is_stranger) => return SMALL_HEAD_SIZE,
+            Phase::Idle { .. } => {}
             // One that has begun is always read from, so that its client's end is noticed; if it
             // needs room that there is not, it is refused.
             Phase::Http(exchange) => {
                 let allowed = exchange.read_allowance(&self.limits);
-                (if has_room { allowed } else { allowed.min(exchange.watch_allowance()) }, false)
+                return if has_room { allowed } else { allowed.min(exchange.watch_allowance()) };
             }
             // Whatever a reader sends ends its stream: a little is enough to notice.
-            Phase::Stream(_) => (512, false),
-            Phase::Taken => (0, false),
-        };
-        if !takes_room || has_room || allowed == 0 {
-            return allowed;
+            Phase::Stream(_) => return 512,
+            Phase::Taken => return 0,
         }
         // One with something to send is looked at again when that is sent.
         if connection.place == Place::Nowhere && connection.flow != Flow::Blocked {
             self.counters.requests_deferred += 1;
             self.counters.limits.hit(Limit::Requests);
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.place = Place::Starved;
+                connection.place = Place::Starved { is_stranger };
             }
-            self.starved.push_back(&mut self.links, key.index);
+            self.starved[usize::from(is_stranger)].push_back(&mut self.links, key.index);
         }
         0
     }
@@ -131,38 +134,66 @@ impl Server {
         self.has_room_beside(0)
     }
 
-    /// The same for this client. Where there are tokens, a part of the room is for those who have shown
-    /// one: however many strangers there are and however slowly they take their answers, those who are
-    /// in are served.
-    fn has_room_for(&self, key: Key) -> bool {
+    /// Whether this client has not shown a token where there are any.
+    fn is_stranger(&self, key: Key) -> bool {
         let shown = self.connections.get(key).is_some_and(|connection| connection.token != 0);
-        let is_stranger = self.config.access.tokens.are_wanted() && !shown;
-        let kept = if is_stranger { self.limits.requests_size_max / 4 } else { 0 };
-        self.has_room_beside(kept)
+        self.config.access.tokens.are_wanted() && !shown
     }
 
-    /// The same, if so many bytes of the room are kept for others.
-    fn has_room_beside(&self, kept: usize) -> bool {
-        self.requests_size + REQUEST_SIZE + kept <= self.limits.requests_size_max
+    /// Whether there is room for more of this client than a small head. Where there are tokens, half of
+    /// it is for those who have shown one: however many strangers there are and however slowly they
+    /// take their answers, those who are in are served.
+    fn has_room_for(&self, key: Key) -> bool {
+        let is_stranger = self.is_stranger(key);
+        self.has_room_beside(if is_stranger { KEPT_FROM_STRANGERS } else { KEPT_FROM_GROWTH })
+    }
+
+    /// Whether there is room for a small head. A new client shows its token with one, and asks with one
+    /// whether the server is well.
+    fn has_room_to_begin(&self, is_stranger: bool) -> bool {
+        self.has_room_beside(if is_stranger { KEPT_FROM_STRANGERS_HEADS } else { 0 })
+    }
+
+    /// Whether there is room, if so many sixteenths of all are kept for others.
+    pub(super) fn has_room_beside(&self, kept: usize) -> bool {
+        self.room_beside(kept) >= REQUEST_SIZE
+    }
+
+    fn room_beside(&self, kept: usize) -> usize {
+        let whole = self.limits.requests_size_max;
+        (whole - whole / 16 * kept).saturating_sub(self.requests_size)
+    }
+
+    /// Whether there is room now for one of those for whom there was none.
+    pub(super) fn feeds_starved(&self) -> bool {
+        let waits = |of_strangers: bool| !self.starved[usize::from(of_strangers)].is_empty();
+        [false, true].into_iter().any(|kind| waits(kind) && self.has_room_to_begin(kind))
     }
 
     /// Comes back to clients for whom there was no room, as far as there is now.
     pub(super) fn feed_starved(&mut self) {
-        let room = self.limits.requests_size_max.saturating_sub(self.requests_size);
-        for _ in 0..room / REQUEST_SIZE {
-            let Some(index) = self.starved.pop_front(&mut self.links) else { return };
-            if let Some(key) = self.connections.key_at(index)
-                && let Some(connection) = self.connections.get_mut(key)
-            {
-                connection.place = Place::Nowhere;
-                self.effects.push_back(Effect::Read(key));
+        for (at, kept) in [0, KEPT_FROM_STRANGERS_HEADS].into_iter().enumerate() {
+            for _ in 0..self.room_beside(kept) / REQUEST_SIZE {
+                let Some(index) = self.starved[at].pop_front(&mut self.links) else { break };
+                if let Some(key) = self.connections.key_at(index)
+                    && let Some(connection) = self.connections.get_mut(key)
+                {
+                    connection.place = Place::Nowhere;
+                    self.effects.push_back(Effect::Read(key));
+                }
             }
         }
     }
 
     /// A client sent bytes: no more than it was allowed.
     pub fn received(&mut self, key: Key, bytes: &[u8]) {
-        let has_room = self.has_room_for(key);
+        let is_small = match self.connections.get(key).map(|connection| &connection.phase) {
+            Some(Phase::Idle { .. }) => bytes.len() <= SMALL_HEAD_SIZE,
+            Some(Phase::Http(exchange)) => exchange.stays_small(bytes.len()),
+            _ => false,
+        };
+        let has_room =
+            self.has_room_for(key) || is_small && self.has_room_to_begin(self.is_stranger(key));
         let Some(connection) = self.connections.get_mut(key) else { return };
         if let Phase::Idle { peer, .. } = connection.phase {
             let mut exchange = self.exchanges.pop().unwrap_or_default();
@@ -177,7 +208,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match &mut connection.phase {
             Phase::Http(exchange) => {
-                if exchange.is_idle() {
+                if exchange.awaits_head() {
                     exchange.due = self.now_ms + self.limits.head_timeout_ms;
                 }
                 if exchange.stage == Stage::Lingering {
@@ -325,7 +356,8 @@ impl Server {
             return self.recycle(exchange);
         };
         let has_output = exchange.has_output() && exchange.stage != Stage::Held;
-        let over = exchange.close && !exchange.has_output() && exchange.stage == Stage::Ending;
+        let is_last = exchange.stage == Stage::Ending || exchange.is_idle();
+        let over = exchange.close && !exchange.has_output() && is_last;
         if exchange.is_idle() && !exchange.close && !exchange.ended {
             let (due, peer) = (exchange.due as u32, exchange.peer);
             connection.phase = Phase::Idle { due, asked: true, peer };
@@ -365,9 +397,14 @@ impl Server {
         }
     }
 
-    /// Forgets the request that was answered.
+    /// Forgets the request that was answered. What has come of the next one has its own time from now
+    /// on: while it waited its client could do nothing about it.
     pub(super) fn next_request(&mut self, exchange: &mut Exchange) {
         exchange.next_request();
+        let limits = &self.limits;
+        let is_begun = !exchange.awaits_head();
+        exchange.due =
+            self.now_ms + if is_begun { limits.head_timeout_ms } else { limits.keep_alive_ms };
         if exchange.close {
             exchange.stage = Stage::Ending;
         }
@@ -480,7 +517,9 @@ impl Server {
         match place {
             Place::Nowhere | Place::Reading => {}
             Place::Pending => self.pending.remove(&mut self.links, key.index),
-            Place::Starved => self.starved.remove(&mut self.links, key.index),
+            Place::Starved { is_stranger } => {
+                self.starved[usize::from(is_stranger)].remove(&mut self.links, key.index);
+            }
             Place::Waiting => {
                 let log = match session {
                     None => Some(&mut self.publisher.all),

@@ -11,7 +11,9 @@ use crate::core::effect::Asker;
 use crate::core::event::Filter;
 use crate::core::past::Past;
 use crate::core::tails::Tail;
-use crate::limits::{KEPT_BUFFER_SIZE, KEPT_OWN_SIZE, Limits, PENDING_REPLIES_SIZE};
+use crate::limits::{
+    KEPT_BUFFER_SIZE, KEPT_OWN_SIZE, Limits, PENDING_REPLIES_SIZE, SMALL_HEAD_SIZE,
+};
 use crate::wire::body::BodyDecoder;
 use crate::wire::head::{self, BadRequest, Framing, Head, HeadLimits};
 use crate::wire::reply;
@@ -73,8 +75,12 @@ pub enum Place {
     Waiting,
     /// None: it waits for a piece of a journal.
     Reading,
-    /// The server's list of those whose bytes stay in the kernel until there is room for them.
-    Starved,
+    /// The server's list of those whose bytes stay in the kernel until there is room for them, or the
+    /// list of those of them who have not shown a token where there are any.
+    Starved {
+        /// It is on the latter.
+        is_stranger: bool,
+    },
 }
 
 /// What a connection is doing.
@@ -457,6 +463,19 @@ impl Exchange {
         }
     }
 
+    /// The request waits, and what it says was understood: what it has said it with is not kept.
+    pub fn release_body(&mut self) {
+        self.body = Vec::new();
+        self.input.shrink_to_fit();
+    }
+
+    /// Whether these bytes leave its head a small one.
+    pub fn stays_small(&self, count: usize) -> bool {
+        self.stage == Stage::Head
+            && self.out.is_empty()
+            && self.input.len() + count <= SMALL_HEAD_SIZE
+    }
+
     /// The bytes that it takes: of heads and replies, itself among them, and of its body.
     pub fn memory(&self) -> (usize, usize) {
         let buffers = self.input.capacity() + self.out.capacity() + self.request_id.capacity();
@@ -466,6 +485,12 @@ impl Exchange {
     /// Whether nothing is under way: between two requests.
     pub fn is_idle(&self) -> bool {
         self.stage == Stage::Head && self.input.is_empty() && !self.has_output()
+    }
+
+    /// Whether nothing has come of a next request. An empty line behind a body is nothing of one (RFC
+    /// 9112 §2.2).
+    pub fn awaits_head(&self) -> bool {
+        self.stage == Stage::Head && matches!(&self.input[..], b"" | b"\r" | b"\r\n")
     }
 
     /// Whether anything is to be sent.

@@ -134,7 +134,7 @@ impl Server {
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
             Phase::Idle { due, asked, .. } if now_ms >= whole_time(now_ms, *due) => {
-                if connection.place == Place::Starved {
+                if matches!(connection.place, Place::Starved { .. }) {
                     return self.turn_away(key);
                 }
                 let limit = if *asked { Limit::KeepAlive } else { Limit::HeadTime };
@@ -147,8 +147,7 @@ impl Server {
                 Stage::Lingering => return self.close(key),
                 // A slow client still takes its reply: the stall deadline judges that.
                 _ if exchange.has_output() => exchange.due = now_ms + self.limits.keep_alive_ms,
-                // An empty line that a client sent behind a body begins no request.
-                Stage::Head if matches!(&exchange.input[..], b"" | b"\r\n") => {
+                Stage::Head if exchange.awaits_head() => {
                     self.counters.limits.hit(Limit::KeepAlive);
                     return self.close(key);
                 }

@@ -27,6 +27,11 @@ impl Leftovers {
         self.retry_at.unwrap_or(u64::MAX)
     }
 
+    /// How many could not be removed.
+    pub fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty() && !self.is_busy()
@@ -51,16 +56,15 @@ impl Server {
         self.effects.push_back(Effect::Disk(DiskRequest::Erase { session_id, last_seq }));
     }
 
-    /// The disk thread has tried to. No more are kept than there can be sessions.
+    /// The disk thread has tried to. There are no more of these than there can be sessions: they count as
+    /// such when one is to be created.
     pub(super) fn erased(&mut self, session_id: String, last_seq: u64, result: Result<(), String>) {
         let leftovers = &mut self.keeper.leftovers;
         leftovers.under_way -= 1;
         match result {
             Ok(()) => leftovers.retry_at = leftovers.retry_at.map(|at| at.min(self.now_ms)),
             Err(error) => {
-                if leftovers.sessions.len() < self.limits.sessions_max as usize {
-                    leftovers.sessions.push_back((session_id, last_seq));
-                }
+                leftovers.sessions.push_back((session_id, last_seq));
                 leftovers.retry_at = Some(self.now_ms + RETRY_MS);
                 self.log(Level::Warn, "journal", "cannot remove", vec![("error", error)]);
             }

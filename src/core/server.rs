@@ -226,8 +226,9 @@ pub struct Server {
     pub(super) rares: Vec<Box<Rare>>,
     /// Bytes of requests' heads and of replies, and of what streams open with.
     pub(super) requests_size: usize,
-    /// Connections whose bytes stay in the kernel until there is room for them, oldest first.
-    pub(super) starved: List,
+    /// Connections whose bytes stay in the kernel until there is room for them, oldest first: those of
+    /// clients, and those of strangers.
+    pub(super) starved: [List; 2],
     pub(super) beat: Beat,
     /// Answers that wait for their event, in its order.
     pub(super) held: VecDeque<(u64, Key)>,
@@ -319,7 +320,7 @@ impl Server {
             exchanges: Vec::with_capacity(POOL_MAX),
             rares: Vec::with_capacity(POOL_MAX),
             requests_size: 0,
-            starved: List::default(),
+            starved: Default::default(),
             beat: Beat::default(),
             held: VecDeque::new(),
             errands: Vec::new(),
@@ -386,7 +387,7 @@ impl Server {
         self.has_pending()
             || commits && !self.keeper.is_busy()
             || self.has_turn_for_wait()
-            || !self.starved.is_empty() && self.has_room()
+            || self.feeds_starved()
             || self.tails.has_work()
     }
 
@@ -507,6 +508,14 @@ impl Server {
     pub(super) fn begin_drain(&mut self) {
         self.drain = Drain::Draining(self.now_ms + self.limits.drain_timeout_ms);
         self.effects.push_back(Effect::CloseListeners);
+        for index in 0..self.connections.capacity() {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            if let Some(Phase::Http(exchange)) =
+                self.connections.get_mut(key).map(|it| &mut it.phase)
+            {
+                exchange.close = true; // Told with whatever is answered from here on.
+            }
+        }
         self.end_waits();
         self.withdraw_trust();
         self.stop_agents();

@@ -541,7 +541,15 @@ impl Server {
     /// What to write to a stream now.
     pub(super) fn stream_output(&mut self, key: Key) -> Output<'_> {
         let Some(end) = self.settle_stream(key) else {
-            return Output::Close;
+            let connection = self.connections.get(key).map(|connection| &connection.phase);
+            return match connection {
+                // Replies to earlier requests may be among its own bytes: they still go.
+                Some(Phase::Stream(reader)) if !reader.own().is_empty() => {
+                    self.close_reader(key);
+                    Output::Nothing
+                }
+                _ => Output::Close,
+            };
         };
         if let Some(Phase::Stream(reader)) = self.connections.get(key).map(|one| &one.phase)
             && reader.beats
@@ -612,10 +620,7 @@ impl Server {
                 reader.beats = false;
                 if !self.keeper.keeps() {
                     self.counters.readers_cut += 1;
-                    // Replies to earlier requests may be among its own bytes: they still go.
-                    let rare = reader.rare.as_mut().filter(|rare| !rare.own().is_empty())?;
-                    rare.ending = true;
-                    continue;
+                    return None;
                 }
                 if !self.give_rare(key) {
                     self.counters.readers_cut += 1; // It comes back for the rest.

@@ -11,9 +11,9 @@ use crate::core::connection::{Phase, Stage};
 use crate::core::event::Filter;
 use crate::core::log::Log;
 use crate::core::metrics::Sample;
-use crate::core::server::{REQUEST_SIZE, Server};
+use crate::core::server::Server;
 use crate::core::streams::Unknown;
-use crate::limits::PAGE_SIZE_MAX;
+use crate::limits::{KEPT_FROM_WAITS, PAGE_SIZE_MAX};
 use crate::wire::json::Array;
 use crate::wire::sse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -414,7 +414,7 @@ impl Server {
     /// to those who come: many who take their answers slowly hold up nobody else.
     pub(super) fn has_turn_for_wait(&self) -> bool {
         !self.waits.line.is_empty()
-            && self.requests_size + REQUEST_SIZE <= self.limits.requests_size_max / 4 * 3
+            && self.has_room_beside(KEPT_FROM_WAITS)
             && self.has_room_for_page()
     }
 

@@ -220,7 +220,7 @@ impl Worker {
             }
             DiskRequest::List { errand, path } => {
                 let result = directory(&path, &self.surroundings).and_then(|path| {
-                    let names = directories(&path)?;
+                    let names = directories(&path, &self.surroundings)?;
                     Ok((path, names))
                 });
                 DiskReply::Listed { errand, result }
@@ -294,12 +294,20 @@ pub fn canonical_roots(roots: &[PathBuf]) -> Result<Vec<PathBuf>, (PathBuf, io::
 }
 
 /// The names of the directories in a directory, hidden ones left out, sorted, at most 1,000.
-fn directories(path: &Path) -> Result<Vec<String>, DirectoryProblem> {
+fn directories(path: &Path, surroundings: &Surroundings) -> Result<Vec<String>, DirectoryProblem> {
     let unreadable = |error: io::Error| DirectoryProblem::Unreadable(error.to_string());
+    // A link may lead anywhere, and the data directory may lie here.
+    let is_open = |entry: &fs::DirEntry| {
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        match is_link {
+            true => directory(&entry.path(), surroundings).is_ok(),
+            false => entry.path().is_dir() && entry.path() != surroundings.data_dir,
+        }
+    };
     let mut names: Vec<String> = fs::read_dir(path)
         .map_err(unreadable)?
         .filter_map(Result::ok)
-        .filter(|entry| entry.path().is_dir())
+        .filter(is_open)
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| !name.starts_with('.'))
         .collect();

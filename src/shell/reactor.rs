@@ -522,6 +522,10 @@ impl Reactor {
             // Looked up again each time: what was read may have ended it.
             let Some(socket) = self.sockets.get_mut(key) else { return };
             if allowed == 0 {
+                let ended = socket.ended;
+                if ended && self.server.is_waiting(key) {
+                    self.watch_leaver(key); // Behind what it has sent and is not read yet.
+                }
                 return; // Readiness kept: `look_again` comes back to it.
             }
             match socket.stream.read(&mut self.scratch[..allowed]) {

@@ -337,6 +337,12 @@ fn read(input: &[u8], fields_max: usize) -> Result<Head, BadRequest> {
 }
 
 impl Head {
+    /// Whether its request is to be carried out only where there is nothing: `If-None-Match: *` (RFC
+    /// 9110 §13.1.2).
+    pub fn is_if_none_exists(&self, input: &[u8]) -> bool {
+        self.if_none_match.is_some_and(|tags| tags.of(input) == b"*")
+    }
+
     /// A head without fields.
     fn bare(method: Method, version: Version, target: Span) -> Head {
         Head {
@@ -420,8 +426,12 @@ impl Found {
             }
             b"connection" => self.connection(value),
             b"expect" => {
-                let known = value.eq_ignore_ascii_case(b"100-continue");
-                self.expectation = Some(known && self.expectation.unwrap_or(true));
+                // A list, whose empty members count for nothing (RFC 9110 §5.6.1, §10.1.1).
+                let members = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+                for member in members.filter(|member| !member.is_empty()) {
+                    let known = member.eq_ignore_ascii_case(b"100-continue");
+                    self.expectation = Some(known && self.expectation.unwrap_or(true));
+                }
             }
             b"origin" => once(&mut head.origin, span)?,
             b"sec-fetch-site" => once(&mut head.fetch_site, span)?,

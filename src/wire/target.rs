@@ -6,6 +6,7 @@
 //! is ours.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::iter;
 
 use super::head::{BadRequest, Method};
@@ -148,6 +149,18 @@ impl<'a> Target<'a> {
 }
 
 /// Decodes one path segment.
+/// Adds a query as it may stand in a URI (RFC 3986 §3.4): what browsers leave as it is and may not
+/// stand there is escaped.
+pub fn push_query(uri: &mut String, query: &str) {
+    for byte in query.bytes() {
+        if is_path_byte(byte) || matches!(byte, b'?' | b'%') {
+            uri.push(byte.into());
+        } else {
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+}
+
 fn segment(raw: &str) -> Result<Cow<'_, str>, BadRequest> {
     let text = decode(raw, false).ok_or(BadRequest::TargetSegment)?;
     let shape = |character: char| character.is_control() || matches!(character, '/' | '\\');
@@ -235,6 +248,13 @@ fn is_ip_literal(literal: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_in_a_uri_has_only_what_may_stand_there() {
+        let mut uri = "/cl/?".to_owned();
+        push_query(&mut uri, "a=%41&b={|}^`\"<>\\[]?/@");
+        assert_eq!(uri, "/cl/?a=%41&b=%7B%7C%7D%5E%60%22%3C%3E%5C%5B%5D?/@");
+    }
 
     #[test]
     fn a_name_has_the_unreserved_bytes_and_the_delimiters_of_rfc_3986() {

@@ -231,9 +231,9 @@ impl World {
     /// What the server asks of the disk, as far as it changes what there is to be read.
     pub fn note_request(&mut self, request: &DiskRequest) {
         match request {
-            DiskRequest::Drop { session_id, segment, .. } => {
+            DiskRequest::Drop { session_id, segment, until, .. } => {
                 self.hit("segment-dropped");
-                self.drop_segment(session_id, *segment);
+                self.drop_segment(session_id, *segment, *until);
             }
             DiskRequest::Erase { session_id, last_seq } => {
                 self.hit("journal-erased");
@@ -250,13 +250,14 @@ impl World {
     }
 
     /// The events of this segment go.
-    fn drop_segment(&mut self, session_id: &str, segment: SegmentId) {
+    /// `most`: what comes behind that stands in the next one, too.
+    fn drop_segment(&mut self, session_id: &str, segment: SegmentId, most: u64) {
         let frames = frames_of(&journal_dir(session_id), &[segment.file_name()]);
         if self.loud {
             let seqs: Vec<u64> = frames.iter().map(|(seq, _)| *seq).collect();
             println!("drop {session_id} {segment:?} {seqs:?}");
         }
-        let until = frames.last().map_or(0, |(seq, _)| *seq);
+        let until = frames.last().map_or(0, |(seq, _)| *seq).min(most);
         let dropped = self.model.dropped.entry(session_id.to_owned()).or_default();
         *dropped = until.max(*dropped);
         self.model.all.doubtful = self.model.all.doubtful.max(until);

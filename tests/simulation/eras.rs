@@ -53,7 +53,9 @@ impl Model {
             Some(_) => list.evicted(),
             None => rings().max().unwrap_or(0).max(list.evicted()),
         };
-        list.gone_at_most().max(ring)
+        // What retention has taken, and a power loss brought back, is not counted on.
+        let dropped = session.and_then(|session| self.dropped.get(&self.sessions[session].id));
+        list.gone_at_most().max(ring).max(dropped.copied().unwrap_or(0))
     }
 
     /// The start that has ended left word that not everything was written.

@@ -235,7 +235,9 @@ pub const FIELDS: &[(&str, &[u8], &str)] = &[
     ("9110 §10.1.1", b"Expect: 100-continue\r\nContent-Length: 0\r\n", "POST / 1.1 length=0 keep"),
     ("9110 §10.1.1", b"Expect: 100-continue\r\n", "POST / 1.1 none keep"),
     ("9110 §10.1.1", b"Expect: 200-ok\r\n", "417 unknown_expectation"),
-    ("9110 §10.1.1", b"Expect:\r\n", "417 unknown_expectation"),
+    ("9110 §5.6.1", b"Expect:\r\n", "POST / 1.1 none keep"),
+    ("9110 §5.6.1", b"Expect: , 100-continue ,, 100-continue\r\nContent-Length: 3\r\n", "POST / 1.1 length=3 keep expect"),
+    ("9110 §5.6.1", b"Expect: , tea\r\n", "417 unknown_expectation"),
     ("9110 §10.1.1", b"Expect: 100-continue, x\r\n", "417 unknown_expectation"),
     ("9110 §10.1.1", b"Expect: x\r\nExpect: 100-continue\r\n", "417 unknown_expectation"),
     // Marks of proxies.

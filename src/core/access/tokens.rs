@@ -249,18 +249,29 @@ pub fn line(name: &str, scope: Scope, token: &str) -> Result<String, String> {
     Ok(format!("{name} {} sha256:{}\n", scope.as_str(), hex(&digest_of(token.as_bytes()))))
 }
 
-/// The token of an `Authorization` field, if it is `Bearer` and one token68 (RFC 6750 §2.1).
+/// Whether the scheme of an `Authorization` field is `Bearer` (RFC 9110 §11.1).
+pub fn is_bearer(field: &[u8]) -> bool {
+    let scheme = field.split(|byte| matches!(byte, b' ' | b'\t')).next();
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
+}
+
+/// The token of an `Authorization` field, if it is `Bearer` and one token68 (RFC 6750 §2.1), behind
+/// spaces (RFC 9110 §11.4).
 pub fn bearer(field: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = field.split_at_checked(6)?;
-    let token = rest.strip_prefix(b" ")?.trim_ascii_start();
+    let (scheme, mut token) = field.split_at_checked(6)?;
+    while let Some(rest) = token.strip_prefix(b" ") {
+        token = rest;
+    }
+    let is_apart = field.get(6) == Some(&b' ');
     let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
-    let good = scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty();
+    let good = scheme.eq_ignore_ascii_case(b"bearer") && is_apart && !token.is_empty();
     (good && token.iter().all(fit)).then_some(token)
 }
 
-/// The value of one cookie out of a `Cookie` field; of several of that name the first.
-pub fn cookie_value<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    field.split(|&byte| byte == b';').find_map(|pair| {
+/// The values of one cookie out of a `Cookie` field: a page at another port of this host may have set
+/// one of the same name, and nothing says in which order they come (RFC 6265 §4.2.2).
+pub fn cookie_values<'a>(field: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    field.split(|&byte| byte == b';').filter_map(move |pair| {
         let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
         rest.strip_prefix(b"=")
     })
@@ -393,6 +404,7 @@ mod tests {
             ("Bearer", None),
             ("Bearer ", None),
             ("Bearer\tabc", None),
+            ("Bearer \tabc", None),
             ("Bearerabc", None),
             ("Bearer a b", None),
             ("Bearer a,b", None),
@@ -432,8 +444,8 @@ mod tests {
     #[test]
     fn a_cookie_is_found_by_its_name_among_others() {
         let field = b"a=b; sidestream-read-1=xyz ;c=d";
-        assert_eq!(cookie_value(field, "sidestream-read-1"), Some(&b"xyz"[..]));
-        assert_eq!(cookie_value(field, "sidestream-read"), None);
+        assert!(cookie_values(field, "sidestream-read-1").eq([&b"xyz"[..]]));
+        assert!(cookie_values(field, "sidestream-read").next().is_none());
     }
 
     #[test]

@@ -19,8 +19,8 @@ mod write;
 
 use self::problem::Problem;
 use self::request::Request;
-pub use self::route::paths;
 use self::route::{Found, Route};
+pub use self::route::{hidden_below, paths};
 use crate::base::arena::Key;
 use crate::base::seldom::Seldom;
 use crate::core::access::tokens::Scope;
@@ -292,6 +292,8 @@ impl Server {
                 if matches!(reply, Reply::Asks) {
                     exchange.asker = Asking::Asked;
                     self.effects.push_back(Effect::WhoIs(key));
+                } else {
+                    exchange.release_body(); // Others may need that room while it waits.
                 }
                 exchange.stage = Stage::Waiting;
                 self.put_exchange(key, exchange);
@@ -557,7 +559,7 @@ impl Server {
             Route::Page(page) => tags != b"*" && !page.is_among(tags),
             _ => tags != b"*",
         });
-        let exists = changes(method) && of(head.if_none_match) == Some(b"*");
+        let exists = changes(method) && head.is_if_none_exists(request.input);
         if is_gone || !(unmatched || exists) {
             return Ok(()); // That there is nothing comes first (§13.2.1).
         }
@@ -584,7 +586,8 @@ impl Server {
     /// The home page is one step below the base path.
     fn below_base(&self, query: &str) -> Problem {
         let mark = if query.is_empty() { "" } else { "?" };
-        let location = format!("{}/{mark}{query}", self.config.base_path);
+        let mut location = format!("{}/{mark}", self.config.base_path);
+        target::push_query(&mut location, query);
         let sentence = format!("the home page is at {location}");
         let mut problem = Problem::new(Status::PERMANENT_REDIRECT, "moved", sentence);
         problem.fields.push(("Location", location));

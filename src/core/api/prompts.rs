@@ -424,7 +424,9 @@ fn accepted(seq: u64) -> Outcome {
 
 /// The client's id for a prompt: the field wins over the header.
 fn prompt_id(request: &Request<'_>, body: &Value) -> Result<Option<String>, Problem> {
-    let header = || Some(("Idempotency-Key", request.text(request.head.idempotency_key)?));
+    // One that is no text is an unfit one, and not none: its client believes in it.
+    let of_header = |span: Span| ("Idempotency-Key", span.text(request.input).unwrap_or("?\\"));
+    let header = || request.head.idempotency_key.map(of_header);
     let field = text(body, "promptId")?.map(|id| ("\"promptId\"", id));
     let Some((name, id)) = field.or_else(header) else { return Ok(None) };
     // It is a segment of the path by which the prompt is cancelled, too.

@@ -35,7 +35,8 @@ impl<'a> Request<'a> {
         bounds: std::ops::RangeInclusive<u64>,
     ) -> Result<Option<u64>, Problem> {
         let Some(text) = self.parameter(name)? else { return Ok(None) };
-        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|number| is_number && bounds.contains(number));
         number.map(Some).ok_or_else(|| {
             let (least, most) = (bounds.start(), bounds.end());
             let sentence = format!("\"{name}\" must be a number from {least} to {most}");
@@ -78,7 +79,8 @@ impl<'a> Request<'a> {
             problem.fields.push((name, value.to_owned()));
             return Err(problem);
         }
-        let coding = self.text(self.head.content_encoding).unwrap_or("identity");
+        let coding = self.head.content_encoding;
+        let coding = coding.map_or("identity", |span| span.text(self.input).unwrap_or("?"));
         if !coding.eq_ignore_ascii_case("identity") {
             let sentence = "the body must be sent without a Content-Encoding";
             let mut problem =

@@ -208,9 +208,40 @@ pub fn paths() -> impl Iterator<Item = (String, &'static [Method])> {
     routes.chain(pages::PAGES.iter().map(|page| (page.path.to_owned(), GET)))
 }
 
+/// A path of ours that would be hidden below this base path: it is a path of ours with it, too, and
+/// another one.
+pub fn hidden_below(base: &str) -> Option<String> {
+    paths().map(|(path, _)| path.replace("{}", "ID")).find(|path| {
+        let whole = format!("{base}{path}");
+        let segments: Vec<&str> = whole.split('/').skip(1).collect();
+        path != "/" && Route::find(&segments).is_some()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_base_path_below_which_something_is_hidden_is_known() {
+        for (base, hidden) in [
+            ("", None),
+            ("/claude", None),
+            ("/tools/claude", None),
+            ("/js", None),
+            ("/session", Some("/health")),
+            ("/api", Some("/sessions")),
+            ("/api/session", Some("/health")),
+            ("/api/session/a/events", Some("/health")),
+            ("/api/v2", None),
+        ] {
+            assert_eq!(
+                hidden_below(base).filter(|_| !base.is_empty()).as_deref(),
+                hidden,
+                "{base}"
+            );
+        }
+    }
 
     #[test]
     fn no_path_hides_another() {

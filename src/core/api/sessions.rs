@@ -286,10 +286,13 @@ impl Server {
         }
         let creates = self.errands.iter().map(|(_, pending)| &pending.purpose);
         let creates = creates.filter(|purpose| matches!(purpose, Purpose::Create(_)));
-        let coming = self.by_id.len() + creates.count();
-        if coming >= self.limits.sessions_max as usize {
-            let sentence =
+        let leftovers = self.keeper.leftovers.count();
+        if self.by_id.len() + creates.count() + leftovers >= self.limits.sessions_max as usize {
+            let mut sentence =
                 format!("there are {} sessions, --sessions-max", self.limits.sessions_max);
+            if leftovers > 0 {
+                sentence += &format!("; {leftovers} of them are deleted, and the disk keeps them");
+            }
             return Err(Problem::limited(Limit::Sessions, sentence));
         }
         // In any one second, and not in each that a clock begins.

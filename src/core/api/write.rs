@@ -131,6 +131,12 @@ impl Server {
             exchange.out.extend_from_slice(json);
             return self.answered(exchange, status);
         }
+        // What has no entity tag is changed, but for one who wants it only if it is not there at all.
+        let head = exchange.has_head().filter(|head| status == Status::OK && !changes(head.method));
+        if head.is_some_and(|head| head.is_if_none_exists(&exchange.input)) {
+            let fields = [("Cache-Control", "no-store")];
+            return self.write_reply(exchange, Status::NOT_MODIFIED, None, &fields, &[]);
+        }
         let mut all = [("Cache-Control", "no-store"); FIELDS_MAX];
         for (place, (name, value)) in all[1..].iter_mut().zip(fields) {
             *place = (*name, &**value);
@@ -143,7 +149,9 @@ impl Server {
     fn is_usual(&self, exchange: &Exchange, status: Status, fields: &[(&str, String)]) -> bool {
         let head = exchange.has_head();
         let usual = head.is_some_and(|head| {
-            head.version == head::Version::Http11 && head.method != Method::Head
+            head.version == head::Version::Http11
+                && head.method != Method::Head
+                && head.if_none_match.is_none()
         });
         let open = self.config.access.allowed_origins.is_empty();
         usual && open && status == Status::OK && fields.is_empty() && !exchange.close
@@ -216,7 +224,8 @@ impl Server {
         let mut fields =
             vec![("Cache-Control", "no-cache"), ("ETag", &*tag), ("Vary", "Accept-Encoding")];
         let matches = |etag: &str| {
-            etag == "*" || etag.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
+            let is_ours = |one: &str| one.strip_prefix("W/").unwrap_or(one) == tag;
+            etag == "*" || etag.split(',').any(|one| is_ours(one.trim()))
         };
         if etag.is_some_and(matches) {
             return self.write_reply(exchange, Status::NOT_MODIFIED, None, &fields, &[]);

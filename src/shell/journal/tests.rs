@@ -80,7 +80,8 @@ impl World {
 
     fn with_ring(dir: &Path, durability: Durability, epoch: u64, ring_size: usize) -> World {
         let opened = open(dir, durability, Epoch::new(epoch)).unwrap();
-        let limits = Limits { ring_size, queue_max: 1000, ..Limits::default() };
+        let limits =
+            Limits { ring_size, all_ring_size: ring_size, queue_max: 1000, ..Limits::default() };
         let agent = AgentConfig {
             name: "demo".to_owned(),
             dialect: Dialect::Demo,
@@ -264,9 +265,13 @@ impl World {
         key
     }
 
-    /// Begins to read a session's events.
+    /// Begins to read a session's events, or those of all.
     fn follow(&mut self, session: &str, query: &str) {
-        let request = request("GET", &format!("/api/session/{session}/events?{query}"), "");
+        let path = match session {
+            "*" => format!("/api/events?{query}"),
+            session => format!("/api/session/{session}/events?{query}"),
+        };
+        let request = request("GET", &path, "");
         self.reader = Some(self.tell(&request));
         self.turn();
     }
@@ -647,6 +652,37 @@ fn what_could_not_be_removed_is_removed_when_that_is_possible() {
 }
 
 #[test]
+fn what_could_not_be_removed_counts_as_a_session() {
+    let scratch = Scratch::new("counted");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let most = Limits::default().sessions_max;
+    ERASE_FAILS.set(true);
+    let mut deleted = Vec::new();
+    loop {
+        world.pass(1_000);
+        let reply = world.ask("POST", "/api/sessions", "{\"workingDir\":\"/\"}");
+        let Some((_, rest)) = reply.split_once("\"sessionId\":\"") else {
+            assert!(reply.starts_with("HTTP/1.1 429"), "{reply}");
+            assert!(reply.contains("of them are deleted, and the disk keeps them"), "{reply}");
+            break;
+        };
+        deleted.push(rest.split_once('"').unwrap().0.to_owned());
+        let path = format!("/api/session/{}", deleted.last().unwrap());
+        world.ask("DELETE", &path, "");
+        assert!(deleted.len() <= 2 * most as usize, "there is no end to it");
+    }
+    assert!(deleted.len() >= most as usize, "{}", deleted.len());
+    ERASE_FAILS.set(false);
+    for _ in 0..deleted.len() + 70 {
+        world.pass(1_000);
+        assert!(world.is_ready());
+    }
+    let left = deleted.iter().filter(|id| scratch.0.join("sessions").join(id).exists()).count();
+    assert_eq!(left, 0, "every one of them is removed in the end");
+    world.create();
+}
+
+#[test]
 fn what_stands_behind_the_last_line_among_the_starts_is_written_over() {
     // The disk was full in the middle of it, or took it and could not sync it.
     for tail in ["erased 10995116277", "erased 1099511627776\n"] {
@@ -934,6 +970,43 @@ fn who_is_sent_away_in_the_middle_of_the_past_is_told_no_further_than_it_has_com
         assert_eq!(missed, None, "after {room} bytes it was told {told:?}");
     }
 }
+
+#[test]
+fn who_is_sent_away_within_a_frame_that_the_ring_has_forgotten_gets_it_whole() {
+    let scratch = Scratch::new("torn");
+    let mut world = World::with_ring(&scratch.0, Durability::Write, 1, 1 << 16);
+    let session = world.create();
+    world.stop();
+    let come = |whose: &str, room| {
+        let mut world = World::with_ring(&scratch.0, Durability::Write, 2, 1 << 16);
+        world.room = room;
+        world.follow(whose, "replay=none");
+        for count in 0..300 {
+            world.rename(&session, &format!("number {count}")); // More than the ring holds.
+        }
+        let is_torn = !world.stream.ends_with(b"\n\n");
+        world.server.stop();
+        world.let_in(usize::MAX);
+        let text = String::from_utf8_lossy(&world.stream).into_owned();
+        let (_, frames) = text.split_once("\r\n\r\n").expect("a stream");
+        let frames: Vec<&str> = frames.split_terminator("\n\n").collect();
+        for frame in &frames {
+            let data = frame.lines().filter_map(|line| line.strip_prefix("data: "));
+            let data: Vec<&str> = data.collect();
+            let is_whole = data.len() == 1 && serde_json::from_str::<Data>(data[0]).is_ok();
+            assert!(is_whole, "{whose}, after {room} bytes: {frame}");
+        }
+        assert!(frames.last().expect("its end").contains("server-shutdown"), "after {room} bytes");
+        is_torn
+    };
+    for whose in ["*", &session] {
+        let torn = (600..3_000).step_by(97).filter(|room| come(whose, *room)).count();
+        assert!(torn > 10, "{torn} of them within a frame");
+    }
+}
+
+/// Any JSON object.
+type Data = serde_json::Map<String, serde_json::Value>;
 
 #[test]
 fn an_end_waits_until_what_was_lost_is_told() {

@@ -25,16 +25,27 @@ pub struct Leavers {
 impl Reactor {
     /// A client has sent its last byte.
     pub(super) fn peer_ended(&mut self, key: Key) {
-        if !self.server.is_waiting(key) {
+        if !self.server.is_waiting(key) || self.watch_leaver(key) {
             self.server.peer_ended(key);
-        } else if self.has_left(key) {
+        }
+        self.apply_effects();
+    }
+
+    /// A client that waits for an answer sends no more: it is let go if it has left, else looked at
+    /// again. Returns whether it is there.
+    pub(super) fn watch_leaver(&mut self, key: Key) -> bool {
+        if self.leavers.keys.contains(&key.to_bits()) {
+            return true;
+        }
+        let left = self.has_left(key);
+        if left {
             self.server.connection_lost(key);
+            self.apply_effects();
         } else {
-            self.server.peer_ended(key);
             self.leavers.keys.insert(key.to_bits());
             self.leavers.look_at.get_or_insert(self.now_ms + LOOK_MS);
         }
-        self.apply_effects();
+        !left
     }
 
     /// Looks again at those who may have left.

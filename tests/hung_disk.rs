@@ -119,15 +119,23 @@ fn the_end_waits_for_journals_that_hang_as_long_as_the_drain_may_take_and_says_s
 
 #[test]
 fn a_second_signal_ends_the_wait_for_journals_that_hang() {
-    let (mut server, _, reader, href) = with_large_field(&["--drain-timeout", "10m"]);
-    hang_for_nobody(&server, &href);
-    drop(reader);
-    server.signal("TERM");
-    assert!(server.wait(Duration::from_secs(1)).is_none(), "it waits: {}", server.stderr());
-    server.signal("TERM");
-    let status = server.wait(PATIENCE).expect("it ends");
-    assert_eq!(status.code(), Some(1), "{}", server.stderr());
-    server.expect_nothing_left();
+    // With an agent its last events wait as well; without one nothing is left but the disk.
+    for suspended in [false, true] {
+        let flags = ["--drain-timeout", "10m", "--suspend-after", "100ms"];
+        let (mut server, session, reader, href) =
+            with_large_field(if suspended { &flags } else { &flags[..2] });
+        eventually("it is as it should be", || {
+            (server.status(&session) == "suspended") == suspended
+        });
+        hang_for_nobody(&server, &href);
+        drop(reader);
+        server.signal("TERM");
+        assert!(server.wait(Duration::from_secs(1)).is_none(), "it waits: {}", server.stderr());
+        server.signal("TERM");
+        let status = server.wait(PATIENCE).expect("it ends");
+        assert_eq!(status.code(), Some(1), "{}", server.stderr());
+        server.expect_nothing_left();
+    }
 }
 
 #[test]

@@ -152,7 +152,7 @@ mutant end_of_a_prompt_forgotten src/core/waits.rs 's/session.prompts.ended(prom
 mutant history_ends_with_the_ring src/core/api/events.rs 's/get(key).filter(|_| !more)/get(key).filter(|_| !more \&\& marks.len() < limit)/' --lib
 mutant history_tells_text_twice src/shell/journal.rs 's/if page.filter.takes(kind, superseded) {/if page.filter.takes(kind, superseded \&\& false) {/' "--test journal"
 mutant older_copy_believed src/core/epochs.rs 's/start.reached.unwrap_or(u64::MAX)/start.reached.map_or(u64::MAX, |_| u64::MAX)/' --lib
-mutant restart_is_activity src/core/restore.rs 's/self.publisher.restores = true;/self.publisher.restores = false;/' "--test journal"
+mutant restart_is_activity src/core/restore.rs 's/self.publisher.restores = true;/self.publisher.restores = false;/' --lib
 mutant our_stop_is_the_commands_end src/core/agents.rs 's/if draining \&\& suspending \&\& !interrupted {/if draining \&\& suspending \&\& dialect != Dialect::Lines {/' "--test drain"
 mutant approval_answered_twice src/core/approvals.rs 's/#\[derive(Debug)\]/#[derive(Clone, Debug)]/; s/Some(self.open.remove(at))/Some(self.open[at].clone())/' --lib
 mutant another_approval_is_taken src/core/approvals.rs '/pub fn decide/,/^    }/s/Some(self.open.remove(at))/Some(self.open.remove(at - at))/' --lib

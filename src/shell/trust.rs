@@ -261,6 +261,25 @@ mod tests {
     }
 
     #[test]
+    fn no_file_stands_for_two() {
+        let place = std::env::temp_dir().join(format!("sidestream-two-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&place);
+        fs::create_dir_all(place.join(".claude")).unwrap();
+        let files = [".claude/settings.json", ".claude/settings.local.json"];
+        files.iter().for_each(|file| fs::write(place.join(file), "{}").unwrap());
+        let two = look(&place).hash;
+        // One, that says what was read of both, end to end.
+        let second = place.join(files[1]);
+        for (kept, gone) in [(0, 1), (1, 0)] {
+            let text = format!("{{}}{}whole{{}}", second.display());
+            fs::write(place.join(files[kept]), text).unwrap();
+            let _ = fs::remove_file(place.join(files[gone]));
+            assert_ne!(look(&place).hash, two);
+        }
+        fs::remove_dir_all(&place).unwrap();
+    }
+
+    #[test]
     fn servers_of_every_directory_above_are_told_and_settings_of_the_repository_alone() {
         let above = std::env::temp_dir().join(format!("sidestream-above-{}", std::process::id()));
         let _ = fs::remove_dir_all(&above);

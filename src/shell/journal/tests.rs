@@ -63,6 +63,7 @@ struct World {
     client: Key,
     reader: Option<Key>,
     now_ms: u64,
+    wall_ms: u64,
     reply: Vec<u8>,
     stream: Vec<u8>,
     /// How many bytes more its client takes.
@@ -95,7 +96,9 @@ impl World {
             ..Config::default()
         };
         let epochs = opened.epochs;
-        let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms: 1_000_000 };
+        // Each start is later than the ones before.
+        let wall_ms = epoch * 1_000_000;
+        let birth = Birth { seed: 1, epochs, now_ms: 1_000, wall_ms };
         let mut server = Server::new(limits, config, birth);
         server.restore(opened.sessions);
         let mut store = opened.store.unwrap();
@@ -107,6 +110,7 @@ impl World {
             client,
             reader: None,
             now_ms: 1_000,
+            wall_ms,
             reply: Vec::new(),
             stream: Vec::new(),
             room: usize::MAX,
@@ -233,7 +237,7 @@ impl World {
 
     fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
-        self.server.set_time(self.now_ms, 1_000_000 + self.now_ms);
+        self.server.set_time(self.now_ms, self.wall_ms + self.now_ms);
         while !self.server.expire() {}
         self.turn();
     }
@@ -614,6 +618,28 @@ fn what_is_put_away_stays_away_over_a_restart_and_so_does_what_was_taken_out_aga
         let told = world.ask("GET", &format!("/api/session/{session}"), "");
         assert!(told.contains(&format!("\"archived\":{archived},")), "{told}");
     }
+}
+
+#[test]
+fn a_restart_is_no_activity() {
+    let scratch = Scratch::new("quiet");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    world.pass(50_000);
+    world.queue(&session, 10); // Nobody will know whether it has begun: the next start ends it.
+    let active = |world: &mut World| {
+        let told = world.ask("GET", &format!("/api/session/{session}"), "");
+        let (_, rest) = told.split_once("\"lastActivityAt\":").unwrap_or_else(|| panic!("{told}"));
+        rest.split(',').next().unwrap().to_owned()
+    };
+    let before = active(&mut world);
+    drop(world);
+    reboot(&scratch.0);
+    let mut world = World::new(&scratch.0, Durability::Write, 2);
+    world.turn();
+    let history = world.ask("GET", &format!("/api/session/{session}/history"), "");
+    assert!(history.contains("prompt-failed"), "{history}");
+    assert_eq!(active(&mut world), before);
 }
 
 #[test]

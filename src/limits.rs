@@ -141,13 +141,14 @@ pub const TRUST_COMMANDS_MAX: usize = 100;
 
 // What is kept of a client.
 
-/// A head of no more bytes is a small one: for those there is room longest.
+/// A head of no more bytes is a small one: for those that come whole there is room longest.
 pub const SMALL_HEAD_SIZE: usize = 2 * KIB;
-/// Sixteenths of the room for requests that only small heads of new requests may take.
+/// Sixteenths of the room for requests that only small heads that come whole may take, and answers.
 pub const KEPT_FROM_GROWTH: usize = 1;
 /// The same, and what goes on: answers to those who wait may not take it.
 pub const KEPT_FROM_WAITS: usize = 4;
-/// Where there are tokens: what small heads of those who have not shown one may not take,
+/// Where there are tokens: what small heads of those who have not shown one may not take while their
+/// rest is missing,
 pub const KEPT_FROM_STRANGERS_HEADS: usize = 6;
 /// and whatever else is theirs.
 pub const KEPT_FROM_STRANGERS: usize = 8;

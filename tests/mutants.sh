@@ -217,7 +217,7 @@ mutant waiters_keep_their_bodies src/core/api/mod.rs 's/exchange.release_body();
 # The door.
 mutant any_token_reads src/core/access.rs '/pub fn reach/,/^    }/s/caller.scope >= needed/caller.scope >= needed || needed == Scope::Answer/' --lib
 mutant strangers_take_all src/core/clients.rs 's/if is_stranger { KEPT_FROM_STRANGERS } else { KEPT_FROM_GROWTH }/0/' "--test door"
-mutant fed_without_room src/core/clients.rs '/fn feeds_starved/,/^    }/s/self.has_room_to_begin(kind)/self.has_room()/' "--test door"
+mutant dawdlers_wait src/core/clients.rs 's/                self.refuse_dawdler(key);//' "--test door"
 mutant head_of_an_old_time src/core/clients.rs 's/if is_begun { limits.head_timeout_ms } else { limits.keep_alive_ms }/limits.keep_alive_ms/' "--test head_times"
 mutant hidden_behind_more src/shell/reactor.rs 's/if ended \&\& self.server.is_waiting(key) {/if ended \&\& false {/' "--test leavers"
 mutant first_cookie_alone src/core/access.rs 's/values.take(COOKIES_TRIED_MAX)/values.take(1)/' "--test access"

@@ -27,7 +27,7 @@ impl Server {
     /// Checks what must hold between any two inputs. For tests and the simulation.
     pub fn check(&self) {
         let mut waiting = vec![0u32; self.sessions.capacity() as usize];
-        let mut starved = [0, 0];
+        let mut starved = 0;
         let (mut pending, mut waiting_all, mut readers_all, mut streams) = (0, 0, 0, 0);
         let mut readers = vec![0u32; self.sessions.capacity() as usize];
         for index in 0..self.connections.capacity() {
@@ -35,9 +35,7 @@ impl Server {
             let connection = self.connections.get(key).expect("just seen");
             assert!(!matches!(connection.phase, Phase::Taken), "an exchange was not put back");
             pending += u32::from(connection.place == Place::Pending);
-            if let Place::Starved { is_stranger } = connection.place {
-                starved[usize::from(is_stranger)] += 1;
-            }
+            starved += u32::from(connection.place == Place::Starved);
             assert!(!(connection.flow == Flow::Blocked && connection.place != Place::Nowhere));
             let Phase::Stream(reader) = &connection.phase else {
                 assert_ne!(connection.place, Place::Waiting);
@@ -65,7 +63,7 @@ impl Server {
         assert_eq!(pending, self.pending.len());
         let waits = self.waits.connections().all(|connection| self.has_connection(connection));
         assert!(waits, "a place among those who wait is kept for a client that is gone");
-        assert_eq!(starved, [self.starved[0].len(), self.starved[1].len()]);
+        assert_eq!(starved, self.starved.len());
         assert_eq!(waiting_all, self.publisher.all.waiting.len());
         assert_eq!(readers_all, self.publisher.all.readers);
         for index in 0..self.sessions.capacity() {

@@ -85,11 +85,10 @@ impl Server {
     /// whom there is no room is told by [`Effect::Read`] when there is.
     pub fn read_allowance(&mut self, key: Key) -> usize {
         let has_room = self.has_room_for(key);
-        let is_stranger = self.is_stranger(key);
         let Some(connection) = self.connections.get(key) else { return 0 };
         match &connection.phase {
             Phase::Idle { .. } if has_room => return self.limits.head_size_max + 1,
-            Phase::Idle { .. } if self.has_room_to_begin(is_stranger) => return SMALL_HEAD_SIZE,
+            Phase::Idle { .. } if self.has_room() => return SMALL_HEAD_SIZE,
             Phase::Idle { .. } => {}
             // One that has begun is always read from, so that its client's end is noticed; if it
             // needs room that there is not, it is refused.
@@ -106,9 +105,9 @@ impl Server {
             self.counters.requests_deferred += 1;
             self.counters.limits.hit(Limit::Requests);
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.place = Place::Starved { is_stranger };
+                connection.place = Place::Starved;
             }
-            self.starved[usize::from(is_stranger)].push_back(&mut self.links, key.index);
+            self.starved.push_back(&mut self.links, key.index);
         }
         0
     }
@@ -140,18 +139,13 @@ impl Server {
         self.config.access.tokens.are_wanted() && !shown
     }
 
-    /// Whether there is room for more of this client than a small head. Where there are tokens, half of
-    /// it is for those who have shown one: however many strangers there are and however slowly they
-    /// take their answers, those who are in are served.
+    /// Whether there is room for more of this client than a small head that comes whole: with one its
+    /// client shows its token, or asks whether the server is well, and for those there is room longest.
+    /// Where there are tokens, half of it is for those who have shown one: however many strangers there
+    /// are and however slowly they take their answers, those who are in are served.
     fn has_room_for(&self, key: Key) -> bool {
         let is_stranger = self.is_stranger(key);
         self.has_room_beside(if is_stranger { KEPT_FROM_STRANGERS } else { KEPT_FROM_GROWTH })
-    }
-
-    /// Whether there is room for a small head. A new client shows its token with one, and asks with one
-    /// whether the server is well.
-    fn has_room_to_begin(&self, is_stranger: bool) -> bool {
-        self.has_room_beside(if is_stranger { KEPT_FROM_STRANGERS_HEADS } else { 0 })
     }
 
     /// Whether there is room, if so many sixteenths of all are kept for others.
@@ -164,23 +158,15 @@ impl Server {
         (whole - whole / 16 * kept).saturating_sub(self.requests_size)
     }
 
-    /// Whether there is room now for one of those for whom there was none.
-    pub(super) fn feeds_starved(&self) -> bool {
-        let waits = |of_strangers: bool| !self.starved[usize::from(of_strangers)].is_empty();
-        [false, true].into_iter().any(|kind| waits(kind) && self.has_room_to_begin(kind))
-    }
-
     /// Comes back to clients for whom there was no room, as far as there is now.
     pub(super) fn feed_starved(&mut self) {
-        for (at, kept) in [0, KEPT_FROM_STRANGERS_HEADS].into_iter().enumerate() {
-            for _ in 0..self.room_beside(kept) / REQUEST_SIZE {
-                let Some(index) = self.starved[at].pop_front(&mut self.links) else { break };
-                if let Some(key) = self.connections.key_at(index)
-                    && let Some(connection) = self.connections.get_mut(key)
-                {
-                    connection.place = Place::Nowhere;
-                    self.effects.push_back(Effect::Read(key));
-                }
+        for _ in 0..self.room_beside(0) / REQUEST_SIZE {
+            let Some(index) = self.starved.pop_front(&mut self.links) else { return };
+            if let Some(key) = self.connections.key_at(index)
+                && let Some(connection) = self.connections.get_mut(key)
+            {
+                connection.place = Place::Nowhere;
+                self.effects.push_back(Effect::Read(key));
             }
         }
     }
@@ -189,11 +175,10 @@ impl Server {
     pub fn received(&mut self, key: Key, bytes: &[u8]) {
         let is_small = match self.connections.get(key).map(|connection| &connection.phase) {
             Some(Phase::Idle { .. }) => bytes.len() <= SMALL_HEAD_SIZE,
-            Some(Phase::Http(exchange)) => exchange.stays_small(bytes.len()),
+            Some(Phase::Http(exchange)) => exchange.has_small_head(bytes.len()),
             _ => false,
         };
-        let has_room =
-            self.has_room_for(key) || is_small && self.has_room_to_begin(self.is_stranger(key));
+        let has_room = self.has_room_for(key) || is_small && self.has_room();
         let Some(connection) = self.connections.get_mut(key) else { return };
         if let Phase::Idle { peer, .. } = connection.phase {
             let mut exchange = self.exchanges.pop().unwrap_or_default();
@@ -217,11 +202,26 @@ impl Server {
                 exchange.received += bytes.len() as u64;
                 exchange.input.extend_from_slice(bytes);
                 self.advance_with(key, has_room);
+                self.refuse_dawdler(key);
             }
             // A stream ends with its client's next byte.
             Phase::Stream(_) => self.close_reader(key),
             Phase::Idle { .. } | Phase::Taken => {
                 debug_assert!(false, "bytes for a connection that is being worked on");
+            }
+        }
+    }
+
+    /// A head that has not come whole takes room, too: where there is none to wait for its rest, it is
+    /// refused.
+    fn refuse_dawdler(&mut self, key: Key) {
+        let connection = self.connections.get(key).map(|connection| &connection.phase);
+        let Some(Phase::Http(exchange)) = connection else { return };
+        if exchange.awaits_rest() {
+            let is_small = exchange.has_small_head(0);
+            let waits = is_small && self.has_room_beside(KEPT_FROM_STRANGERS_HEADS);
+            if !waits && !self.has_room_for(key) {
+                self.refuse_growth(key);
             }
         }
     }
@@ -517,9 +517,7 @@ impl Server {
         match place {
             Place::Nowhere | Place::Reading => {}
             Place::Pending => self.pending.remove(&mut self.links, key.index),
-            Place::Starved { is_stranger } => {
-                self.starved[usize::from(is_stranger)].remove(&mut self.links, key.index);
-            }
+            Place::Starved => self.starved.remove(&mut self.links, key.index),
             Place::Waiting => {
                 let log = match session {
                     None => Some(&mut self.publisher.all),

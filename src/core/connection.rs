@@ -75,12 +75,8 @@ pub enum Place {
     Waiting,
     /// None: it waits for a piece of a journal.
     Reading,
-    /// The server's list of those whose bytes stay in the kernel until there is room for them, or the
-    /// list of those of them who have not shown a token where there are any.
-    Starved {
-        /// It is on the latter.
-        is_stranger: bool,
-    },
+    /// The server's list of those whose bytes stay in the kernel until there is room for them.
+    Starved,
 }
 
 /// What a connection is doing.
@@ -469,11 +465,14 @@ impl Exchange {
         self.input.shrink_to_fit();
     }
 
-    /// Whether these bytes leave its head a small one.
-    pub fn stays_small(&self, count: usize) -> bool {
-        self.stage == Stage::Head
-            && self.out.is_empty()
-            && self.input.len() + count <= SMALL_HEAD_SIZE
+    /// Whether what has come of a head is of a small one, so many bytes more included.
+    pub fn has_small_head(&self, more: usize) -> bool {
+        self.stage == Stage::Head && self.input.len() + more <= SMALL_HEAD_SIZE
+    }
+
+    /// Whether a part of a head has come, and nothing but the rest of it is missing.
+    pub fn awaits_rest(&self) -> bool {
+        self.stage == Stage::Head && !self.awaits_head() && !self.has_output()
     }
 
     /// The bytes that it takes: of heads and replies, itself among them, and of its body.

@@ -134,7 +134,7 @@ impl Server {
         match &mut connection.phase {
             Phase::Stream(_) => self.heartbeat_due(key),
             Phase::Idle { due, asked, .. } if now_ms >= whole_time(now_ms, *due) => {
-                if matches!(connection.place, Place::Starved { .. }) {
+                if connection.place == Place::Starved {
                     return self.turn_away(key);
                 }
                 let limit = if *asked { Limit::KeepAlive } else { Limit::HeadTime };

@@ -226,9 +226,8 @@ pub struct Server {
     pub(super) rares: Vec<Box<Rare>>,
     /// Bytes of requests' heads and of replies, and of what streams open with.
     pub(super) requests_size: usize,
-    /// Connections whose bytes stay in the kernel until there is room for them, oldest first: those of
-    /// clients, and those of strangers.
-    pub(super) starved: [List; 2],
+    /// Connections whose bytes stay in the kernel until there is room for them, oldest first.
+    pub(super) starved: List,
     pub(super) beat: Beat,
     /// Answers that wait for their event, in its order.
     pub(super) held: VecDeque<(u64, Key)>,
@@ -320,7 +319,7 @@ impl Server {
             exchanges: Vec::with_capacity(POOL_MAX),
             rares: Vec::with_capacity(POOL_MAX),
             requests_size: 0,
-            starved: Default::default(),
+            starved: List::default(),
             beat: Beat::default(),
             held: VecDeque::new(),
             errands: Vec::new(),
@@ -387,7 +386,7 @@ impl Server {
         self.has_pending()
             || commits && !self.keeper.is_busy()
             || self.has_turn_for_wait()
-            || self.feeds_starved()
+            || !self.starved.is_empty() && self.has_room()
             || self.tails.has_work()
     }
 
@@ -526,8 +525,7 @@ impl Server {
                 Some(Phase::Stream(_)) => self.shut_stream(key),
                 Some(Phase::Idle { .. }) => self.close(key),
                 Some(Phase::Http(exchange)) if exchange.is_idle() => self.close(key),
-                Some(Phase::Http(exchange)) => exchange.close = true,
-                Some(Phase::Taken) | None => {}
+                Some(Phase::Http(_) | Phase::Taken) | None => {}
             }
             self.arm_connection(key); // Who takes nothing has less time from now on.
         }

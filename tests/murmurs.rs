@@ -1,5 +1,5 @@
 //! What an agent says on its standard error outside of any turn belongs to none, also where it was
-//! still being joined when a turn began.
+//! still being joined when a turn began; and what is said after an agent's end begins no turn that lasts.
 
 #[path = "support/small_world.rs"]
 mod small_world;
@@ -73,7 +73,7 @@ fn what_an_agent_murmurs_between_turns_is_not_of_the_one_that_it_begins_itself()
         if line == ASSISTANT {
             murmur(&mut world);
         }
-        world.agent_says(&format!("{}\n", line.replace('\n', " ")));
+        world.agent_says(&one_line(line));
         world.finish_turn();
     }
     check_murmur(&mut world);
@@ -127,4 +127,35 @@ fn each_text_of_a_murmur_says_how_much_came_before_it() {
     }
     let texts: Vec<&str> = said.iter().map(|(_, text)| &**text).collect();
     assert_eq!(texts, ["one\ntwo\nno line of the dialect: \u{1f600}\none\ntwo\n"; 2]);
+}
+
+fn one_line(json: &str) -> String {
+    let value: Value = serde_json::from_str(json).expect("JSON");
+    format!("{value}\n")
+}
+
+/// What an agent has left behind holds its pipes, and may say something of its own after its end was
+/// told: a turn begins with it, and nobody is there to end it but us.
+#[test]
+fn a_turn_that_is_begun_by_what_an_agent_left_behind_has_an_end() {
+    let mut world = World::new(Durability::Memory, 1);
+    world.begin_session();
+    let agent = *world.agents.last().expect("it was started");
+    world.agent_says(&one_line(RESULT));
+    world.finish_turn();
+    world.left_behind = 1;
+    world.server.agent_exited(agent, Exit::Code(0));
+    world.finish_turn();
+    world.rest(3_000);
+    world.agent_says(&one_line(ASSISTANT));
+    world.finish_turn();
+    let begun = |events: &[(String, Option<String>, Option<String>)]| {
+        let of = |name: &str| events.iter().filter(|(told, ..)| told == name).count();
+        let ends = ["prompt-completed", "prompt-failed"].map(of);
+        (of("prompt-started"), ends.iter().sum::<usize>())
+    };
+    assert_eq!(begun(&events(&mut world)), (2, 1), "it has begun one: {:?}", events(&mut world));
+    world.left_behind = 0;
+    world.rest(1_000);
+    assert_eq!(begun(&events(&mut world)), (2, 2), "and it has ended: {:?}", events(&mut world));
 }

@@ -209,10 +209,13 @@ mutant ended_before_it_is_well src/core/server.rs 's/None if self.keeper.is_well
 mutant told_what_was_not_sent src/core/past.rs 's/            past.last = if start < piece.at { begun } else { whole };//' --lib
 mutant pages_without_end src/core/api/events.rs 's/if self.pages_read < most {/if self.pages_read <= most {/' --lib
 
-mutant torn_by_the_end src/core/past.rs 's/if replays \&\& seq > replay_seq \&\& !is_begun {/if replays \&\& seq > replay_seq {/' --lib
+mutant torn_by_the_end src/core/past.rs 's/if replays \&\& seq > replay_seq \&\& past.beyond == 0 {/if replays \&\& seq > replay_seq {/' --lib
 mutant leftovers_uncounted src/core/api/sessions.rs 's/ + creates.count() + leftovers >=/ + creates.count() >=/' --lib
 mutant waiters_hold_up_the_end src/core/server.rs 's/exchange.close = true; \/\/ Told with.*//' "--test drain"
 mutant waiters_keep_their_bodies src/core/api/mod.rs 's/exchange.release_body(); \/\/ Others.*//' "--test waits"
+
+mutant turn_of_nobody src/core/agents.rs 's/std::mem::replace(\&mut agent.end_told, true) \&\& !begun/std::mem::replace(\&mut agent.end_told, true)/' "--test murmurs"
+mutant half_a_field_is_told src/shell/journal.rs 's/large_size(cursor.peek()).is_some_and(|told| told != length)/false/' --lib
 
 # The door.
 mutant any_token_reads src/core/access.rs '/pub fn reach/,/^    }/s/caller.scope >= needed/caller.scope >= needed || needed == Scope::Answer/' --lib

@@ -417,7 +417,9 @@ impl Server {
     fn agent_silent(&mut self, agent_key: Key) {
         let Some(agent) = self.agents.get_mut(agent_key) else { return };
         let (key, exit) = (agent.session, agent.exit);
-        if std::mem::replace(&mut agent.end_told, true) {
+        // Whoever it has left behind may have said something since then, and begun a turn with it.
+        let begun = self.sessions.get(key).is_some_and(|session| session.turn.is_some());
+        if std::mem::replace(&mut agent.end_told, true) && !begun {
             return;
         }
         let (tail, was_ready) = (agent.tail.clone(), agent.was_ready);

@@ -256,9 +256,8 @@ fn find_run(reader: &mut Reader, is_superseded: impl Fn(&[u8]) -> bool) -> Optio
     while at < piece.bytes.len() {
         let (seq, kind, length) = head(&piece.bytes[at..])?;
         let has_run = piece.run_end > piece.at;
-        // The frame that its client has a part of is finished first.
-        let is_begun = past.beyond > 0 && seq == past.begun;
-        if replays && seq > replay_seq && !is_begun {
+        // The frame that its client has a part of is finished first, whatever lies before it.
+        if replays && seq > replay_seq && past.beyond == 0 {
             return Some(if has_run { Run::Frames } else { Run::Seam });
         }
         if reader.whose.session().is_none() && seq > past.built {
@@ -273,6 +272,7 @@ fn find_run(reader: &mut Reader, is_superseded: impl Fn(&[u8]) -> bool) -> Optio
         if past.beyond > 0 && seq > past.begun {
             return Some(Run::Gone);
         }
+        let is_begun = past.beyond > 0 && seq == past.begun;
         let is_delta = kind == EventKind::SessionOutput as u8 && !is_begun;
         let superseded =
             is_delta && reader.filter.is_compact() && is_superseded(&piece.bytes[at..at + length]);
@@ -474,7 +474,7 @@ impl Server {
             self.want_piece(key);
             return Step::Stay;
         }
-        if past.last >= visible_seq {
+        if past.last >= visible_seq && past.beyond == 0 {
             return if replays { Step::Seam } else { Step::Wait };
         }
         // From there on the ring has everything; before, journals do, unless the disk takes nothing.

@@ -541,15 +541,7 @@ impl Server {
     /// What to write to a stream now.
     pub(super) fn stream_output(&mut self, key: Key) -> Output<'_> {
         let Some(end) = self.settle_stream(key) else {
-            let connection = self.connections.get(key).map(|connection| &connection.phase);
-            return match connection {
-                // Replies to earlier requests may be among its own bytes: they still go.
-                Some(Phase::Stream(reader)) if !reader.own().is_empty() => {
-                    self.close_reader(key);
-                    Output::Nothing
-                }
-                _ => Output::Close,
-            };
+            return self.last_output(key);
         };
         if let Some(Phase::Stream(reader)) = self.connections.get(key).map(|one| &one.phase)
             && reader.beats
@@ -578,6 +570,20 @@ impl Server {
             Found::CaughtUp => Output::Nothing,
             Found::Lapped => Output::Close,
         }
+    }
+
+    /// What to write to a stream that is over. Replies to earlier requests may be among its own bytes:
+    /// they still go.
+    fn last_output(&mut self, key: Key) -> Output<'_> {
+        let Some(connection) = self.connections.get_mut(key) else { return Output::Close };
+        let Phase::Stream(reader) = &mut connection.phase else { return Output::Close };
+        let Some(rare) = reader.rare.as_mut().filter(|rare| !rare.own().is_empty()) else {
+            return Output::Close;
+        };
+        rare.ending = true;
+        let past = rare.past.take();
+        self.pieces.recycle(past.and_then(|mut past| past.take_piece()));
+        Output::Bytes([rare.own(), &[], &[]])
     }
 
     /// Moves a reader over what it does not want and past the seams of its stream. Returns up to

@@ -590,6 +590,20 @@ fn holds_frame(bytes: &[u8]) -> bool {
         .any(|at| journal::first_frame(&bytes[at + 2..]).is_some())
 }
 
+/// How many bytes of its field an event says to stand beside it.
+fn large_size(frame: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Data {
+        large: Option<Large>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Large {
+        bytes: u64,
+    }
+    let data: Data = document::read(journal::first_frame(frame)?.data).ok()?;
+    data.large.map(|large| large.bytes)
+}
+
 /// What an earlier start wrote and this one is about to show, and may not be on the medium.
 #[derive(Debug, Default)]
 struct Unsettled {
@@ -1049,6 +1063,10 @@ impl Store {
             match piece_of(&path, from).map_err(|error| unreadable(&path, &error)) {
                 Err(ReadFailure::Gone) => {} // It has no such field.
                 Err(failure) => return Err(failure),
+                // What a power loss has left of it is not what was told.
+                Ok((length, _)) if large_size(cursor.peek()).is_some_and(|told| told != length) => {
+                    return Err(ReadFailure::Gone);
+                }
                 Ok((length, bytes)) => return Ok(Fetched::Piece { media, length, bytes }),
             }
         }
@@ -1195,6 +1213,12 @@ impl Cursor {
 
     fn frame(&self) -> (u64, usize) {
         self.frame.unwrap_or_default()
+    }
+
+    /// The bytes of that frame.
+    fn peek(&self) -> &[u8] {
+        let (_, length) = self.frame();
+        &self.bytes[self.at..self.at + length]
     }
 
     fn take(&mut self) -> &[u8] {

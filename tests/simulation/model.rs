@@ -218,6 +218,8 @@ pub struct Model {
     pub untraced: u64,
     /// The disk was in trouble in this start.
     pub is_shaky: bool,
+    /// Or in one before, that ended at this step: what it wrote to its clients they may read later.
+    pub was_shaky_until: u64,
     pub step: u64,
     position: u64,
     pub batch: u64,
@@ -244,6 +246,7 @@ impl Model {
             born: (true, false),
             untraced: 0,
             is_shaky: false,
+            was_shaky_until: 0,
             step: 0,
             position: 0,
             batch: 0,
@@ -256,7 +259,9 @@ impl Model {
     /// A start has begun: its log of all sessions is empty.
     pub fn begin_anew(&mut self) {
         self.position = 0;
-        self.is_shaky = false;
+        if std::mem::take(&mut self.is_shaky) {
+            self.was_shaky_until = self.step;
+        }
     }
 
     pub fn session(&self, id: &str) -> Option<usize> {

@@ -645,7 +645,8 @@ impl World {
         let ended = self.model.is_superseded(event) || event.is_delta && self.model.has_journals;
         // What the ring lost while the disk took nothing is a hole, and told once the disk is back.
         let forgotten = self.model.sessions[event.session].list.evicted();
-        let hole = self.model.is_shaky && event.seq <= forgotten;
+        let shaky = self.model.is_shaky || stream.joined_at < self.model.was_shaky_until;
+        let hole = shaky && event.seq <= forgotten;
         // What goes while it reads what is left is no longer left.
         let hole = (hole || event.gone_at < u64::MAX) && event.seq <= stream.jumps_to;
         follower.compact && ended || event.gone_at <= stream.joined_at || hole

@@ -26,6 +26,8 @@ pub struct World {
     pub agents: Vec<Key>,
     /// Its session.
     pub session: String,
+    /// What agents leave behind: as many are killed whenever somebody looks.
+    pub left_behind: u32,
     now_ms: u64,
     /// Bytes that went to clients.
     pub sent: u64,
@@ -78,6 +80,7 @@ impl World {
             server,
             agents: Vec::with_capacity(4),
             session,
+            left_behind: 0,
             now_ms: 1_000,
             sent: 0,
             sends: 0,
@@ -104,7 +107,7 @@ impl World {
                     self.server.disk_replied(DiskReply::Trust { errand, brought });
                 }
                 Effect::Disk(DiskRequest::Sweep { agent, .. }) => {
-                    self.server.disk_replied(DiskReply::Swept { agent, killed: 0 });
+                    self.server.disk_replied(DiskReply::Swept { agent, killed: self.left_behind });
                 }
                 Effect::Disk(DiskRequest::Append(batch)) => self.batch = Some(batch),
                 Effect::WhoIs(key) => self.server.asker_known(key, Asker::Outside),

@@ -363,6 +363,9 @@ impl Server {
             }
             (cursor.resume, cursor.after) = ("gap", evicted);
         }
+        if self.log_at(cursor.session).is_none() {
+            cursor.resume = "gap"; // Its session is gone, and its last events with it.
+        }
         self.resume_answer(connection, |server, exchange| {
             server.say_page(&cursor);
             server.write_json(exchange, Status::OK, &[]);

@@ -769,6 +769,25 @@ fn a_page_is_read_segment_by_segment() {
 }
 
 #[test]
+fn what_a_power_loss_has_left_of_a_large_field_is_told_as_gone() {
+    let scratch = Scratch::new("half-a-field");
+    let mut world = World::new(&scratch.0, Durability::Write, 1);
+    let session = world.create();
+    world.queue(&session, 200_000);
+    let queued = world.ask("GET", &format!("/api/session/{session}/history"), "");
+    let (_, href) = queued.split_once("\"href\":\"").expect("a large field");
+    let href = href.split_once('"').unwrap().0.to_owned();
+    assert!(world.ask("GET", &href, "").starts_with("HTTP/1.1 200"));
+    let dir = scratch.0.join("sessions").join(&session);
+    let files = fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path());
+    let large = files.into_iter().find(|path| path.to_string_lossy().ends_with(".large.txt"));
+    let file = fs::OpenOptions::new().write(true).open(large.expect("its file")).unwrap();
+    file.set_len(100_000).unwrap();
+    let told = world.ask("GET", &href, "");
+    assert!(told.starts_with("HTTP/1.1 404"), "half of it is none of it: {}", &told[..300]);
+}
+
+#[test]
 fn a_disk_that_does_not_answer_is_told_as_not_ready() {
     let scratch = Scratch::new("silent");
     let mut world = World::new(&scratch.0, Durability::Write, 1);

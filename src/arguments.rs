@@ -79,22 +79,22 @@ Access
   --allow-agent-access  let agents change what they run in, as their users may [no]
 
 Bounds of the server [default, range]
-  --connections-max COUNT               clients, as far as descriptors go [100000, 1 to 1000000]
-  --connections-per-address-max COUNT   from one address behind a proxy [256, 1 to 1000000]
-  --sessions-max COUNT                  sessions that are not closed [1000, 1 to 100000]
-  --pipeline-max COUNT                  replies a client has not taken [64, 1 to 10000]
-  --waits-max COUNT                     long polls and other waits [1024, 1 to 100000]
-  --login-failures-max COUNT            failed logins in a minute [10, 1 to 10000]
-  --ticket-misses-max COUNT             wrong links of tickets in a minute [10, 1 to 10000]
-  --pages-read-max COUNT                pages of the past read at once [16, 1 to 1000]
-  --closed-sessions-max COUNT           closed ones still served to the end [16, 1 to 10000]
-  --session-creations-per-s COUNT       new sessions in one second [10, 1 to 10000]
-  --readers-per-session-max COUNT       streams of one session [10000, 1 to 1000000]
-  --agents-max COUNT                    agent processes [8, 1 to 1000]
-  --agents-starting-max COUNT           agents starting at once [2, 1 to 1000]
-  --queue-max COUNT                     prompts waiting in a session [32, 1 to 10000]
-  --approvals-max COUNT                 approvals open in a session [64, 1 to 10000]
-  --head-fields-max COUNT               fields of a request [100, 10 to 100]
+  --connections-max COUNT             clients, as far as descriptors go [100000, 1 to 1000000]
+  --connections-per-address-max COUNT from one address behind a proxy [256, 1 to 1000000]
+  --sessions-max COUNT                sessions that are not closed [1000, 1 to 100000]
+  --pipeline-max COUNT                replies a client has not taken [64, 1 to 10000]
+  --waits-max COUNT                   long polls and other waits [1024, 1 to 100000]
+  --login-failures-max COUNT          failed logins in a minute [10, 1 to 10000]
+  --ticket-misses-max COUNT           wrong tickets in a minute [10, 1 to 10000]
+  --pages-read-max COUNT              pages of the past read at once [16, 1 to 1000]
+  --closed-sessions-max COUNT         closed ones still served to the end [16, 1 to 10000]
+  --session-creations-per-s COUNT     new sessions in one second [10, 1 to 10000]
+  --readers-per-session-max COUNT     streams of one session [10000, 1 to 1000000]
+  --agents-max COUNT                  agent processes [8, 1 to 1000]
+  --agents-starting-max COUNT         agents starting at once [2, 1 to 1000]
+  --queue-max COUNT                   prompts waiting in a session [32, 1 to 10000]
+  --approvals-max COUNT               approvals open in a session [64, 1 to 10000]
+  --head-fields-max COUNT             fields of a request [100, 10 to 100]
 
 Bounds of memory [default, range]
   --ring-size SIZE          log of one session, a power of two [1MiB, 64KiB to 1GiB]
@@ -131,12 +131,12 @@ Times [default, range]
   --drain-timeout TIME      from the first refusal to the exit [20s, 100ms to 1h]
 
 Bounds that no option moves
-  a prompt                  20 images of 5MiB in base64; an id of 128 bytes
-  a name, a model           200 characters
-  a stream, a poll          1000 sessions by name; waits 60s; opens with 64KiB of ?pad=
-  an approval               grants rules: 128 to one session, 16KiB together
-  an answer                 256KiB of events; 768KiB of a list, then says that there are more
-  tokens, tickets           256 tokens of 256 bytes; the newest 4096 tickets
+  a prompt          20 images of 5MiB in base64; an id of 128 bytes
+  a name, a model   200 characters
+  a stream, a poll  1000 sessions by name; waits 60s; opens with 64KiB of ?pad=
+  an approval       grants rules: 128 to one session, 16KiB together
+  an answer         256KiB of events; 768KiB of a list
+  tokens, tickets   256 tokens of 256 bytes; the newest 4096 tickets
 
 Sizes are 65536, 64KiB, 1MiB or 1GiB; times 500ms, 15s, 10m or 2h.
 
@@ -1033,9 +1033,9 @@ fn base_path(given: &Given) -> Result<String, String> {
     }
     match api::hidden_below(path).filter(|_| !path.is_empty()) {
         None => Ok(path.into()),
-        Some(hidden) => Err(given.refuse(format_args!(
-            "a path of its own, such as /claude: {path}{hidden} is something else already"
-        ))),
+        Some(hidden) => {
+            Err(given.refuse(format_args!("a path such as /claude: {path}/{hidden} is taken")))
+        }
     }
 }
 
@@ -1596,7 +1596,7 @@ mod tests {
         assert!(refused(&["--token-file", ""]).contains("is not a file"));
         for text in ["/session", "/api", "/api/session/"] {
             let sentence = refused(&["--base-path", text]);
-            assert!(sentence.contains("is something else already"), "{sentence}");
+            assert!(sentence.contains("is taken"), "{sentence}");
         }
         assert!(refused(&["--token-file=/t", "--public-url=https://a/api"]).contains("/api/"));
         assert!(refused(&["--root", ""]).contains("a directory"));

@@ -215,7 +215,7 @@ mutant waiters_hold_up_the_end src/core/server.rs 's/exchange.close = true; \/\/
 mutant waiters_keep_their_bodies src/core/api/mod.rs 's/exchange.release_body(); \/\/ Others.*//' "--test waits"
 
 mutant turn_of_nobody src/core/agents.rs 's/std::mem::replace(\&mut agent.end_told, true) \&\& !begun/std::mem::replace(\&mut agent.end_told, true)/' "--test murmurs"
-mutant half_a_field_is_told src/shell/journal.rs 's/large_size(cursor.peek()).is_some_and(|told| told != length)/false/' --lib
+mutant half_a_field_is_told src/shell/journal.rs 's/!tells_size(cursor.peek(), length)/false/' --lib
 
 # The door.
 mutant any_token_reads src/core/access.rs '/pub fn reach/,/^    }/s/caller.scope >= needed/caller.scope >= needed || needed == Scope::Answer/' --lib

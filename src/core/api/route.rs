@@ -208,13 +208,12 @@ pub fn paths() -> impl Iterator<Item = (String, &'static [Method])> {
     routes.chain(pages::PAGES.iter().map(|page| (page.path.to_owned(), GET)))
 }
 
-/// A path of ours that would be hidden below this base path: it is a path of ours with it, too, and
-/// another one.
-pub fn hidden_below(base: &str) -> Option<String> {
-    paths().map(|(path, _)| path.replace("{}", "ID")).find(|path| {
-        let whole = format!("{base}{path}");
-        let segments: Vec<&str> = whole.split('/').skip(1).collect();
-        path != "/" && Route::find(&segments).is_some()
+/// A page of ours that would be hidden below this base path: with it before its name, it is a path of
+/// ours as well, and another one. Every path that can hide anything hides one of these.
+pub fn hidden_below(base: &str) -> Option<&'static str> {
+    ["health", "login", "sessions"].into_iter().find(|page| {
+        let segments: Vec<&str> = base.split('/').skip(1).chain([*page]).collect();
+        Route::find(&segments).is_some()
     })
 }
 
@@ -229,10 +228,12 @@ mod tests {
             ("/claude", None),
             ("/tools/claude", None),
             ("/js", None),
-            ("/session", Some("/health")),
-            ("/api", Some("/sessions")),
-            ("/api/session", Some("/health")),
-            ("/api/session/a/events", Some("/health")),
+            ("/session", Some("health")),
+            ("/api", Some("login")),
+            ("/api/session", Some("health")),
+            ("/api/session/a/events", Some("health")),
+            ("/api/session/a", None),
+            ("/claude/api/claude", Some("sessions")),
             ("/api/v2", None),
         ] {
             assert_eq!(

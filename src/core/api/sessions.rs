@@ -288,11 +288,13 @@ impl Server {
         let creates = creates.filter(|purpose| matches!(purpose, Purpose::Create(_)));
         let leftovers = self.keeper.leftovers.count();
         if self.by_id.len() + creates.count() + leftovers >= self.limits.sessions_max as usize {
-            let mut sentence =
-                format!("there are {} sessions, --sessions-max", self.limits.sessions_max);
-            if leftovers > 0 {
-                sentence += &format!("; {leftovers} of them are deleted, and the disk keeps them");
-            }
+            let most = self.limits.sessions_max;
+            let sentence = match leftovers {
+                0 => format!("there are {most} sessions, --sessions-max"),
+                _ => {
+                    format!("there are {most} sessions, --sessions-max, {leftovers} to be removed")
+                }
+            };
             return Err(Problem::limited(Limit::Sessions, sentence));
         }
         // In any one second, and not in each that a clock begins.

@@ -1,6 +1,7 @@
 //! Endpoints about events: streams, and single events.
 
 use super::*;
+use crate::core::api::request::whole_number;
 use crate::core::connection::Flow;
 use crate::core::tails::Place;
 use crate::limits::{
@@ -101,18 +102,15 @@ impl Server {
         }
         let heartbeat_ms = match request.parameter("heartbeat")? {
             None => self.limits.heartbeat_ms,
-            Some(text) => text
-                .parse::<u64>()
-                .ok()
+            Some(text) => whole_number(&text)
                 .and_then(|seconds| seconds.checked_mul(1000))
                 .filter(|ms| HEARTBEATS_MS.contains(ms))
                 .ok_or_else(|| invalid("\"heartbeat\" must be a number of seconds from 5 to 60"))?,
         };
         let pad = match request.parameter("pad")? {
             None => 0,
-            Some(text) => text
-                .parse()
-                .ok()
+            Some(text) => whole_number(&text)
+                .map(|pad| pad as usize)
                 .filter(|pad| *pad <= PAD_MAX)
                 .ok_or_else(|| invalid("\"pad\" must be a number of bytes up to 65536"))?,
         };

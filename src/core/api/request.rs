@@ -23,6 +23,11 @@ pub(super) struct Request<'a> {
     pub(super) asker: Asking,
 }
 
+/// A number as it is written in a query: digits alone.
+pub(super) fn whole_number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
 impl<'a> Request<'a> {
     pub(super) fn text(&self, span: Option<Span>) -> Option<&'a str> {
         span.and_then(|span| span.text(self.input))
@@ -35,8 +40,7 @@ impl<'a> Request<'a> {
         bounds: std::ops::RangeInclusive<u64>,
     ) -> Result<Option<u64>, Problem> {
         let Some(text) = self.parameter(name)? else { return Ok(None) };
-        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|number| is_number && bounds.contains(number));
+        let number = whole_number(&text).filter(|number| bounds.contains(number));
         number.map(Some).ok_or_else(|| {
             let (least, most) = (bounds.start(), bounds.end());
             let sentence = format!("\"{name}\" must be a number from {least} to {most}");

@@ -5,7 +5,6 @@
 
 use ::core::net::IpAddr;
 use slab::Slab;
-use std::collections::HashMap;
 
 /// Names an address while a connection is counted under it; or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +18,8 @@ impl AddressId {
 /// The addresses under which connections are counted.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    by_address: HashMap<IpAddr, AddressId>,
+    /// In order of the addresses.
+    by_address: Vec<(IpAddr, AddressId)>,
     counts: Slab<(IpAddr, u32)>,
 }
 
@@ -27,10 +27,14 @@ impl Addresses {
     /// Counts one more connection under `address`. Returns its name, and how many there are now.
     pub fn enter(&mut self, address: IpAddr) -> (AddressId, u32) {
         let counts = &mut self.counts;
-        let id = *self
-            .by_address
-            .entry(address)
-            .or_insert_with(|| AddressId(counts.insert((address, 0)) as u32 + 1));
+        let id = match self.by_address.binary_search_by_key(&address, |entry| entry.0) {
+            Ok(at) => self.by_address[at].1,
+            Err(at) => {
+                let id = AddressId(counts.insert((address, 0)) as u32 + 1);
+                self.by_address.insert(at, (address, id));
+                id
+            }
+        };
         let count = self.counts.get_mut(id.0 as usize - 1).map_or(0, |(_, count)| {
             *count += 1;
             *count
@@ -50,7 +54,9 @@ impl Addresses {
         let Some((address, count)) = self.counts.get_mut(index) else { return };
         *count -= 1;
         if *count == 0 {
-            self.by_address.remove(address);
+            if let Ok(at) = self.by_address.binary_search_by_key(address, |entry| entry.0) {
+                self.by_address.remove(at);
+            }
             self.counts.remove(index);
         }
     }

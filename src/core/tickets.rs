@@ -8,7 +8,7 @@
 
 use crate::limits::TICKETS_MAX;
 use sha2::{Digest as _, Sha256};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use super::access::tokens::Digest;
@@ -47,8 +47,8 @@ pub struct Tickets {
     key: Option<Digest>,
     /// Tickets made.
     count: u64,
-    /// By the hash of their text.
-    entries: HashMap<Digest, Ticket>,
+    /// In order of the hashes of their texts.
+    entries: Vec<(Digest, Ticket)>,
     /// Oldest first.
     order: VecDeque<Digest>,
     /// When unknown ones came.
@@ -80,12 +80,17 @@ impl Tickets {
         if self.order.len() == TICKETS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
-            self.entries.remove(&oldest);
+            let _ = self.place_of(&oldest).map(|at| self.entries.remove(at));
         }
         let hash = hash(&text);
         self.order.push_back(hash);
-        self.entries.insert(hash, ticket);
+        let (Ok(at) | Err(at)) = self.place_of(&hash);
+        self.entries.insert(at, (hash, ticket));
         Some(text)
+    }
+
+    fn place_of(&self, hash: &Digest) -> Result<usize, usize> {
+        self.entries.binary_search_by(|(known, _)| known.cmp(hash))
     }
 
     /// What a ticket is for. Found by its hash: how long that takes says nothing about any other.
@@ -94,8 +99,8 @@ impl Tickets {
     /// [`Miss`], [`Miss::TooMany`] beyond `misses_max` in a minute. Whoever holds a ticket is never
     /// kept out by those who guess.
     pub fn find(&mut self, text: &str, now_ms: u64, misses_max: usize) -> Result<Ticket, Miss> {
-        if let Some(ticket) = self.entries.get(&hash(text)) {
-            return Ok(ticket.clone());
+        if let Ok(at) = self.place_of(&hash(text)) {
+            return Ok(self.entries[at].1.clone());
         }
         while self.misses.front().is_some_and(|at| at + MISSES_WINDOW_MS <= now_ms) {
             self.misses.pop_front();
@@ -133,7 +138,7 @@ mod tests {
         assert_eq!(tickets.find(&no, 0, 10), Ok(ticket("a", false)));
         let other = Tickets::new(Some([8; 32])).issue(ticket("a", true)).unwrap();
         assert_eq!(tickets.find(&other, 0, 10), Err(Miss::Unknown));
-        assert!(!tickets.entries.keys().any(|kept| yes.as_bytes().starts_with(kept)));
+        assert!(!tickets.entries.iter().any(|(kept, _)| yes.as_bytes().starts_with(kept)));
         assert_eq!(Tickets::new(None).issue(ticket("a", true)), None);
     }
 

@@ -9,7 +9,6 @@ pub mod client;
 mod hooks;
 mod suggest;
 
-use crate::limits::{KIB, Limits, MIB};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +17,7 @@ use std::path::PathBuf;
 use crate::core::access::tokens::Scope;
 use crate::core::api;
 pub use crate::core::epochs::Durability;
+use crate::limits::{KIB, Limits, MIB};
 use crate::wire::target;
 use client::{Client, Outside};
 pub use hooks::HookArgument;
@@ -1031,7 +1031,7 @@ fn base_path(given: &Given) -> Result<String, String> {
     if !good {
         return Err(given.refuse("a path such as /claude or /tools/claude"));
     }
-    match api::hidden_below(path).filter(|_| !path.is_empty()) {
+    match api::hidden_below(path) {
         None => Ok(path.into()),
         Some(hidden) => {
             Err(given.refuse(format_args!("a path such as /claude: {path}/{hidden} is taken")))

@@ -211,7 +211,7 @@ mutant pages_without_end src/core/api/events.rs 's/if self.pages_read < most {/i
 
 mutant torn_by_the_end src/core/past.rs 's/if replays \&\& seq > replay_seq \&\& past.beyond == 0 {/if replays \&\& seq > replay_seq {/' --lib
 mutant leftovers_uncounted src/core/api/sessions.rs 's/ + creates.count() + leftovers >=/ + creates.count() >=/' --lib
-mutant waiters_hold_up_the_end src/core/server.rs 's/exchange.close = true; \/\/ Told with.*//' "--test drain"
+mutant waiters_hold_up_the_end src/core/server.rs 's/exchange.close |= self.is_draining();.*//' "--test drain"
 mutant waiters_keep_their_bodies src/core/api/mod.rs 's/exchange.release_body(); \/\/ Others.*//' "--test waits"
 
 mutant turn_of_nobody src/core/agents.rs 's/std::mem::replace(\&mut agent.end_told, true) \&\& !begun/std::mem::replace(\&mut agent.end_told, true)/' "--test murmurs"

@@ -448,6 +448,7 @@ impl Server {
         if exchange.stage != Stage::Waiting {
             return self.put_exchange(key, exchange);
         }
+        exchange.close |= self.is_draining(); // It waited, and is told so now.
         match write(self, &mut exchange) {
             Some(seq) if seq > self.publisher.visible() => {
                 exchange.stage = Stage::Held;
@@ -507,14 +508,6 @@ impl Server {
     pub(super) fn begin_drain(&mut self) {
         self.drain = Drain::Draining(self.now_ms + self.limits.drain_timeout_ms);
         self.effects.push_back(Effect::CloseListeners);
-        for index in 0..self.connections.capacity() {
-            let Some(key) = self.connections.key_at(index) else { continue };
-            if let Some(Phase::Http(exchange)) =
-                self.connections.get_mut(key).map(|it| &mut it.phase)
-            {
-                exchange.close = true; // Told with whatever is answered from here on.
-            }
-        }
         self.end_waits();
         self.withdraw_trust();
         self.stop_agents();
@@ -525,7 +518,8 @@ impl Server {
                 Some(Phase::Stream(_)) => self.shut_stream(key),
                 Some(Phase::Idle { .. }) => self.close(key),
                 Some(Phase::Http(exchange)) if exchange.is_idle() => self.close(key),
-                Some(Phase::Http(_) | Phase::Taken) | None => {}
+                Some(Phase::Http(exchange)) => exchange.close = true,
+                Some(Phase::Taken) | None => {}
             }
             self.arm_connection(key); // Who takes nothing has less time from now on.
         }

@@ -258,14 +258,12 @@ pub fn is_bearer(field: &[u8]) -> bool {
 /// The token of an `Authorization` field, if it is `Bearer` and one token68 (RFC 6750 §2.1), behind
 /// spaces (RFC 9110 §11.4).
 pub fn bearer(field: &[u8]) -> Option<&[u8]> {
-    let (scheme, mut token) = field.split_at_checked(6)?;
+    let mut token = field.get(b"Bearer".len()..).filter(|_| is_bearer(field))?;
     while let Some(rest) = token.strip_prefix(b" ") {
         token = rest;
     }
-    let is_apart = field.get(6) == Some(&b' ');
     let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
-    let good = scheme.eq_ignore_ascii_case(b"bearer") && is_apart && !token.is_empty();
-    (good && token.iter().all(fit)).then_some(token)
+    (!token.is_empty() && token.iter().all(fit)).then_some(token)
 }
 
 /// The values of one cookie out of a `Cookie` field: a page at another port of this host may have set

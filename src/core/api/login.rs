@@ -44,9 +44,7 @@ impl Server {
             let oldest = self.login_failures.front().copied().unwrap_or(since);
             let wait_s = (oldest + LOGIN_WINDOW_MS - self.now_ms).div_ceil(1000);
             let sentence = "too many logins have failed; try again in a minute";
-            let mut problem = Problem::limited(Limit::LoginFailures, sentence);
-            problem.fields = vec![("Retry-After", wait_s.to_string())];
-            return problem;
+            return Problem::limited_for(Limit::LoginFailures, wait_s, sentence);
         }
         self.login_failures.push_back(self.now_ms);
         self.counters.logins_failed += 1;

@@ -41,6 +41,13 @@ impl Problem {
         problem
     }
 
+    /// The same where it is known in how many seconds it is worth another try.
+    pub(super) fn limited_for(limit: Limit, wait_s: u64, sentence: &str) -> Problem {
+        let mut problem = Problem::limited(limit, sentence);
+        problem.fields = vec![("Retry-After", wait_s.to_string())];
+        problem
+    }
+
     /// For what cannot be done now, by anybody.
     pub(super) fn unavailable(code: &'static str, sentence: impl Into<String>) -> Problem {
         let mut problem = Problem::new(Status::SERVICE_UNAVAILABLE, code, sentence);

@@ -213,7 +213,7 @@ pub fn paths() -> impl Iterator<Item = (String, &'static [Method])> {
 pub fn hidden_below(base: &str) -> Option<&'static str> {
     ["health", "login", "sessions"].into_iter().find(|page| {
         let segments: Vec<&str> = base.split('/').skip(1).chain([*page]).collect();
-        Route::find(&segments).is_some()
+        !base.is_empty() && Route::find(&segments).is_some()
     })
 }
 
@@ -236,7 +236,7 @@ mod tests {
             ("/claude/api/claude", Some("sessions")),
             ("/api/v2", None),
         ] {
-            assert_eq!(hidden_below(base).filter(|_| !base.is_empty()), hidden, "{base}");
+            assert_eq!(hidden_below(base), hidden, "{base}");
             // Not one of the paths that there are says otherwise.
             let of_any = paths().map(|(path, _)| path).filter(|path| path != "/").any(|path| {
                 let whole = format!("{base}{path}");

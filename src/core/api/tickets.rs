@@ -59,9 +59,7 @@ fn missed(miss: Miss) -> Problem {
         }
         Miss::TooMany(wait_s) => {
             let sentence = "too many links were wrong; try again in a minute";
-            let mut problem = Problem::limited(Limit::TicketMisses, sentence);
-            problem.fields = vec![("Retry-After", wait_s.to_string())];
-            problem
+            Problem::limited_for(Limit::TicketMisses, wait_s, sentence)
         }
     }
 }
